@@ -1,0 +1,140 @@
+//! `nano build`: trains the pool, checkpoint by checkpoint, and resumes where it was stopped.
+
+use crate::dialogues::{Member, dialogue};
+use crate::tokenizer;
+use crate::train::network::{Network, Shape};
+use crate::train::{Recipe, State, init, step};
+use rolegraft_trajectory::Seed;
+use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
+
+/// The pool's shape: 984,448 parameters.
+pub const SHAPE: Shape = Shape { vocab: tokenizer::VOCAB, hidden: 128, intermediate: 384, layers: 4, heads: 4, head_dim: 32 };
+/// Longest training dialogue, in tokens.
+const MAX_LEN: usize = 1024;
+/// Steps between saved states: what a kill can cost.
+const SAVE_EVERY: u64 = 50;
+
+/// How each checkpoint is trained.
+#[must_use]
+pub fn recipe(member: Member) -> Recipe {
+    match member {
+        Member::Base => Recipe { tokens: 5_000_000, learning_rate: 2e-3, context_weight: 0.1 },
+        Member::Tau | Member::Office | Member::AgentBench => {
+            Recipe { tokens: 1_500_000, learning_rate: 8e-4, context_weight: 0.0 }
+        }
+    }
+}
+
+/// What a build reports as it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// The checkpoint in training.
+    pub member: Member,
+    /// Tokens read so far.
+    pub tokens: u64,
+    /// Tokens to read.
+    pub of: u64,
+    /// Mean loss of the last step, in nats per unit of weight.
+    pub loss: f64,
+}
+
+/// Why a build stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A file could not be read or written.
+    #[error("cannot write `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The tokenizer library refused.
+    #[error("the tokenizer could not be trained: {0}")]
+    Tokenizer(String),
+    /// The caller asked to stop; the state is saved.
+    #[error("interrupted; run the same command to go on")]
+    Interrupted,
+}
+
+/// Trains the pool into `out`, calling `report` after every step until it returns false.
+///
+/// # Errors
+/// If a file cannot be written, or when `report` asks to stop.
+pub fn build(out: &Path, seed: Seed, report: &mut dyn FnMut(Progress) -> bool) -> Result<(), BuildError> {
+    let work = out.join(".build");
+    std::fs::create_dir_all(&work).map_err(|source| BuildError::Io { path: work.clone(), source })?;
+    let tokenizer = tokenizer::train(seed).map_err(|e| BuildError::Tokenizer(e.to_string()))?;
+    let mut base = None;
+    for member in Member::ALL {
+        let start = || base.clone().unwrap_or_else(|| init::copy_primed(SHAPE, seed));
+        let params = train(&work, member, seed, &tokenizer, start, report)?;
+        if member == Member::Base {
+            base = Some(params);
+        }
+    }
+    Ok(())
+}
+
+fn train(
+    work: &Path,
+    member: Member,
+    seed: Seed,
+    tokenizer: &Tokenizer,
+    start: impl FnOnce() -> Vec<f32>,
+    report: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Vec<f32>, BuildError> {
+    let network = Network::new(SHAPE, MAX_LEN);
+    let recipe = recipe(member);
+    let path = work.join(format!("{}.state", member.id()));
+    let mut state = load(&path, network.parameters()).unwrap_or_else(|| State::new(start()));
+    let next = |index: u64| {
+        let mut tokens = tokenizer::encode(tokenizer, &dialogue(member, seed, index)).unwrap_or_default();
+        tokens.truncate(MAX_LEN);
+        tokens
+    };
+    while state.tokens < recipe.tokens {
+        let loss = step(&network, &recipe, &mut state, &next);
+        let go_on = report(Progress { member, tokens: state.tokens, of: recipe.tokens, loss });
+        if !go_on || state.step % SAVE_EVERY == 0 || state.tokens >= recipe.tokens {
+            save(&path, &state).map_err(|source| BuildError::Io { path: path.clone(), source })?;
+        }
+        if !go_on {
+            return Err(BuildError::Interrupted);
+        }
+    }
+    Ok(state.params)
+}
+
+/// `step, read, tokens`, then parameters and both moments, all little-endian.
+fn save(path: &Path, state: &State) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(24 + 12 * state.params.len());
+    for n in [state.step, state.read, state.tokens] {
+        bytes.extend(n.to_le_bytes());
+    }
+    for numbers in [&state.params, &state.first, &state.second] {
+        numbers.iter().for_each(|v| bytes.extend(v.to_le_bytes()));
+    }
+    let aside = path.with_extension("tmp");
+    std::fs::write(&aside, bytes)?;
+    std::fs::rename(aside, path)
+}
+
+fn load(path: &Path, parameters: usize) -> Option<State> {
+    let bytes = std::fs::read(path).ok()?;
+    if bytes.len() != 24 + 12 * parameters {
+        return None;
+    }
+    let count = |i: usize| Some(u64::from_le_bytes(bytes.get(8 * i..8 * i + 8)?.try_into().ok()?));
+    let numbers: Vec<f32> =
+        bytes[24..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    Some(State {
+        step: count(0)?,
+        read: count(1)?,
+        tokens: count(2)?,
+        params: numbers[..parameters].to_vec(),
+        first: numbers[parameters..2 * parameters].to_vec(),
+        second: numbers[2 * parameters..].to_vec(),
+    })
+}
