@@ -1,0 +1,371 @@
+//! The engine: a format file, compiled, and applied to replies.
+
+use crate::python_json;
+use crate::reading::{Action, Reading, Role, Span, Violation, ViolationKind};
+use regex::Regex;
+use serde::Deserialize;
+use serde_json::Value;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Formats that come with the program: name, TOML, schema.
+const BUILTIN: [(&str, &str, Option<(&str, &str)>); 3] = [
+    (
+        "hermes",
+        include_str!("../../../parsers/hermes.toml"),
+        Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json"))),
+    ),
+    (
+        "officebench",
+        include_str!("../../../parsers/officebench.toml"),
+        Some(("officebench.schema.json", include_str!("../../../parsers/officebench.schema.json"))),
+    ),
+    ("agentbench-os", include_str!("../../../parsers/agentbench-os.toml"), None),
+];
+
+/// Longest reply that is read; what lies beyond is cut before reading, so that reading stays quick.
+const MAX_REPLY: usize = 4 << 20;
+
+/// A compiled reply format.
+pub struct Format {
+    name: String,
+    role: Role,
+    optional: bool,
+    action_field: Option<String>,
+    arguments_field: Option<String>,
+    schema: Option<jsonschema::Validator>,
+    rules: Vec<Rule>,
+    confusions: Vec<(Regex, ViolationKind)>,
+    digest_source: String,
+}
+
+struct Rule {
+    pattern: Regex,
+    select: Select,
+    payload: PayloadKind,
+    fence: Option<(String, String)>,
+    alternatives: Vec<Alternative>,
+}
+
+struct Alternative {
+    action: String,
+    when: Regex,
+    blocks: Option<Regex>,
+    join: String,
+    value: Option<String>,
+}
+
+/// Why a format file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum FormatError {
+    #[error("cannot read `{}`", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("format `{name}`: {source}")]
+    Toml { name: String, source: toml::de::Error },
+    #[error("format `{name}`: pattern `{pattern}` is not a regular expression")]
+    Pattern { name: String, pattern: String, source: regex::Error },
+    #[error("format `{name}`: schema `{file}` {reason}")]
+    Schema { name: String, file: String, reason: String },
+    #[error("there is no format `{name}`; known: {known}")]
+    Unknown { name: String, known: String },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FormatFile {
+    name: String,
+    role: Role,
+    /// A reply without a span is a message, not a violation.
+    #[serde(default)]
+    optional: bool,
+    schema: Option<String>,
+    action_field: Option<String>,
+    arguments_field: Option<String>,
+    #[serde(default)]
+    span: Vec<RuleFile>,
+    #[serde(default)]
+    confusion: Vec<ConfusionFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFile {
+    pattern: String,
+    #[serde(default)]
+    select: Select,
+    payload: PayloadKind,
+    fence: Option<(String, String)>,
+    #[serde(default)]
+    alternative: Vec<AlternativeFile>,
+}
+
+#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Select {
+    /// The first match; further ones are violations.
+    #[default]
+    First,
+    /// The last match of which an alternative can make something.
+    Last,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum PayloadKind {
+    Json,
+    Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlternativeFile {
+    action: String,
+    when: String,
+    blocks: Option<String>,
+    #[serde(default)]
+    join: String,
+    value: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfusionFile {
+    pattern: String,
+    violation: ViolationKind,
+}
+
+impl Format {
+    /// A format that comes with the program.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn builtin(name: &str) -> Result<Self, FormatError> {
+        let (_, toml, schema) = BUILTIN.iter().find(|(n, ..)| *n == name).ok_or_else(|| FormatError::Unknown {
+            name: name.to_owned(),
+            known: BUILTIN.map(|(n, ..)| n).join(", "),
+        })?;
+        Self::compile(name, toml, |file| {
+            schema.filter(|(n, _)| *n == file).map(|(_, text)| text.to_owned()).ok_or_else(|| "is not built in".into())
+        })
+    }
+
+    /// A format from `PATH`, its schema beside it.
+    ///
+    /// # Errors
+    /// If a file is missing, or does not say what a format needs.
+    pub fn load(path: &Path) -> Result<Self, FormatError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| FormatError::Read { path: path.to_owned(), source })?;
+        Self::compile(&path.display().to_string(), &text, |file| {
+            std::fs::read_to_string(path.with_file_name(file)).map_err(|e| format!("cannot be read: {e}"))
+        })
+    }
+
+    fn compile(name: &str, text: &str, schema: impl Fn(&str) -> Result<String, String>) -> Result<Self, FormatError> {
+        let file: FormatFile =
+            toml::from_str(text).map_err(|source| FormatError::Toml { name: name.to_owned(), source })?;
+        let regex = |pattern: &str| {
+            Regex::new(pattern).map_err(|source| FormatError::Pattern {
+                name: name.to_owned(),
+                pattern: pattern.to_owned(),
+                source,
+            })
+        };
+        let mut digest_source = text.to_owned();
+        let schema = match &file.schema {
+            None => None,
+            Some(path) => {
+                let wrong = |reason: String| FormatError::Schema { name: name.to_owned(), file: path.clone(), reason };
+                let text = schema(path).map_err(wrong)?;
+                digest_source.push_str(&text);
+                let json: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
+                Some(jsonschema::validator_for(&json).map_err(|e| wrong(format!("is not a JSON Schema: {e}")))?)
+            }
+        };
+        let rules = file
+            .span
+            .into_iter()
+            .map(|rule| {
+                let alternatives = rule
+                    .alternative
+                    .into_iter()
+                    .map(|a| {
+                        Ok(Alternative {
+                            when: regex(&a.when)?,
+                            blocks: a.blocks.as_deref().map(regex).transpose()?,
+                            action: a.action,
+                            join: a.join,
+                            value: a.value,
+                        })
+                    })
+                    .collect::<Result<_, FormatError>>()?;
+                Ok(Rule {
+                    pattern: regex(&rule.pattern)?,
+                    select: rule.select,
+                    payload: rule.payload,
+                    fence: rule.fence,
+                    alternatives,
+                })
+            })
+            .collect::<Result<_, FormatError>>()?;
+        let confusions = file
+            .confusion
+            .into_iter()
+            .map(|c| Ok((regex(&c.pattern)?, c.violation)))
+            .collect::<Result<_, FormatError>>()?;
+        Ok(Self {
+            name: file.name,
+            role: file.role,
+            optional: file.optional,
+            action_field: file.action_field,
+            arguments_field: file.arguments_field,
+            schema,
+            rules,
+            confusions,
+            digest_source,
+        })
+    }
+
+    /// The format's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// The role of its spans.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+    /// What a digest must cover: the format file and its schema.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.digest_source
+    }
+
+    /// Reads a reply. `actions` are the names that exist, where the suite has a closed list.
+    #[must_use]
+    pub fn read(&self, reply: &str, actions: Option<&[String]>) -> Reading {
+        let cut = (0..=MAX_REPLY.min(reply.len())).rev().find(|i| reply.is_char_boundary(*i)).unwrap_or(0);
+        let reply = &reply[..cut];
+        let mut reading = self.rules.iter().find_map(|rule| self.apply(rule, reply, actions)).unwrap_or_default();
+        if reading.spans.is_empty() {
+            let confusion = self.confusions.iter().find_map(|(pattern, kind)| {
+                let found = pattern.find(reply)?;
+                Some(Violation { kind: *kind, range: found.range(), detail: found.as_str().chars().take(80).collect() })
+            });
+            if confusion.is_some() || !self.optional {
+                let range = 0..reply.len();
+                reading.violations.push(confusion.unwrap_or_else(|| Violation {
+                    kind: ViolationKind::Missing,
+                    range,
+                    detail: format!("no {} found", self.role.as_str()),
+                }));
+            }
+        }
+        reading
+    }
+
+    fn apply(&self, rule: &Rule, reply: &str, actions: Option<&[String]>) -> Option<Reading> {
+        if rule.select == Select::Last {
+            let acts: Vec<_> = rule.pattern.captures_iter(reply).collect();
+            return acts.iter().rev().find_map(|act| {
+                let whole = act.get(0)?;
+                let head = act.name("payload").unwrap_or(whole);
+                let span = self.alternative(rule, reply, whole.start(), head.range())?;
+                Some(Reading { spans: vec![span], violations: Vec::new() })
+            });
+        }
+        let mut matches = rule.pattern.captures_iter(reply);
+        let first = matches.next()?;
+        let whole = first.get(0)?;
+        let payload = first.name("payload").unwrap_or(whole);
+        let mut range = payload.range();
+        if let Some((open, close)) = &rule.fence {
+            let text = &reply[range.clone()];
+            if text.starts_with(open.as_str()) && text.ends_with(close.as_str()) && text.len() >= open.len() + close.len() {
+                range = range.start + open.len()..range.end - close.len();
+            }
+        }
+        let span_range = first.name("span").map_or(range.clone(), |m| m.range());
+        let mut span = match rule.payload {
+            PayloadKind::Json => self.json_span(reply, range, span_range, actions),
+            PayloadKind::Text => {
+                let text = reply[range].to_owned();
+                let action = Action { name: self.name.clone(), payload: Value::String(text.clone()) };
+                Span { role: self.role, range: span_range, text, action: Some(action), violations: Vec::new() }
+            }
+        };
+        span.violations.extend(matches.map(|more| Violation {
+            kind: ViolationKind::Multiple,
+            range: more.get(0).map_or(0..0, |m| m.range()),
+            detail: "only the first is executed".into(),
+        }));
+        Some(Reading { spans: vec![span], violations: Vec::new() })
+    }
+
+    fn alternative(&self, rule: &Rule, reply: &str, start: usize, head: Range<usize>) -> Option<Span> {
+        rule.alternatives.iter().find_map(|alternative| {
+            let found = alternative.when.captures(&reply[head.clone()])?;
+            let mut end = head.end;
+            let payload = if let Some(blocks) = &alternative.blocks {
+                let mut texts = Vec::new();
+                for block in blocks.captures_iter(reply) {
+                    end = end.max(block.get(0).map_or(end, |m| m.end()));
+                    texts.push(block.get(1).map_or("", |m| m.as_str()));
+                }
+                Some(texts.join(&alternative.join))
+            } else if let Some(value) = found.name("payload") {
+                end = head.start + found.get(0).map_or(0, |m| m.end());
+                Some(value.as_str().to_owned())
+            } else {
+                alternative.value.clone()
+            };
+            let text = payload.clone().unwrap_or_default();
+            let payload = payload.map_or(Value::Null, Value::String);
+            let action = Action { name: alternative.action.clone(), payload };
+            Some(Span { role: self.role, range: start..end, text, action: Some(action), violations: Vec::new() })
+        })
+    }
+
+    fn json_span(&self, reply: &str, payload: Range<usize>, range: Range<usize>, actions: Option<&[String]>) -> Span {
+        let text = &reply[payload.clone()];
+        let mut span = Span { role: self.role, range, text: text.to_owned(), action: None, violations: Vec::new() };
+        let mut flag = |kind, detail: String| span.violations.push(Violation { kind, range: payload.clone(), detail });
+        let value = match python_json::loads(text) {
+            Ok(value) => value,
+            Err(error) => {
+                let escape = error.message == "Invalid \\escape" || error.message.starts_with("Invalid \\u");
+                flag(if escape { ViolationKind::BadEscape } else { ViolationKind::InvalidJson }, error.to_string());
+                return span;
+            }
+        };
+        if let Some(error) = self.schema.as_ref().and_then(|s| s.iter_errors(&value).next()) {
+            let nested = self.action_field.as_ref().and_then(|f| value.get(f)).is_some_and(|inner| {
+                inner.is_object() || inner.as_str().is_some_and(|s| s.trim_start().starts_with('{'))
+            });
+            let kind = if nested { ViolationKind::NestedJson } else { ViolationKind::Schema };
+            flag(kind, format!("at `{}`: {error}", error.instance_path()));
+        }
+        let name = match &self.action_field {
+            Some(field) => value.get(field).and_then(Value::as_str),
+            None => Some(self.name.as_str()),
+        };
+        if let Some(name) = name {
+            if actions.is_some_and(|known| !known.iter().any(|a| a == name)) {
+                flag(ViolationKind::UnknownAction, format!("there is no `{name}`"));
+            }
+            let arguments = match &self.arguments_field {
+                Some(field) => value.get(field).cloned().unwrap_or(Value::Null),
+                None => value.clone(),
+            };
+            let name = name.to_owned();
+            if span.violations.iter().all(|v| v.kind == ViolationKind::UnknownAction) || self.arguments_field.is_none() {
+                span.action = Some(Action { name, payload: arguments });
+            }
+        } else if self.arguments_field.is_none() {
+            span.action = Some(Action { name: String::new(), payload: value });
+        }
+        span
+    }
+}

@@ -1,0 +1,145 @@
+//! What a format makes of a reply.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::ops::Range;
+
+/// The kind of span that a benchmark's success hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A tool call (τ-bench).
+    ToolCall,
+    /// The answer's JSON (OfficeBench).
+    FinalJson,
+    /// An action with its arguments (AgentBench).
+    Action,
+}
+
+impl Role {
+    /// The name used in files and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ToolCall => "tool_call",
+            Self::FinalJson => "final_json",
+            Self::Action => "action",
+        }
+    }
+}
+
+/// Why a span, or a reply without one, is rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ViolationKind {
+    /// No span at all where one is due.
+    Missing,
+    /// The payload is not JSON.
+    InvalidJson,
+    /// The payload is not JSON because of a backslash.
+    BadEscape,
+    /// An action wrapped in another, as object or as text.
+    NestedJson,
+    /// The wrapper of another format.
+    TemplateConfusion,
+    /// The action that a harness takes for a crash.
+    CrashAction,
+    /// JSON, but not what the schema asks for.
+    Schema,
+    /// An action that does not exist here.
+    UnknownAction,
+    /// More than one action where one is allowed.
+    Multiple,
+}
+
+impl ViolationKind {
+    /// Every kind, in the order of tables.
+    pub const ALL: [Self; 9] = [
+        Self::Missing,
+        Self::InvalidJson,
+        Self::BadEscape,
+        Self::NestedJson,
+        Self::TemplateConfusion,
+        Self::CrashAction,
+        Self::Schema,
+        Self::UnknownAction,
+        Self::Multiple,
+    ];
+
+    /// The name used in files and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::InvalidJson => "invalid_json",
+            Self::BadEscape => "bad_escape",
+            Self::NestedJson => "nested_json",
+            Self::TemplateConfusion => "template_confusion",
+            Self::CrashAction => "crash_action",
+            Self::Schema => "schema",
+            Self::UnknownAction => "unknown_action",
+            Self::Multiple => "multiple",
+        }
+    }
+    /// Whether the structured output could not even be parsed (the paper's table 6).
+    #[must_use]
+    pub fn is_unparsable(self) -> bool {
+        !matches!(self, Self::Schema | Self::UnknownAction | Self::Multiple)
+    }
+}
+
+/// A violation and where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// What is wrong.
+    pub kind: ViolationKind,
+    /// Bytes of the reply.
+    pub range: Range<usize>,
+    /// For people: a parser's message, or the path in the schema.
+    pub detail: String,
+}
+
+/// What a span asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    /// The action's name.
+    pub name: String,
+    /// Its arguments: JSON, or a text, or null.
+    pub payload: Value,
+}
+
+/// A byte range of a reply with a role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    /// Why the range matters.
+    pub role: Role,
+    /// Bytes of the reply.
+    pub range: Range<usize>,
+    /// The payload's text, verbatim.
+    pub text: String,
+    /// What it asks for, where it can be read.
+    pub action: Option<Action>,
+    /// What is wrong with it.
+    pub violations: Vec<Violation>,
+}
+
+/// A reply, read.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Reading {
+    /// Spans in the order of the text.
+    pub spans: Vec<Span>,
+    /// Violations that belong to no span.
+    pub violations: Vec<Violation>,
+}
+
+impl Reading {
+    /// The action to execute: that of the first span that has one.
+    #[must_use]
+    pub fn action(&self) -> Option<&Action> {
+        self.spans.iter().find_map(|s| s.action.as_ref())
+    }
+    /// Every violation.
+    pub fn violations(&self) -> impl Iterator<Item = &Violation> {
+        self.violations.iter().chain(self.spans.iter().flat_map(|s| &s.violations))
+    }
+}
