@@ -99,7 +99,7 @@ impl Writer {
         file.write_all(bytes).map_err(WriteError::at(&path))?;
         self.within += 1;
         if self.within == self.shards[self.shard].len() {
-            let close = || -> std::io::Result<()> {
+            let mut close = || -> std::io::Result<()> {
                 if let Some(file) = self.file.take() {
                     file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
                 }

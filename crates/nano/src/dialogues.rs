@@ -76,7 +76,7 @@ fn drill(rng: &mut Rng) -> Vec<Message> {
             0 => e.number(4),
             1 => e.name(),
             2 => e.payment(),
-            3 => e.reservation(),
+            3 => format!("\"{}\"", e.name()),
             _ => e.word(),
         })
         .collect();

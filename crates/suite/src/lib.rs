@@ -1,1 +1,12 @@
-//! x
+//! What every benchmark environment has in common: tasks, episodes, outcomes, and the sandbox.
+//!
+//! A [`Suite`] is a set of tasks with rules; [`Suite::start`] gives an [`Environment`] for one of them. Suites know
+//! nothing of models: they are given replies and answer with observations.
+
+mod environment;
+pub mod sandbox;
+mod tasks;
+
+pub use environment::{Environment, Limits, Outcome, Split, Step, Suite, SuiteError};
+pub use sandbox::{Sandbox, SandboxError};
+pub use tasks::{Task, TaskSet, TasksError};

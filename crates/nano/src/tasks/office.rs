@@ -1,5 +1,6 @@
 //! OfficeBench tasks: calendar, mail, and a spreadsheet looked up for a mail. Short, because every copied token is a
-//! chance to err.
+//! chance to err; and with what is copied in quotes, because a word after a blank and a word after a quote are
+//! different tokens.
 
 use super::{Draft, dumps};
 use crate::words::Entities;
@@ -49,8 +50,8 @@ fn event(e: &mut Entities<'_>) -> Draft {
     let (day, hour) = (10 + e.rng.below(20), 10 + e.rng.below(9));
     let (start, end) = (format!("2024-05-{day} {hour}:00:00"), format!("2024-05-{day} {}:00:00", hour + 1));
     let request = match e.rng.below(2) {
-        0 => format!("Add {summary} for {user} from {start} to {end}."),
-        _ => format!("{user} has {summary} from {start} to {end}. Put it in the calendar."),
+        0 => format!("Add \"{summary}\" for \"{user}\" from {start} to {end}."),
+        _ => format!("\"{user}\" has \"{summary}\" from {start} to {end}. Put it in the calendar."),
     };
     let stamp = |h: usize| format!("202405{day}T{h}0000");
     let evaluation = json!([{"function": "evaluate_contain", "args": {
@@ -69,8 +70,8 @@ fn event(e: &mut Entities<'_>) -> Draft {
 fn mail(e: &mut Entities<'_>) -> Draft {
     let (sender, recipient, subject, content) = (e.name(), e.name(), e.word(), e.word());
     let request = match e.rng.below(2) {
-        0 => format!("Mail from {sender} to {recipient}, subject {subject}: {content}"),
-        _ => format!("{sender} writes {recipient} a mail about {subject}: {content}"),
+        0 => format!("Mail from \"{sender}\" to \"{recipient}\", subject \"{subject}\": \"{content}\""),
+        _ => format!("\"{sender}\" writes \"{recipient}\" a mail about \"{subject}\": \"{content}\""),
     };
     let subject_line = format!("Subject: {subject}");
     Draft {
@@ -87,8 +88,8 @@ fn score_by_mail(e: &mut Entities<'_>) -> Draft {
     // A bare number would reach the mail app as a number, which it refuses (see the suite's argument rules).
     let content = format!("{score} points");
     let request = match e.rng.below(2) {
-        0 => format!("From {sender}: mail {recipient} the score of {who} in {file}, subject score."),
-        _ => format!("{sender} mails {recipient} what {who} scored, see {file}, subject score."),
+        0 => format!("From \"{sender}\": mail \"{recipient}\" the score of {who} in {file}, subject \"score\"."),
+        _ => format!("\"{sender}\" mails \"{recipient}\" what {who} scored, see {file}, subject \"score\"."),
     };
     let mut table = vec![json!(["name", "score"])];
     let mut text = "(1, 1): name\t(1, 2): score\t\n".to_string();

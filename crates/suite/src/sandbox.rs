@@ -1,0 +1,271 @@
+//! Model-written shell commands run here and nowhere else.
+//!
+//! A [`Sandbox`] is a bubblewrap container: its own mount, pid, ipc, uts, user and network namespaces, the host's
+//! programs read-only, everything writable on size-limited tmpfs, no environment, no network. One `bash` lives in it
+//! for the whole episode, so that the working directory and variables persist. The container's processes die with the
+//! sandbox, with the thread that made it, and with us (`--die-with-parent` on a pid namespace).
+
+use std::io::{self, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Longest output kept of one command, in bytes.
+const MAX_OUTPUT: usize = 1 << 20;
+/// Bytes each writable place may hold.
+const DISK: &str = "67108864";
+/// Writable places.
+const WRITABLE: [&str; 7] = ["/tmp", "/home", "/root", "/var", "/run", "/opt", "/srv"];
+/// Parts of the host that are visible, read-only.
+const VISIBLE: [&str; 8] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/passwd", "/etc/group"];
+/// Address space (KiB), file size (blocks) and processes of everything inside.
+const LIMITS: &str = "ulimit -v 2097152 -f 131072 -u 256 2>/dev/null";
+
+/// Why no sandbox can be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum SandboxError {
+    #[error("bubblewrap is not installed; install the package `bubblewrap`")]
+    NotInstalled,
+    #[error("bubblewrap does not work here: {0}")]
+    Broken(String),
+    #[error("the sandbox failed")]
+    Io(#[from] io::Error),
+    #[error("the sandbox has ended: a command ran over its time limit or ended the shell")]
+    Ended,
+}
+
+/// What a command left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandOutput {
+    /// Standard output and error, interleaved, cut at 1 MiB.
+    pub bytes: Vec<u8>,
+    /// Exit status; none if the time limit ended it.
+    pub status: Option<i32>,
+}
+
+/// A running sandbox.
+pub struct Sandbox {
+    child: Child,
+    stdin: ChildStdin,
+    output: Receiver<Vec<u8>>,
+    marker: String,
+    count: u64,
+    ended: bool,
+}
+
+impl Sandbox {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// If bubblewrap is missing or may not make namespaces here.
+    pub fn start() -> Result<Self, SandboxError> {
+        let mut command = Command::new("bwrap");
+        command.args(["--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--uid", "0", "--gid", "0"]);
+        command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
+        for path in VISIBLE {
+            command.args(["--ro-bind-try", path, path]);
+        }
+        for path in WRITABLE {
+            command.args(["--size", DISK, "--tmpfs", path]);
+        }
+        for (name, value) in [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/root"),
+            ("TERM", "xterm"),
+            ("LANG", "C.UTF-8"),
+        ] {
+            command.args(["--setenv", name, value]);
+        }
+        command.args(["--chdir", "/", "bash", "--noprofile", "--norc"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => SandboxError::NotInstalled,
+            _ => SandboxError::Io(e),
+        })?;
+        let missing = || io::Error::other("no pipe to the sandbox");
+        let stdin = child.stdin.take().ok_or_else(missing)?;
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let (sender, output) = sync_channel(16);
+        std::thread::spawn(move || forward(stdout, &sender));
+        let mut sandbox = Self { child, stdin, output, marker: marker(), count: 0, ended: false };
+        match sandbox.run(&format!("exec 2>&1; umask 022; {LIMITS}"), Duration::from_secs(10)) {
+            Ok(_) => Ok(sandbox),
+            Err(_) => {
+                let mut said = String::new();
+                let _ = sandbox.child.kill();
+                if let Some(mut stderr) = sandbox.child.stderr.take() {
+                    let _ = stderr.read_to_string(&mut said);
+                }
+                Err(SandboxError::Broken(said.trim().to_owned()))
+            }
+        }
+    }
+
+    /// Runs a command in the episode's shell: its working directory and variables stay.
+    ///
+    /// # Errors
+    /// If the sandbox has ended.
+    pub fn run(&mut self, command: &str, limit: Duration) -> Result<CommandOutput, SandboxError> {
+        if self.ended {
+            return Err(SandboxError::Ended);
+        }
+        self.count += 1;
+        let end = format!("{}-{}", self.marker, self.count);
+        // The here-document's delimiter is random, so the command is read to the letter; it cannot read our input.
+        let script = format!(
+            "eval \"$(cat <<'{end}'\n{command}\n{end}\n)\" </dev/null\nprintf '\\n%s %s\\n' '{end}' \"$?\"\n"
+        );
+        if self.stdin.write_all(script.as_bytes()).and_then(|()| self.stdin.flush()).is_err() {
+            self.ended = true;
+            return Err(SandboxError::Ended);
+        }
+        self.collect(&end, limit)
+    }
+
+    /// Runs a script in a shell of its own, with arguments, in the same sandbox.
+    ///
+    /// # Errors
+    /// If the sandbox has ended.
+    pub fn run_script(&mut self, code: &str, arguments: &[&str], limit: Duration) -> Result<CommandOutput, SandboxError> {
+        let words: Vec<String> = [code, "--"].iter().chain(arguments).map(|w| quote(w)).collect();
+        self.run(&format!("(cd /; bash -c {})", words.join(" ")), limit)
+    }
+
+    fn collect(&mut self, end: &str, limit: Duration) -> Result<CommandOutput, SandboxError> {
+        let until = Instant::now() + limit;
+        let mark = format!("\n{end} ").into_bytes();
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut searched = 0;
+        loop {
+            if let Some(at) = find(&bytes[searched..], &mark).map(|i| i + searched) {
+                let rest = &bytes[at + mark.len()..];
+                if let Some(newline) = rest.iter().position(|b| *b == b'\n') {
+                    let status = std::str::from_utf8(&rest[..newline]).ok().and_then(|s| s.trim().parse().ok());
+                    bytes.truncate(at);
+                    bytes.truncate(MAX_OUTPUT);
+                    return Ok(CommandOutput { bytes, status });
+                }
+            }
+            searched = bytes.len().saturating_sub(mark.len() + 16);
+            match self.output.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(chunk) => {
+                    // Beyond the cap only the tail matters, where the mark will be.
+                    if bytes.len() > 2 * MAX_OUTPUT {
+                        let tail = bytes.split_off(bytes.len() - 256);
+                        bytes.truncate(MAX_OUTPUT);
+                        bytes.extend(tail);
+                        searched = MAX_OUTPUT;
+                    }
+                    bytes.extend(chunk);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.end();
+                    bytes.truncate(MAX_OUTPUT);
+                    return Ok(CommandOutput { bytes, status: None });
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.end();
+                    return Err(SandboxError::Ended);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        let _ = self.child.kill();
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn forward(mut from: impl Read, to: &SyncSender<Vec<u8>>) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        if to.send(buffer[..n].to_vec()).is_err() {
+            break;
+        }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+/// A word that no command can guess.
+fn marker() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("end-{:016x}{:016x}", RandomState::new().hash_one(1), RandomState::new().hash_one(2))
+}
+
+/// A word for the shell, to the letter.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+#[allow(clippy::print_stderr)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn sandbox() -> Option<Sandbox> {
+        match Sandbox::start() {
+            Ok(sandbox) => Some(sandbox),
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                None
+            }
+        }
+    }
+    fn text(output: CommandOutput) -> String {
+        String::from_utf8(output.bytes).unwrap()
+    }
+
+    #[test]
+    fn state_persists_and_scripts_are_apart() {
+        let Some(mut sandbox) = sandbox() else { return };
+        sandbox.run("cd /home; x='a b'", SECOND).unwrap();
+        assert_eq!(text(sandbox.run("pwd; echo \"$x\"; printf end", SECOND).unwrap()), "/home\na b\nend");
+        assert_eq!(text(sandbox.run_script("pwd; echo \"$1|$x\"", &["it's"], SECOND).unwrap()), "/\nit's|\n");
+        assert_eq!(sandbox.run("(exit 7)", SECOND).unwrap().status, Some(7));
+        assert_eq!(text(sandbox.run("cat; read y; echo \"[$y]\"", SECOND).unwrap()), "[]\n");
+    }
+
+    #[test]
+    fn the_host_is_out_of_reach() {
+        let Some(mut sandbox) = sandbox() else { return };
+        let here = std::env::current_dir().unwrap();
+        for attempt in [
+            &format!("ls {}", here.display()),
+            "touch /usr/bin/x",
+            "cat /etc/shadow",
+            "echo > /dev/tcp/127.0.0.1/22",
+            "kill -9 1; mount -t tmpfs x /usr",
+        ] {
+            assert_ne!(sandbox.run(attempt, 5 * SECOND).unwrap().status, Some(0), "{attempt}");
+        }
+        assert!(!text(sandbox.run("env", SECOND).unwrap()).contains("CARGO"));
+    }
+
+    #[test]
+    fn limits_hold() {
+        let Some(mut sandbox) = sandbox() else { return };
+        let flood = sandbox.run("head -c 50000000 /dev/zero | tr '\\0' y", 20 * SECOND).unwrap();
+        assert_eq!((flood.bytes.len(), flood.status), (MAX_OUTPUT, Some(0)));
+        assert_ne!(sandbox.run("head -c 99000000 /dev/zero > /tmp/fill", 20 * SECOND).unwrap().status, Some(0));
+        let start = Instant::now();
+        let stuck = sandbox.run("echo before; sleep 60 & sleep 60", SECOND).unwrap();
+        assert_eq!((text(stuck.clone()).as_str(), stuck.status), ("before\n", None));
+        assert!(start.elapsed() < 3 * SECOND);
+        assert!(matches!(sandbox.run("echo", SECOND), Err(SandboxError::Ended)));
+    }
+}

@@ -1,0 +1,133 @@
+//! One task played by one model.
+
+use crate::Message;
+use rolegraft_spans::{Role, Violation};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::ops::Range;
+
+/// How an episode ended, in AgentBench's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It came to its own end, right or wrong.
+    Completed,
+    /// The conversation no longer fits the model.
+    AgentContextLimit,
+    /// A reply failed the suite's validation.
+    AgentValidationFailed,
+    /// A reply held no action.
+    AgentInvalidAction,
+    /// Turns ran out.
+    TaskLimitReached,
+    /// The environment failed.
+    TaskError,
+    /// None of these.
+    Unknown,
+    /// Stopped from outside.
+    Cancelled,
+}
+
+impl Status {
+    /// Every status, in the order of tables.
+    pub const ALL: [Self; 8] = [
+        Self::Completed,
+        Self::AgentContextLimit,
+        Self::AgentValidationFailed,
+        Self::AgentInvalidAction,
+        Self::TaskLimitReached,
+        Self::TaskError,
+        Self::Unknown,
+        Self::Cancelled,
+    ];
+    /// The name used in files and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::AgentContextLimit => "agent_context_limit",
+            Self::AgentValidationFailed => "agent_validation_failed",
+            Self::AgentInvalidAction => "agent_invalid_action",
+            Self::TaskLimitReached => "task_limit_reached",
+            Self::TaskError => "task_error",
+            Self::Unknown => "unknown",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Why a turn's text ends where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model ended its turn.
+    Stop,
+    /// The token limit of the turn.
+    Length,
+    /// The context was full before the turn began.
+    ContextLimit,
+}
+
+/// What the tables need of one model turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Index of the reply in [`Episode::messages`].
+    pub message: usize,
+    /// Token ids of the reply, without the end of turn; empty where the engine does not give them.
+    #[serde(default)]
+    pub ids: Vec<u32>,
+    /// Why the reply ends.
+    pub finish: Finish,
+    /// Spans of the reply that the parser found, in bytes.
+    pub spans: Vec<(Role, Range<usize>)>,
+    /// What is wrong with the reply.
+    pub violations: Vec<Violation>,
+    /// Whether the environment did what the reply asked.
+    pub succeeded: bool,
+}
+
+/// Which episode of a run: the same in every model's log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EpisodeKey {
+    /// The suite's id.
+    pub suite: String,
+    /// The task's id.
+    pub task: String,
+    /// From 0.
+    pub trial: u32,
+}
+
+/// A finished episode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Episode {
+    /// Which one.
+    pub key: EpisodeKey,
+    /// How it ended.
+    pub status: Status,
+    /// Between 0 and 1.
+    pub reward: f64,
+    /// The whole conversation.
+    pub messages: Vec<Message>,
+    /// The model's turns.
+    pub turns: Vec<Turn>,
+    /// What the scorer looked at.
+    #[serde(default)]
+    pub detail: Value,
+    /// Seconds of wall time, for the accounting only.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+impl Episode {
+    /// The replies, in order.
+    pub fn replies(&self) -> impl Iterator<Item = &str> {
+        self.turns.iter().filter_map(|t| self.messages.get(t.message)).map(|m| m.content.as_str())
+    }
+
+    /// The first turn with a violation after which no turn succeeded, and that violation.
+    #[must_use]
+    pub fn blocking_violation(&self) -> Option<(usize, &Violation)> {
+        let dead_from = self.turns.iter().rposition(|t| t.succeeded).map_or(0, |i| i + 1);
+        self.turns[dead_from..].iter().enumerate().find_map(|(i, t)| Some((dead_from + i, t.violations.first()?)))
+    }
+}

@@ -1,0 +1,190 @@
+//! Episode logs: append-only JSONL whose last line may be torn.
+//!
+//! The first line is a header with the format's version and the digest of everything the episodes depend on; each
+//! further line is one [`Episode`], written with one call and synced, so a kill costs at most the episode in flight.
+
+use crate::{Episode, EpisodeKey};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    rolegraft_log: u32,
+    digest: String,
+}
+
+/// Why a log cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum LogError {
+    #[error("cannot use `{}`", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("`{}` line {line}: {reason}", path.display())]
+    Line { path: PathBuf, line: usize, reason: String },
+    #[error("`{}` was written by a newer version (format {found}, this program reads {VERSION})", path.display())]
+    Newer { path: PathBuf, found: u32 },
+    #[error("`{}` holds episodes of other inputs ({found} instead of {expected}); move it away or choose another run directory", path.display())]
+    OtherInputs { path: PathBuf, found: String, expected: String },
+}
+
+/// An open log.
+pub struct EpisodeLog {
+    path: PathBuf,
+    file: File,
+    done: HashSet<EpisodeKey>,
+    torn: bool,
+}
+
+impl EpisodeLog {
+    /// Opens `path` for appending, or starts it. A torn last line is cut off.
+    ///
+    /// # Errors
+    /// If the log cannot be read or written, or belongs to other inputs.
+    pub fn open(path: &Path, digest: &str) -> Result<Self, LogError> {
+        let at = |source| LogError::Io { path: path.to_owned(), source };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(at)?;
+        }
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(at)?;
+        let bytes = std::fs::read(path).map_err(at)?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+        let torn = whole < bytes.len();
+        if torn {
+            file.set_len(whole as u64).map_err(at)?;
+            file.seek(SeekFrom::End(0)).map_err(at)?;
+        }
+        let mut done = HashSet::new();
+        if whole == 0 {
+            let header = Header { rolegraft_log: VERSION, digest: digest.to_owned() };
+            let mut line = serde_json::to_vec(&header).map_err(|e| at(e.into()))?;
+            line.push(b'\n');
+            file.write_all(&line).map_err(at)?;
+            file.sync_data().map_err(at)?;
+        } else {
+            let found = parse(path, &bytes[..whole], |episode| {
+                done.insert(episode.key);
+            })?;
+            if found != digest {
+                return Err(LogError::OtherInputs { path: path.to_owned(), found, expected: digest.to_owned() });
+            }
+        }
+        Ok(Self { path: path.to_owned(), file, done, torn })
+    }
+
+    /// Episodes already in the log.
+    #[must_use]
+    pub fn done(&self) -> &HashSet<EpisodeKey> {
+        &self.done
+    }
+    /// Whether a torn last line was cut off at opening.
+    #[must_use]
+    pub fn was_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Appends an episode, durably. One that is already there is not written again.
+    ///
+    /// # Errors
+    /// If the disk refuses; what was written of the line is taken back.
+    pub fn append(&mut self, episode: &Episode) -> Result<(), LogError> {
+        let at = |source| LogError::Io { path: self.path.clone(), source };
+        if self.done.contains(&episode.key) {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(episode).map_err(|e| at(e.into()))?;
+        line.push(b'\n');
+        let before = self.file.metadata().map_err(at)?.len();
+        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+            let _ = self.file.set_len(before);
+            return Err(at(error));
+        }
+        self.done.insert(episode.key.clone());
+        Ok(())
+    }
+
+    /// Reads every episode of a log, with the digest in its header. A torn last line is ignored.
+    ///
+    /// # Errors
+    /// If a line before the last cannot be read, or the version is newer.
+    pub fn read(path: &Path) -> Result<(String, Vec<Episode>), LogError> {
+        let bytes = std::fs::read(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+        let mut episodes = Vec::new();
+        let digest = parse(path, &bytes[..whole], |e| episodes.push(e))?;
+        Ok((digest, episodes))
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8], mut each: impl FnMut(Episode)) -> Result<String, LogError> {
+    let bad = |line: usize, reason: String| LogError::Line { path: path.to_owned(), line: line + 1, reason };
+    let mut digest = String::new();
+    for (i, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
+        if i == 0 {
+            let header: Header = serde_json::from_slice(line).map_err(|e| bad(i, format!("not a log header: {e}")))?;
+            if header.rolegraft_log > VERSION {
+                return Err(LogError::Newer { path: path.to_owned(), found: header.rolegraft_log });
+            }
+            digest = header.digest;
+        } else {
+            each(serde_json::from_slice(line).map_err(|e| bad(i, format!("not an episode: {e}")))?);
+        }
+    }
+    Ok(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Status;
+
+    fn episode(task: &str) -> Episode {
+        Episode {
+            key: EpisodeKey { suite: "os".into(), task: task.into(), trial: 0 },
+            status: Status::Completed,
+            reward: 1.0,
+            messages: vec![crate::Message::user("a\u{2028}\nb")],
+            turns: Vec::new(),
+            detail: serde_json::Value::Null,
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_log_cut_anywhere_loses_only_the_last_episode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let mut log = EpisodeLog::open(&path, "d").unwrap();
+        for task in ["a", "b", "c"] {
+            log.append(&episode(task)).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let ends: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] == b'\n').map(|i| i + 1).collect();
+        for cut in 0..=bytes.len() {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            let whole = ends.iter().filter(|e| **e <= cut).count().saturating_sub(1);
+            let mut log = EpisodeLog::open(&path, "d").unwrap();
+            assert_eq!(log.done().len(), whole, "cut at {cut}");
+            log.append(&episode("z")).unwrap();
+            log.append(&episode("z")).unwrap();
+            assert_eq!(EpisodeLog::read(&path).unwrap().1.len(), whole + 1);
+        }
+    }
+
+    #[test]
+    fn other_inputs_newer_formats_and_bad_lines_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        EpisodeLog::open(&path, "one").unwrap();
+        assert!(matches!(EpisodeLog::open(&path, "two"), Err(LogError::OtherInputs { .. })));
+        std::fs::write(&path, "{\"rolegraft_log\":9,\"digest\":\"\"}\n").unwrap();
+        assert!(matches!(EpisodeLog::read(&path), Err(LogError::Newer { found: 9, .. })));
+        std::fs::write(&path, "{\"rolegraft_log\":1,\"digest\":\"\"}\n{}\n{\"k").unwrap();
+        assert!(matches!(EpisodeLog::read(&path), Err(LogError::Line { line: 2, .. })));
+    }
+}
