@@ -1,0 +1,59 @@
+//! Office files are zip archives from outside: bounded before any reader sees them.
+
+use std::io::{Cursor, Read};
+
+const MAX_MEMBERS: usize = 2_000;
+const MAX_EXPANDED: u64 = 64 << 20;
+
+/// Checks an archive: member count, expanded size as really unpacked, names, no document type definitions.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("not a readable archive: {e}"))?;
+    if archive.len() > MAX_MEMBERS {
+        return Err(format!("the archive has {} members, more than {MAX_MEMBERS}", archive.len()));
+    }
+    let mut expanded = 0;
+    for i in 0..archive.len() {
+        let member = archive.by_index(i).map_err(|e| format!("not a readable archive: {e}"))?;
+        let name = member.name().to_owned();
+        if member.enclosed_name().is_none() {
+            return Err(format!("the archive's member `{name}` leaves it"));
+        }
+        let mut content = Vec::new();
+        member
+            .take(MAX_EXPANDED - expanded + 1)
+            .read_to_end(&mut content)
+            .map_err(|e| format!("the archive's member `{name}` is damaged: {e}"))?;
+        expanded += content.len() as u64;
+        if expanded > MAX_EXPANDED {
+            return Err(format!("the archive unpacks to more than {} MiB", MAX_EXPANDED >> 20));
+        }
+        let is_xml = [".xml", ".rels", ".vml"].iter().any(|end| name.ends_with(end));
+        if is_xml && content.windows(9).any(|w| w.eq_ignore_ascii_case(b"<!DOCTYPE")) {
+            return Err(format!("the archive's member `{name}` declares a document type"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use zip::write::SimpleFileOptions;
+
+    fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        writer.start_file(name, SimpleFileOptions::default()).unwrap();
+        writer.write_all(content).unwrap();
+        writer.finish().unwrap().into_inner()
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        assert!(check(&archive("a.xml", b"<a/>")).is_ok());
+        assert!(check(&archive("a.xml", &vec![0; 65 << 20])).unwrap_err().contains("64 MiB"));
+        assert!(check(&archive("a.xml", b"<!DOCTYPE x [<!ENTITY a \"b\">]><x/>")).unwrap_err().contains("document type"));
+        assert!(check(&archive("../a.xml", b"")).unwrap_err().contains("leaves it"));
+        assert!(check(b"").is_err());
+    }
+}
