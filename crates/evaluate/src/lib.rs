@@ -1,1 +1,165 @@
-//! x
+//! The episode loop: one model plays the tasks of a suite, many at once, resumably.
+//!
+//! An episode depends on its key (run seed, suite, task, trial) and on the model alone: not on concurrency, order or
+//! retries. Each finished episode is appended to the log before it is reported; one that is in the log already is not
+//! played again. Environments block, so they run on the runtime's blocking threads.
+
+use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
+use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
+use rolegraft_trajectory::{
+    Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Status, Turn,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::task::JoinSet;
+
+/// What is played.
+#[derive(Clone)]
+pub struct Evaluation {
+    /// The rules.
+    pub suite: Arc<dyn Suite>,
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    /// Episodes a task.
+    pub trials: u32,
+    /// The run's seed: the same for every model, so that all face the same draws.
+    pub seed: Seed,
+}
+
+/// Why an evaluation stopped.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum EvaluationError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Suite(#[from] SuiteError),
+    #[error("the model cannot answer: {0}")]
+    Model(#[from] ModelError),
+    #[error("an environment failed: {0}")]
+    Panic(String),
+    #[error("interrupted; every finished episode is saved")]
+    Interrupted,
+    #[error("{failed} of {of} episodes have no result, the first because: {first}; run the same command to play them again")]
+    Incomplete { failed: usize, of: usize, first: String },
+}
+
+/// Plays what the log does not hold yet. `report` is called with (finished, of) after each episode; `stop` ends the
+/// evaluation between turns.
+///
+/// # Errors
+/// If the log, the suite or the model fails for good. Episodes whose endpoint was unavailable are left out of the log
+/// and reported together at the end.
+pub async fn play(
+    evaluation: &Evaluation,
+    model: Arc<dyn ChatModel>,
+    log: &mut EpisodeLog,
+    stop: &Arc<AtomicBool>,
+    report: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<(), EvaluationError> {
+    let suite = &evaluation.suite;
+    let key = |task: &Task, trial| EpisodeKey { suite: suite.id().to_owned(), task: task.id.clone(), trial };
+    let all: Vec<(EpisodeKey, Task)> = (0..evaluation.trials)
+        .flat_map(|trial| evaluation.tasks.iter().map(move |t| (key(t, trial), t.clone())))
+        .collect();
+    let of = all.len();
+    let mut waiting = all.into_iter().filter(|(key, _)| !log.done().contains(key)).collect::<Vec<_>>().into_iter();
+    let mut finished = of - waiting.len();
+    let mut running = JoinSet::new();
+    let (mut failed, mut first) = (0, String::new());
+    report(finished, of);
+    loop {
+        while running.len() < model.concurrency().max(1)
+            && !stop.load(Ordering::Relaxed)
+            && let Some((key, task)) = waiting.next()
+        {
+            running.spawn(episode(suite.clone(), task, key, evaluation.seed, model.clone(), stop.clone()));
+        }
+        let Some(joined) = running.join_next().await else { break };
+        match joined.map_err(|e| EvaluationError::Panic(e.to_string()))? {
+            Ok(episode) => {
+                log.append(&episode)?;
+                finished += 1;
+                report(finished, of);
+            }
+            Err(EvaluationError::Interrupted) => {}
+            Err(EvaluationError::Model(error @ ModelError::Unavailable { .. })) => {
+                failed += 1;
+                if first.is_empty() {
+                    first = error.to_string();
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if stop.load(Ordering::Relaxed) && finished + failed < of {
+        return Err(EvaluationError::Interrupted);
+    }
+    if failed > 0 { Err(EvaluationError::Incomplete { failed, of, first }) } else { Ok(()) }
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EvaluationError> {
+    tokio::task::spawn_blocking(f).await.map_err(|e| EvaluationError::Panic(e.to_string()))
+}
+
+async fn episode(
+    suite: Arc<dyn Suite>,
+    task: Task,
+    key: EpisodeKey,
+    seed: Seed,
+    model: Arc<dyn ChatModel>,
+    stop: Arc<AtomicBool>,
+) -> Result<Episode, EvaluationError> {
+    let begun = Instant::now();
+    let limits = suite.limits();
+    let sampling = Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens };
+    let stream = Key::new(seed).child(&key.suite).child(&key.task).index(u64::from(key.trial));
+    let (mut environment, mut messages) = blocking(move || -> Result<_, SuiteError> {
+        let mut environment = suite.start(&task)?;
+        let messages = environment.open();
+        Ok((environment, messages))
+    })
+    .await??;
+    let (mut turns, mut recorded): (Vec<Turn>, Vec<Vec<u32>>) = (Vec::new(), Vec::new());
+    let status = loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(EvaluationError::Interrupted);
+        }
+        let request = Request {
+            episode: key.clone(),
+            turn: turns.len(),
+            messages: messages.clone(),
+            recorded: recorded.clone(),
+            sampling,
+            key: stream.index(turns.len() as u64),
+        };
+        let completion = model.complete(&request).await?;
+        if completion.finish == Finish::ContextLimit {
+            break Status::AgentContextLimit;
+        }
+        let text = completion.text.clone();
+        let step;
+        (environment, step) = blocking(move || {
+            let step = environment.step(&text);
+            (environment, step)
+        })
+        .await?;
+        messages.push(Message::assistant(completion.text));
+        turns.push(Turn {
+            message: messages.len() - 1,
+            ids: completion.ids.clone(),
+            finish: completion.finish,
+            spans: step.reading.spans.iter().map(|s| (s.role, s.range.clone())).collect(),
+            violations: step.reading.violations().cloned().collect(),
+            succeeded: step.succeeded,
+        });
+        recorded.push(completion.ids);
+        messages.extend(step.observation);
+        if let Some(status) = step.ended {
+            break status;
+        }
+    };
+    let Outcome { reward, detail } = blocking(move || environment.outcome()).await?;
+    Ok(Episode { key, status, reward, messages, turns, detail, seconds: begun.elapsed().as_secs_f64() })
+}

@@ -1,1 +1,79 @@
-//! x
+//! Who answers: the trait that the episode loop speaks to, and the models that need no engine of ours.
+//!
+//! A [`ChatModel`] gets a conversation and gives the next reply. [`Scripted`] replays recorded or oracle replies;
+//! [`Endpoint`] speaks to OpenAI-compatible servers. [`Chooser`] picks tokens for engines in process: one draw a token,
+//! keyed by run, suite, task, trial and turn, so that an episode depends on its key alone.
+
+mod chooser;
+mod endpoint;
+mod scripted;
+
+pub use chooser::Chooser;
+pub use endpoint::{Endpoint, EndpointConfig};
+pub use scripted::Scripted;
+
+use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message};
+use std::future::Future;
+use std::pin::Pin;
+
+/// How tokens are picked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus; 1 keeps all.
+    pub top_p: f64,
+    /// Most new tokens.
+    pub max_tokens: usize,
+}
+
+/// A request for the next reply.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Which episode.
+    pub episode: EpisodeKey,
+    /// Replies before this one.
+    pub turn: usize,
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// Token ids of the earlier replies, as given in their completions.
+    pub recorded: Vec<Vec<u32>>,
+    /// How to pick tokens.
+    pub sampling: Sampling,
+    /// The turn's random stream.
+    pub key: Key,
+}
+
+/// A reply.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// The exact text, markup included, without the end of turn.
+    pub text: String,
+    /// Its token ids; empty where the engine does not give them.
+    pub ids: Vec<u32>,
+    /// Why it ends.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+}
+
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum ModelError {
+    #[error("{0}")]
+    Fatal(String),
+    #[error("{reason} (gave up after {tries} tries)")]
+    Unavailable { reason: String, tries: u32 },
+}
+
+/// A future on the heap.
+pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Completion, ModelError>> + Send + 'a>>;
+
+/// Whatever answers.
+pub trait ChatModel: Send + Sync {
+    /// The next reply.
+    fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a>;
+    /// Requests that may be open at once.
+    fn concurrency(&self) -> usize;
+}

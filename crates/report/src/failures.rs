@@ -1,0 +1,101 @@
+//! Failure analysis, from logs alone.
+
+use crate::Table;
+use rolegraft_spans::ViolationKind;
+use rolegraft_trajectory::{Episode, Status};
+use std::collections::BTreeMap;
+
+/// Rates of one model on one suite.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FailureRates {
+    /// Episodes.
+    pub episodes: usize,
+    /// Model turns.
+    pub turns: usize,
+    /// Share of turns with a violation.
+    pub turn_violations: f64,
+    /// Share of episodes after whose first violation nothing succeeded.
+    pub blocked: f64,
+    /// Share of episodes whose last reply cannot be parsed.
+    pub unparsable: f64,
+    /// Share of turns by violation.
+    pub kinds: BTreeMap<ViolationKind, f64>,
+    /// Share of episodes by status.
+    pub statuses: BTreeMap<Status, f64>,
+}
+
+/// Counts the failures of some episodes.
+#[must_use]
+pub fn failure_rates<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> FailureRates {
+    let mut rates = FailureRates::default();
+    for episode in episodes {
+        rates.episodes += 1;
+        rates.turns += episode.turns.len();
+        *rates.statuses.entry(episode.status).or_default() += 1.0;
+        rates.turn_violations += episode.turns.iter().filter(|t| !t.violations.is_empty()).count() as f64;
+        rates.blocked += f64::from(u8::from(episode.reward < 1.0 && episode.blocking_violation().is_some()));
+        let unparsable = episode.turns.last().is_some_and(|t| t.violations.iter().any(|v| v.kind.is_unparsable()));
+        rates.unparsable += f64::from(u8::from(unparsable));
+        for turn in &episode.turns {
+            for kind in ViolationKind::ALL {
+                if turn.violations.iter().any(|v| v.kind == kind) {
+                    *rates.kinds.entry(kind).or_default() += 1.0;
+                }
+            }
+        }
+    }
+    let (episodes, turns) = (rates.episodes.max(1) as f64, rates.turns.max(1) as f64);
+    rates.turn_violations /= turns;
+    rates.blocked /= episodes;
+    rates.unparsable /= episodes;
+    rates.kinds.values_mut().for_each(|v| *v /= turns);
+    rates.statuses.values_mut().for_each(|v| *v /= episodes);
+    rates
+}
+
+type Rows<'a> = &'a [(String, String, FailureRates)];
+
+fn percent(rate: f64) -> String {
+    format!("{:.2}", 100.0 * rate)
+}
+
+/// Table 6: episodes whose final structured output cannot be parsed. Rows are (suite, model, rates).
+#[must_use]
+pub fn unparsable_table(rows: Rows<'_>) -> Table {
+    let mut table = Table::new(
+        "Table 6: structured output that cannot be parsed (%)",
+        &["suite", "model", "last reply unparsable", "turns with a violation", "episodes blocked by one"],
+    );
+    for (suite, model, r) in rows {
+        table.rows.push(vec![suite.clone(), model.clone(), percent(r.unparsable), percent(r.turn_violations), percent(r.blocked)]);
+    }
+    table
+}
+
+/// Table 7: turns by kind of violation.
+#[must_use]
+pub fn violation_table(rows: Rows<'_>) -> Table {
+    let mut head = vec!["suite", "model"];
+    head.extend(ViolationKind::ALL.map(ViolationKind::as_str));
+    let mut table = Table::new("Table 7: turns by violation (%)", &head);
+    for (suite, model, r) in rows {
+        let mut row = vec![suite.clone(), model.clone()];
+        row.extend(ViolationKind::ALL.iter().map(|k| percent(r.kinds.get(k).copied().unwrap_or(0.0))));
+        table.rows.push(row);
+    }
+    table
+}
+
+/// Table 8: episodes by how they ended.
+#[must_use]
+pub fn status_table(rows: Rows<'_>) -> Table {
+    let mut head = vec!["suite", "model"];
+    head.extend(Status::ALL.map(Status::as_str));
+    let mut table = Table::new("Table 8: episodes by status (%)", &head);
+    for (suite, model, r) in rows {
+        let mut row = vec![suite.clone(), model.clone()];
+        row.extend(Status::ALL.iter().map(|s| percent(r.statuses.get(s).copied().unwrap_or(0.0))));
+        table.rows.push(row);
+    }
+    table
+}

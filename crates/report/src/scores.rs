@@ -1,0 +1,255 @@
+//! Scores per benchmark, AVG, WS, RHM: the paper's tables 1 and 3.
+
+use crate::stats::bootstrap;
+use crate::{Table, mcnemar, paired_bootstrap};
+use rolegraft_trajectory::Episode;
+use std::collections::BTreeMap;
+
+/// A column of the tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Benchmark {
+    /// Its id in files.
+    pub id: String,
+    /// Its head in tables.
+    pub title: String,
+    /// Its suites; their macro-average is its score.
+    pub suites: Vec<String>,
+}
+
+/// Rewards of one model: suite → task → mean over trials.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelScores {
+    /// The model's name.
+    pub name: String,
+    /// Rewards between 0 and 1.
+    pub rewards: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+impl ModelScores {
+    /// From episodes; several trials of a task are averaged.
+    #[must_use]
+    pub fn new<'a>(name: &str, episodes: impl IntoIterator<Item = &'a Episode>) -> Self {
+        let mut sums: BTreeMap<String, BTreeMap<String, (f64, f64)>> = BTreeMap::new();
+        for e in episodes {
+            let at = sums.entry(e.key.suite.clone()).or_default().entry(e.key.task.clone()).or_default();
+            at.0 += e.reward;
+            at.1 += 1.0;
+        }
+        let mean = |tasks: BTreeMap<String, (f64, f64)>| tasks.into_iter().map(|(t, (s, n))| (t, s / n)).collect();
+        Self { name: name.into(), rewards: sums.into_iter().map(|(s, tasks)| (s, mean(tasks))).collect() }
+    }
+
+    fn suite(&self, suite: &str) -> Vec<f64> {
+        self.rewards.get(suite).map(|t| t.values().copied().collect()).unwrap_or_default()
+    }
+
+    /// The benchmark's score, 0 to 100; `None` if one of its suites was not played.
+    #[must_use]
+    pub fn score(&self, benchmark: &Benchmark) -> Option<f64> {
+        let means: Option<Vec<f64>> = benchmark
+            .suites
+            .iter()
+            .map(|s| Some(self.suite(s)).filter(|r| !r.is_empty()).map(|r| r.iter().sum::<f64>() / r.len() as f64))
+            .collect();
+        means.map(|m| 100.0 * m.iter().sum::<f64>() / m.len() as f64)
+    }
+}
+
+/// RHM = n / Σ (best/score); 0 if any score is 0.
+#[must_use]
+pub fn rhm(scores: &[f64], best: &[f64]) -> f64 {
+    if scores.contains(&0.0) || scores.is_empty() {
+        return 0.0;
+    }
+    scores.len() as f64 / scores.iter().zip(best).map(|(s, b)| b / s).sum::<f64>()
+}
+
+/// WS: the worst score.
+#[must_use]
+pub fn worst(scores: &[f64]) -> f64 {
+    scores.iter().copied().reduce(f64::min).unwrap_or(0.0)
+}
+
+/// AVG, WS and RHM of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Summary {
+    /// Mean of the benchmarks.
+    pub avg: f64,
+    /// Their minimum.
+    pub ws: f64,
+    /// Harmonic mean relative to the best expert.
+    pub rhm: f64,
+}
+
+/// Every model on every benchmark.
+#[derive(Debug, Clone, Default)]
+pub struct Scoreboard {
+    /// The columns.
+    pub benchmarks: Vec<Benchmark>,
+    /// The rows.
+    pub models: Vec<ModelScores>,
+    /// Names of the experts among the rows.
+    pub experts: Vec<String>,
+    /// Seed of the intervals.
+    pub seed: u64,
+}
+
+impl Scoreboard {
+    /// A row by name.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&ModelScores> {
+        self.models.iter().find(|m| m.name == name)
+    }
+    fn scores(&self, model: &ModelScores) -> Option<Vec<f64>> {
+        self.benchmarks.iter().map(|b| model.score(b)).collect()
+    }
+    /// The best expert's score per benchmark.
+    #[must_use]
+    pub fn best_expert(&self) -> Vec<f64> {
+        let expert = |b: &Benchmark| {
+            self.experts.iter().filter_map(|e| self.model(e)?.score(b)).reduce(f64::max).unwrap_or(0.0)
+        };
+        self.benchmarks.iter().map(expert).collect()
+    }
+    /// AVG, WS, RHM; `None` if a benchmark is missing.
+    #[must_use]
+    pub fn summary(&self, model: &ModelScores) -> Option<Summary> {
+        let scores = self.scores(model)?;
+        let avg = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+        Some(Summary { avg, ws: worst(&scores), rhm: rhm(&scores, &self.best_expert()) })
+    }
+
+    /// Half the width of the 95 % interval of a model's score on one benchmark.
+    fn margin(&self, model: &ModelScores, benchmark: &Benchmark) -> f64 {
+        let suites: Vec<Vec<f64>> = benchmark.suites.iter().map(|s| model.suite(s)).collect();
+        let (low, high) = paired_bootstrap(&suites, self.seed);
+        50.0 * (high - low)
+    }
+
+    /// Table 1: scores, with the change against the best expert in parentheses.
+    #[must_use]
+    pub fn table1(&self) -> Table {
+        let mut table = Table { title: "Table 1: scores".into(), ..Table::default() };
+        table.head.push("model".into());
+        table.head.extend(self.benchmarks.iter().map(|b| b.title.clone()));
+        table.head.push("AVG".into());
+        let best = self.best_expert();
+        let best_avg = best.iter().sum::<f64>() / best.len().max(1) as f64;
+        let relative = |score: f64, best: f64| match best > 0.0 {
+            true => format!(" ({:+.0} %)", 100.0 * (score - best) / best),
+            false => String::new(),
+        };
+        let mut widest: f64 = 0.0;
+        for model in &self.models {
+            let mut row = vec![model.name.clone()];
+            let merged = !self.experts.contains(&model.name);
+            for (b, best) in self.benchmarks.iter().zip(&best) {
+                row.push(model.score(b).map_or("–".into(), |s| {
+                    widest = widest.max(self.margin(model, b));
+                    format!("{s:.1}{}", if merged { relative(s, *best) } else { String::new() })
+                }));
+            }
+            row.push(self.summary(model).map_or("–".into(), |s| format!("{:.1}{}", s.avg, if merged { relative(s.avg, best_avg) } else { String::new() })));
+            table.rows.push(row);
+        }
+        if !self.experts.is_empty() {
+            let mut row = vec![format!("best of {}", self.experts.len())];
+            row.extend(best.iter().map(|b| format!("{b:.1}")));
+            row.push(format!("{best_avg:.1}"));
+            table.rows.push(row);
+        }
+        table.note = format!("In parentheses: change against the best expert. 95 % intervals are at most ±{widest:.1} points wide (bootstrap over tasks).");
+        table
+    }
+
+    /// Table 3: AVG, WS, RHM, the AVG with its interval.
+    #[must_use]
+    pub fn table3(&self) -> Table {
+        let mut table = Table::new("Table 3: average, worst suite, relative harmonic mean", &["model", "AVG", "95 %", "WS", "RHM"]);
+        for model in &self.models {
+            let Some(summary) = self.summary(model) else { continue };
+            let (low, high) = self.average_interval(model);
+            table.rows.push(vec![
+                model.name.clone(),
+                format!("{:.1}", summary.avg),
+                format!("{low:.1} to {high:.1}"),
+                format!("{:.1}", summary.ws),
+                format!("{:.3}", summary.rhm),
+            ]);
+        }
+        table
+    }
+
+    fn average_interval(&self, model: &ModelScores) -> (f64, f64) {
+        let suites: Vec<(usize, Vec<f64>)> = self
+            .benchmarks
+            .iter()
+            .flat_map(|b| b.suites.iter().map(|s| (b.suites.len(), model.suite(s))))
+            .collect();
+        let groups: Vec<usize> = suites.iter().map(|(_, r)| r.len()).collect();
+        if groups.contains(&0) || groups.is_empty() {
+            return (0.0, 0.0);
+        }
+        bootstrap(&groups, self.seed, |drawn| {
+            let parts = drawn.iter().zip(&suites).map(|(d, (share, rewards))| {
+                d.iter().map(|i| rewards[*i]).sum::<f64>() / d.len() as f64 / *share as f64
+            });
+            100.0 * parts.sum::<f64>() / self.benchmarks.len() as f64
+        })
+    }
+
+    /// Paired differences of `model` against every other: points, and the McNemar p-value where rewards are 0 or 1.
+    #[must_use]
+    pub fn paired(&self, model: &str) -> Table {
+        let mut table = Table { title: format!("Paired differences: {model} against the others"), ..Table::default() };
+        table.head.push("against".into());
+        table.head.extend(self.benchmarks.iter().map(|b| b.title.clone()));
+        table.head.push("AVG, 95 %".into());
+        table.note = "Points gained on the same tasks with the same seeds; p: exact McNemar test. AVG with its paired bootstrap interval.".into();
+        let Some(ours) = self.model(model) else { return table };
+        for other in self.models.iter().filter(|m| m.name != model) {
+            let mut row = vec![other.name.clone()];
+            let mut all = Vec::new();
+            for b in &self.benchmarks {
+                let (mut wins, mut losses) = (0, 0);
+                let suites: Vec<Vec<f64>> = b
+                    .suites
+                    .iter()
+                    .map(|s| {
+                        let (a, o) = (ours.rewards.get(s), other.rewards.get(s));
+                        let shared = a.into_iter().flatten().filter_map(|(t, r)| Some((*r, *o?.get(t)?)));
+                        shared
+                            .map(|(a, o)| {
+                                wins += usize::from(a > o);
+                                losses += usize::from(a < o);
+                                a - o
+                            })
+                            .collect()
+                    })
+                    .collect();
+                let means = suites.iter().map(|s| s.iter().sum::<f64>() / s.len().max(1) as f64);
+                let points = 100.0 * means.sum::<f64>() / suites.len().max(1) as f64;
+                row.push(format!("{points:+.1} (p = {:.3})", mcnemar(wins, losses)));
+                all.extend(suites);
+            }
+            let (low, high) = paired_bootstrap(&all, self.seed);
+            let difference = self.summary(ours).zip(self.summary(other)).map_or(0.0, |(a, o)| a.avg - o.avg);
+            row.push(format!("{difference:+.1} ({:+.1} to {:+.1})", 100.0 * low, 100.0 * high));
+            table.rows.push(row);
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zero_makes_rhm_zero_and_equal_scores_make_it_one() {
+        assert_eq!(rhm(&[0.0, 50.0], &[10.0, 50.0]), 0.0);
+        assert_eq!(rhm(&[10.0, 50.0], &[10.0, 50.0]), 1.0);
+        assert_eq!(rhm(&[5.0, 50.0], &[10.0, 50.0]), 2.0 / 3.0);
+        assert_eq!(worst(&[3.0, 1.0, 2.0]), 1.0);
+    }
+}

@@ -1,0 +1,98 @@
+//! Intervals and tests. Every random draw comes from a seed.
+
+use rolegraft_trajectory::{Key, Seed};
+
+/// Resamples of a bootstrap.
+const RESAMPLES: usize = 2000;
+
+/// Percentile interval (95 %) of a statistic over resampled groups of items: each group is resampled on its own, and the
+/// statistic is given the drawn indices per group.
+pub(crate) fn bootstrap(groups: &[usize], seed: u64, statistic: impl Fn(&[Vec<usize>]) -> f64) -> (f64, f64) {
+    let key = Key::new(Seed(seed)).child("bootstrap");
+    let mut values: Vec<f64> = (0..RESAMPLES)
+        .map(|r| {
+            let mut rng = key.index(r as u64).rng();
+            let drawn: Vec<Vec<usize>> = groups.iter().map(|n| (0..*n).map(|_| rng.below(*n)).collect()).collect();
+            statistic(&drawn)
+        })
+        .collect();
+    values.sort_by(f64::total_cmp);
+    (values[RESAMPLES * 25 / 1000], values[RESAMPLES * 975 / 1000])
+}
+
+/// Exact two-sided McNemar test: `wins` and `losses` are the tasks that only one of two models solved.
+#[must_use]
+pub fn mcnemar(wins: usize, losses: usize) -> f64 {
+    let n = wins + losses;
+    if n == 0 {
+        return 1.0;
+    }
+    // Binomial tail in logarithms: n can be large.
+    let ln_factorial = |k: usize| (1..=k).map(|i| (i as f64).ln()).sum::<f64>();
+    let ln_choose = |k: usize| ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k);
+    let tail: f64 = (0..=wins.min(losses)).map(|k| (ln_choose(k) - n as f64 * 2.0f64.ln()).exp()).sum();
+    (2.0 * tail).min(1.0)
+}
+
+/// 95 % interval of the mean paired difference, resampled over tasks within each suite; the mean of suites' means.
+#[must_use]
+pub fn paired_bootstrap(suites: &[Vec<f64>], seed: u64) -> (f64, f64) {
+    let groups: Vec<usize> = suites.iter().map(Vec::len).collect();
+    if groups.is_empty() || groups.contains(&0) {
+        return (0.0, 0.0);
+    }
+    bootstrap(&groups, seed, |drawn| {
+        let means = drawn.iter().zip(suites).map(|(d, s)| d.iter().map(|i| s[*i]).sum::<f64>() / d.len() as f64);
+        means.sum::<f64>() / suites.len() as f64
+    })
+}
+
+/// Pearson's correlation; `None` where one side does not vary.
+#[must_use]
+pub fn correlation(x: &[f64], y: &[f64]) -> Option<f64> {
+    let n = x.len().min(y.len()) as f64;
+    let (mx, my) = (x.iter().sum::<f64>() / n, y.iter().sum::<f64>() / n);
+    let cov: f64 = x.iter().zip(y).map(|(a, b)| (a - mx) * (b - my)).sum();
+    let (vx, vy) = (x.iter().map(|a| (a - mx).powi(2)).sum::<f64>(), y.iter().map(|b| (b - my).powi(2)).sum::<f64>());
+    (n >= 2.0 && vx > 0.0 && vy > 0.0).then(|| cov / (vx * vy).sqrt())
+}
+
+/// Ranks from 1, ties sharing their mean: Spearman is [`correlation`] of these.
+#[must_use]
+pub fn ranks(x: &[f64]) -> Vec<f64> {
+    x.iter()
+        .map(|v| {
+            let below = x.iter().filter(|w| *w < v).count() as f64;
+            let equal = x.iter().filter(|w| *w == v).count() as f64;
+            below + (equal + 1.0) / 2.0
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mcnemar_is_the_exact_binomial() {
+        assert_eq!(mcnemar(0, 0), 1.0);
+        assert!((mcnemar(0, 5) - 0.0625).abs() < 1e-12);
+        assert!((mcnemar(10, 2) - 0.038574).abs() < 1e-5);
+        assert_eq!(mcnemar(3, 3), 1.0);
+    }
+
+    #[test]
+    fn correlations() {
+        assert_eq!(correlation(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.0]), Some(1.0));
+        assert_eq!(correlation(&[1.0, 1.0], &[2.0, 4.0]), None);
+        assert_eq!(ranks(&[5.0, 1.0, 5.0]), [2.5, 1.0, 2.5]);
+    }
+
+    #[test]
+    fn intervals_hold_the_mean_and_repeat() {
+        let differences = vec![(0..50).map(|i| f64::from(i % 3) - 1.0).collect::<Vec<_>>()];
+        let (low, high) = paired_bootstrap(&differences, 1);
+        assert!(low < -0.02 && high > -0.02 && high - low < 0.6);
+        assert_eq!(paired_bootstrap(&differences, 1), (low, high));
+    }
+}
