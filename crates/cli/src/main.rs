@@ -1,1 +1,50 @@
-fn main(){}
+//! The `rolegraft` command: arguments in, one call into a library, results on stdout, talk on stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "this crate alone speaks to the terminal")]
+
+mod commands;
+mod doctor;
+mod talk;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Merge expert LLM agents without training, and prove with multi-turn benchmarks what was gained and lost.
+#[derive(Parser)]
+#[command(name = "rolegraft", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole loop of an experiment file, or what is left of it.
+    Run(commands::Run),
+    /// Play one suite with one model and print its score.
+    Eval(commands::Eval),
+    /// Score a recorded log again, without a model; exit 1 if anything differs.
+    Score(commands::Score),
+    /// Read replies (JSONL on stdin, each a string or an object with `reply`) and print spans and violations as JSONL.
+    Parse(commands::Parse),
+    /// Build the laptop-sized expert pool and its tasks.
+    #[command(subcommand)]
+    Nano(commands::Nano),
+    /// Say what works on this machine and what is missing.
+    Doctor(doctor::Doctor),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        Command::Run(c) => c.execute(),
+        Command::Eval(c) => c.execute(),
+        Command::Score(c) => c.execute(),
+        Command::Parse(c) => c.execute(),
+        Command::Nano(c) => c.execute(),
+        Command::Doctor(c) => c.execute(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => talk::failure(&error),
+    }
+}

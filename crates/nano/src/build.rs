@@ -1,9 +1,12 @@
 //! `nano build`: trains the pool, checkpoint by checkpoint, and resumes where it was stopped.
 
 use crate::dialogues::{Member, dialogue};
+use crate::tasks::{Suite, generate};
 use crate::tokenizer;
 use crate::train::network::{Network, Shape};
 use crate::train::{Recipe, State, init, step};
+use crate::words::Split;
+use rolegraft_checkpoint::{Dtype, WriteError, Writer, write_atomic};
 use rolegraft_trajectory::Seed;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -49,12 +52,83 @@ pub enum BuildError {
         /// The cause.
         source: std::io::Error,
     },
+    /// A checkpoint could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// The tokenizer library refused.
     #[error("the tokenizer could not be trained: {0}")]
     Tokenizer(String),
     /// The caller asked to stop; the state is saved.
     #[error("interrupted; run the same command to go on")]
     Interrupted,
+}
+
+/// `config.json` of every checkpoint: any loader of Qwen3 reads it.
+fn config() -> serde_json::Value {
+    serde_json::json!({
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": SHAPE.vocab, "hidden_size": SHAPE.hidden,
+        "intermediate_size": SHAPE.intermediate, "num_hidden_layers": SHAPE.layers, "num_attention_heads": SHAPE.heads,
+        "num_key_value_heads": SHAPE.heads, "head_dim": SHAPE.head_dim, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+        "rope_theta": 1_000_000.0, "max_position_embeddings": MAX_LEN, "tie_word_embeddings": true, "attention_bias": false,
+        "attention_dropout": 0.0, "use_cache": true, "use_sliding_window": false, "sliding_window": null,
+        "max_window_layers": SHAPE.layers, "initializer_range": 0.02, "bos_token_id": null, "eos_token_id": tokenizer::END,
+        "pad_token_id": tokenizer::PAD, "torch_dtype": "bfloat16",
+    })
+}
+
+/// Writes one checkpoint as a Hugging Face directory in BF16.
+fn export(out: &Path, member: Member, seed: Seed, params: &[f32], tokenizer: &Tokenizer) -> Result<(), BuildError> {
+    let dir = out.join(member.id());
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).map_err(|source| BuildError::Io { path: dir.clone(), source })?;
+    }
+    let slots = SHAPE.slots();
+    let plan: Vec<_> = slots.iter().map(|s| (s.name.clone(), Dtype::BF16, s.shape.clone())).collect();
+    let mut writer = Writer::create(&dir, &plan, u64::MAX)?;
+    for slot in &slots {
+        writer.write(&slot.name, &Dtype::BF16.from_f32(&params[slot.range.clone()]).unwrap_or_default())?;
+    }
+    let tokenizer_config = serde_json::json!({
+        "tokenizer_class": "Qwen2Tokenizer", "model_max_length": MAX_LEN, "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>", "chat_template": tokenizer::CHAT_TEMPLATE, "clean_up_tokenization_spaces": false,
+        "add_prefix_space": false,
+    });
+    let generation = serde_json::json!({
+        "eos_token_id": [tokenizer::END, tokenizer::PAD], "pad_token_id": tokenizer::PAD, "do_sample": true,
+        "temperature": 0.7, "top_p": 1.0,
+    });
+    let recipe = recipe(member);
+    let suites: Vec<&str> = member.suites().iter().map(|s| s.id()).collect();
+    let card = format!(
+        "---\nlibrary_name: transformers\nlicense: apache-2.0\n---\n# rolegraft nano: {}\n\nA {}-parameter Qwen3 for trying \
+         rolegraft on a laptop, trained on generated dialogues of {} (seed {}, {} tokens, peak learning rate {}).\n",
+        member.id(), params.len(), suites.join(", "), seed.0, recipe.tokens, recipe.learning_rate
+    );
+    let pretty = |v: &serde_json::Value| serde_json::to_vec_pretty(v).unwrap_or_default();
+    let words = tokenizer.to_string(false).map_err(|e| BuildError::Tokenizer(e.to_string()))?;
+    writer.finish(&out.join("no-such-directory"), &[
+        ("config.json", pretty(&config())),
+        ("generation_config.json", pretty(&generation)),
+        ("tokenizer.json", words.into_bytes()),
+        ("tokenizer_config.json", pretty(&tokenizer_config)),
+        ("README.md", card.into_bytes()),
+    ])?;
+    Ok(())
+}
+
+/// Writes the played splits of every suite's tasks to `benchmarks/SUITE/nano/SPLIT.jsonl`, `count` tasks each.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_tasks(benchmarks: &Path, seed: Seed, count: u64) -> Result<(), BuildError> {
+    for suite in Suite::ALL {
+        for split in Split::PLAYED {
+            let tasks = (0..count).map(|i| generate(suite, split, seed, i).task.to_string() + "\n");
+            let path = benchmarks.join(suite.id()).join("nano").join(format!("{}.jsonl", split.as_str()));
+            write_atomic(&path, tasks.collect::<String>().as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Trains the pool into `out`, calling `report` after every step until it returns false.
@@ -69,6 +143,7 @@ pub fn build(out: &Path, seed: Seed, report: &mut dyn FnMut(Progress) -> bool) -
     for member in Member::ALL {
         let start = || base.clone().unwrap_or_else(|| init::copy_primed(SHAPE, seed));
         let params = train(&work, member, seed, &tokenizer, start, report)?;
+        export(out, member, seed, &params, &tokenizer)?;
         if member == Member::Base {
             base = Some(params);
         }

@@ -1,1 +1,32 @@
-//! x
+//! The loop as resumable stages, and the one place where concrete suites meet concrete models.
+//!
+//! An [`Experiment`] file drives it. Every stage is a pure function of its inputs; its output in the cache is named by
+//! their digest, so a second run does only what changed, a killed run resumes, and experiments share what they have in
+//! common. Results land in `results/runs/NAME/`.
+
+mod engine;
+mod experiment;
+mod outputs;
+mod progress;
+mod run;
+mod solo;
+mod store;
+mod suites;
+
+pub use engine::{EngineError, EngineKind, open_model};
+pub use experiment::{Experiment, ExperimentError};
+pub use outputs::cards;
+pub use progress::Progress;
+pub use run::{Rescored, RunError, RunSummary, rescore, run};
+pub use solo::{Solo, SoloResult, evaluate};
+pub use store::{Store, StoreError};
+pub use rolegraft_suite::Split;
+pub use suites::{SuiteLibrary, SuitesError};
+
+/// Whether model-written shell can run here, and what is missing if not.
+///
+/// # Errors
+/// What to install, or what the kernel refuses.
+pub fn sandbox_works() -> Result<(), String> {
+    rolegraft_suite::Sandbox::start().map(|_| ()).map_err(|e| e.to_string())
+}

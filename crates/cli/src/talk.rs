@@ -1,0 +1,100 @@
+//! Progress and errors for people, on stderr.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rolegraft_pipeline::{Progress, RunError};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lines a second when stderr is not a terminal.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Prints to stdout; a closed pipe is not an error.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Shows an error with its causes, and gives the exit code it stands for.
+pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
+    let run = error.downcast_ref::<RunError>();
+    eprintln!("error: {error}");
+    let mut shown = error.to_string();
+    for cause in error.chain().skip(1) {
+        let text = cause.to_string();
+        if !shown.contains(&text) {
+            eprintln!("  cause: {}", text.lines().next().unwrap_or_default());
+            shown.push_str(&text);
+        }
+    }
+    match run {
+        Some(e) if e.is_interrupt() => ExitCode::from(130),
+        Some(e) if e.is_environment() => ExitCode::from(3),
+        _ => ExitCode::from(2),
+    }
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. What is on disk is whole either
+/// way.
+pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+/// Progress on stderr: a bar on a terminal, a line now and then elsewhere.
+pub(crate) struct Reporter {
+    bar: Option<ProgressBar>,
+    last: Mutex<Instant>,
+    quiet: AtomicBool,
+}
+
+impl Reporter {
+    pub(crate) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} {wide_msg}");
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { bar, last: Mutex::new(Instant::now()), quiet: AtomicBool::new(false) }
+    }
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => {
+                let _ = writeln!(std::io::stderr().lock(), "{text}");
+            }
+        }
+    }
+    pub(crate) fn done(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Reporter {
+    fn stage(&self, name: &str) {
+        self.line(&format!("{name} …"));
+    }
+    fn update(&self, finished: usize, of: usize, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(of as u64);
+            bar.set_position(finished as u64);
+            bar.set_message(what.to_owned());
+            return;
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if finished == of || last.elapsed() >= PLAIN_EVERY {
+            *last = Instant::now();
+            self.line(&format!("  {finished}/{of} {what}"));
+        }
+    }
+    fn note(&self, text: &str) {
+        self.line(&format!("  {text}"));
+    }
+}

@@ -1,0 +1,141 @@
+//! Models by name: a checkpoint under one of two engines, or an endpoint.
+
+use rolegraft_checkpoint::{Checkpoint, OpenError};
+use rolegraft_model::{ChatModel, Chooser, Completion, Endpoint, EndpointConfig, ModelError, Reply, Request};
+use rolegraft_saliency::{Cache, Decoder, DecoderError};
+use rolegraft_serve::{InProcess, ServeError};
+use rolegraft_trajectory::{ChatError, ChatTokenizer, EpisodeKey, Finish};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What plays checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// mistral.rs in process.
+    #[default]
+    Mistralrs,
+    /// The tracer's own decoder: exact, for small models.
+    Candle,
+}
+
+/// Why a model cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum EngineError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// Opens a checkpoint directory, or an `http(s)://…/v1#MODEL` endpoint (several: separated by commas).
+///
+/// # Errors
+/// If it cannot be loaded.
+pub async fn open_model(model: &str, kind: EngineKind, engines: usize) -> Result<Arc<dyn ChatModel>, EngineError> {
+    if model.starts_with("http://") || model.starts_with("https://") {
+        let (urls, name) = model.split_once('#').unwrap_or((model, "default"));
+        let config = EndpointConfig {
+            urls: urls.split(',').map(str::to_owned).collect(),
+            model: name.to_owned(),
+            concurrency: engines.max(1) * 8,
+            tries: 6,
+        };
+        return Ok(Arc::new(Endpoint::new(config)?));
+    }
+    let checkpoint = Checkpoint::open(model)?;
+    Ok(match kind {
+        EngineKind::Mistralrs => Arc::new(InProcess::open(checkpoint.dir(), engines).await?),
+        EngineKind::Candle => Arc::new(CandleEngine::open(&checkpoint, engines)?),
+    })
+}
+
+/// Caches kept between turns of open episodes.
+const KEPT: usize = 64;
+
+/// The tracer's decoder as an engine.
+struct CandleEngine(Arc<Shared>);
+
+struct Shared {
+    decoder: Decoder,
+    chat: ChatTokenizer,
+    concurrency: usize,
+    caches: Mutex<Vec<(EpisodeKey, Cache)>>,
+}
+
+impl CandleEngine {
+    fn open(checkpoint: &Checkpoint, engines: usize) -> Result<Self, EngineError> {
+        Ok(Self(Arc::new(Shared {
+            decoder: Decoder::load(checkpoint)?,
+            chat: ChatTokenizer::open(Path::new(checkpoint.dir()))?,
+            concurrency: engines.max(1),
+            caches: Mutex::new(Vec::new()),
+        })))
+    }
+}
+
+impl Shared {
+    fn take(&self, key: &EpisodeKey) -> Option<Cache> {
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = caches.iter().position(|(k, _)| k == key)?;
+        Some(caches.swap_remove(at).1)
+    }
+    fn keep(&self, key: EpisodeKey, cache: Cache) {
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        if caches.len() >= KEPT {
+            caches.remove(0);
+        }
+        caches.push((key, cache));
+    }
+
+    fn answer(&self, request: &Request) -> Result<Completion, EngineError> {
+        let prompt = self.chat.prompt_ids(&request.messages, &request.recorded)?;
+        let room = self.decoder.config().max_position_embeddings.saturating_sub(prompt.len() + 1);
+        let limit = request.sampling.max_tokens.min(room);
+        let mut ids = Vec::new();
+        let mut finish = if limit == 0 { Finish::ContextLimit } else { Finish::Length };
+        if limit > 0 {
+            let mut cache = self.take(&request.episode).unwrap_or_else(|| self.decoder.cache());
+            let shared = cache.ids().iter().zip(&prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
+            self.decoder.rewind(&mut cache, shared)?;
+            let chooser = Chooser::new(request.sampling, request.key, self.chat.vocabulary());
+            let mut logits = self.decoder.forward(&prompt[shared..], &mut cache)?;
+            while ids.len() < limit {
+                let pick = chooser.pick(&logits, ids.len());
+                if self.chat.end_ids().contains(&pick) {
+                    finish = Finish::Stop;
+                    break;
+                }
+                ids.push(pick);
+                if ids.len() < limit {
+                    logits = self.decoder.forward(&[pick], &mut cache)?;
+                }
+            }
+            self.keep(request.episode.clone(), cache);
+        }
+        Ok(Completion { text: self.chat.decode(&ids), ids, finish, prompt_tokens: prompt.len() })
+    }
+}
+
+impl ChatModel for CandleEngine {
+    fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a> {
+        Box::pin(async move {
+            let (shared, request) = (self.0.clone(), request.clone());
+            let answered = tokio::task::spawn_blocking(move || shared.answer(&request)).await;
+            answered
+                .map_err(|e| ModelError::Fatal(e.to_string()))?
+                .map_err(|e| ModelError::Fatal(e.to_string()))
+        })
+    }
+    fn concurrency(&self) -> usize {
+        self.0.concurrency
+    }
+}

@@ -1,0 +1,274 @@
+//! The experiment file.
+
+use crate::engine::EngineKind;
+use rolegraft_graft::{DiagnosisRules, Protect};
+use rolegraft_merge::{Operator, Parameters};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// An experiment, as its file says it; paths are relative to the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Names the run's directory.
+    pub name: String,
+    /// Seeds every draw.
+    #[serde(default)]
+    pub seed: u64,
+    /// What plays the models.
+    #[serde(default)]
+    pub engine: EngineKind,
+    /// Engines side by side; 0: one a core.
+    #[serde(default)]
+    pub engines: usize,
+    /// Folder of the suites' folders.
+    pub suites: PathBuf,
+    /// The checkpoints.
+    pub pool: Pool,
+    /// Columns of the tables.
+    pub benchmark: Vec<BenchmarkEntry>,
+    /// Tasks per suite.
+    pub tasks: TaskCounts,
+    /// Candidate backbones, in the order that breaks ties.
+    pub candidate: Vec<CandidateEntry>,
+    /// Salient sets.
+    #[serde(default)]
+    pub saliency: SaliencyRules,
+    /// What makes a benchmark weak.
+    #[serde(default)]
+    pub diagnosis: DiagnosisRules,
+    /// The transplant.
+    #[serde(default)]
+    pub transplant: TransplantRules,
+}
+
+/// The checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// The model the experts come from.
+    pub base: PathBuf,
+    /// Experts by name.
+    pub experts: BTreeMap<String, PathBuf>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchmarkEntry {
+    /// Its id.
+    pub id: String,
+    /// Its head in tables.
+    pub title: String,
+    /// The expert that serves it; none for a benchmark out of domain.
+    pub expert: Option<String>,
+    /// Its suites' folders.
+    pub suites: Vec<String>,
+}
+
+/// Tasks per suite and split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskCounts {
+    /// Trajectories to trace.
+    pub calibration: usize,
+    /// Tasks of the diagnosis.
+    pub dev: usize,
+    /// Tasks of the tables.
+    pub test: usize,
+}
+
+/// A candidate backbone: a name, an operator, and its parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CandidateEntry {
+    /// Its name in tables.
+    pub name: String,
+    /// How it is merged.
+    pub operator: Operator,
+    /// With what.
+    #[serde(default)]
+    pub parameters: Parameters,
+}
+
+/// Which tokens count, and how many neurons are salient.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SaliencyRules {
+    /// Share of a layer's neurons.
+    pub k: f64,
+    /// Which position stands for a token.
+    pub shift: Shift,
+    /// Role tokens, or all tokens of the model's turns.
+    pub tokens: Tokens,
+}
+
+impl Default for SaliencyRules {
+    fn default() -> Self {
+        Self { k: 0.1, shift: Shift::Read, tokens: Tokens::Role }
+    }
+}
+
+/// Which position stands for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shift {
+    /// Where the model reads it (the paper's).
+    Read,
+    /// Where the model predicts it: one earlier.
+    Predict,
+}
+
+/// Which tokens are traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tokens {
+    /// Those of role spans.
+    Role,
+    /// All tokens of the model's turns: the ablation.
+    Response,
+}
+
+/// The transplant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransplantRules {
+    /// Whose neurons are left alone.
+    pub protect: Protect,
+}
+
+impl Default for TransplantRules {
+    fn default() -> Self {
+        Self { protect: Protect::Strict }
+    }
+}
+
+/// Why an experiment file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum ExperimentError {
+    #[error("cannot read the experiment `{}`", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("`{}`: {message}", path.display())]
+    Toml { path: PathBuf, message: String },
+    #[error("`{}`: {what}", path.display())]
+    Rule { path: PathBuf, what: String },
+}
+
+impl Experiment {
+    /// Reads and checks an experiment file, and makes its paths absolute or relative to the working directory.
+    ///
+    /// # Errors
+    /// If the file is missing, has unknown keys or operators (the nearest known one is suggested), or contradicts
+    /// itself.
+    pub fn read(path: &Path) -> Result<Self, ExperimentError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ExperimentError::Read { path: path.to_owned(), source })?;
+        let mut experiment: Self = toml::from_str(&text).map_err(|e| ExperimentError::Toml {
+            path: path.to_owned(),
+            message: suggest(&e.to_string()),
+        })?;
+        let here = path.parent().unwrap_or(Path::new(""));
+        experiment.suites = here.join(&experiment.suites);
+        experiment.pool.base = here.join(&experiment.pool.base);
+        experiment.pool.experts.values_mut().for_each(|p| *p = here.join(&*p));
+        experiment.check().map_err(|what| ExperimentError::Rule { path: path.to_owned(), what })?;
+        Ok(experiment)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(fine) {
+            return Err(format!("name `{}` must be of letters, digits, `-`, `_` and `.`", self.name));
+        }
+        if self.candidate.is_empty() {
+            return Err("there is no [[candidate]]; name at least one operator".into());
+        }
+        if !(self.saliency.k > 0.0 && self.saliency.k <= 1.0) {
+            return Err(format!("saliency.k is {}, but must lie in (0, 1]", self.saliency.k));
+        }
+        if self.tasks.calibration == 0 || self.tasks.dev == 0 || self.tasks.test == 0 {
+            return Err("tasks.calibration, tasks.dev and tasks.test must be at least 1".into());
+        }
+        let mut names: Vec<&str> = vec!["base", "arm"];
+        names.extend(self.pool.experts.keys().map(String::as_str));
+        for candidate in &self.candidate {
+            if names.contains(&candidate.name.as_str()) {
+                return Err(format!("candidate `{}` bears a name that is taken", candidate.name));
+            }
+            names.push(&candidate.name);
+        }
+        for benchmark in &self.benchmark {
+            match &benchmark.expert {
+                Some(expert) if !self.pool.experts.contains_key(expert) => {
+                    let known: Vec<&str> = self.pool.experts.keys().map(String::as_str).collect();
+                    return Err(format!(
+                        "benchmark `{}` names expert `{expert}`, which the pool does not have{}",
+                        benchmark.id, nearest(expert, &known)
+                    ));
+                }
+                _ if benchmark.suites.is_empty() => return Err(format!("benchmark `{}` has no suites", benchmark.id)),
+                _ => {}
+            }
+        }
+        if !self.benchmark.iter().any(|b| b.expert.is_some()) {
+            return Err("no benchmark names an `expert`, so there is nothing to select by".into());
+        }
+        Ok(())
+    }
+}
+
+/// `; did you mean …?` for the nearest of some words, if one is near.
+#[must_use]
+pub(crate) fn nearest(word: &str, known: &[&str]) -> String {
+    let best = known.iter().map(|k| (strsim::jaro_winkler(word, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match best {
+        Some((score, name)) if score > 0.7 => format!("; did you mean `{name}`?"),
+        _ => format!("; known: {}", known.join(", ")),
+    }
+}
+
+/// Adds the nearest known word to serde's complaint about an unknown one.
+fn suggest(message: &str) -> String {
+    let message = message.trim_end();
+    let complaint = message.lines().find(|l| l.contains("unknown field") || l.contains("unknown variant"));
+    let Some(complaint) = complaint else { return message.to_owned() };
+    let quoted: Vec<&str> = complaint.split('`').skip(1).step_by(2).collect();
+    match quoted.split_first() {
+        Some((unknown, known)) if !known.is_empty() => format!("{message}{}", nearest(unknown, known)),
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "name = \"x\"\nsuites = \".\"\n[pool]\nbase = \"b\"\nexperts = { tau = \"t\" }\n[[benchmark]]\nid = \"tau\"\n\
+        title = \"τ\"\nexpert = \"tau\"\nsuites = [\"tau-retail\"]\n[tasks]\ncalibration = 1\ndev = 1\ntest = 1\n\
+        [[candidate]]\nname = \"ties\"\noperator = \"ties\"\n";
+
+    fn read(text: &str) -> Result<Experiment, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e.toml");
+        std::fs::write(&path, text).unwrap();
+        Experiment::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn mistakes_are_named_with_the_mend() {
+        assert_eq!(read(GOOD).unwrap().saliency.k, 0.1);
+        for (from, to, expected) in [
+            ("operator = \"ties\"", "operator = \"tise\"", "did you mean `ties`?"),
+            ("[tasks]", "[task]", "did you mean `tasks`?"),
+            ("expert = \"tau\"", "expert = \"tua\"", "did you mean `tau`?"),
+            ("name = \"x\"", "name = \"../x\"", "must be of letters"),
+            ("test = 1", "test = 0", "at least 1"),
+            ("name = \"ties\"", "name = \"tau\"", "name that is taken"),
+            ("suites = [\"tau-retail\"]", "suites = []", "has no suites"),
+        ] {
+            let error = read(&GOOD.replace(from, to)).unwrap_err();
+            assert!(error.contains(expected), "`{error}` should say `{expected}`");
+        }
+    }
+}

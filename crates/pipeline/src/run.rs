@@ -1,0 +1,540 @@
+//! The loop itself.
+
+use crate::engine::{EngineError, open_model};
+use crate::experiment::{Experiment, ExperimentError, Shift, Tokens};
+use crate::outputs;
+use crate::progress::Progress;
+use crate::store::{Store, StoreError};
+use crate::suites::{SuiteLibrary, SuitesError};
+use rolegraft_checkpoint::{Checkpoint, Digest, OpenError, PoolError, check_pool};
+use rolegraft_evaluate::{Evaluation, EvaluationError, play};
+use rolegraft_graft::{ApplyError, Candidate, Diagnosis, Plan, Selection, Signal, diagnose, plan, select};
+use rolegraft_merge::{MergeError, merge};
+use rolegraft_model::{ChatModel, Scripted};
+use rolegraft_report::{FailureRates, ModelScores, failure_rates};
+use rolegraft_saliency::{DecoderError, NeuronSet, Saliency, TokenRun, Trajectory, trace, union_overlap};
+use rolegraft_spans::Role;
+use rolegraft_suite::{Split, TaskSet};
+use rolegraft_trajectory::{ChatError, ChatTokenizer, Episode, EpisodeKey, EpisodeLog, LogError, Seed};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Largest shard written, in bytes.
+pub(crate) const SHARD: u64 = 5_000_000_000;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum RunError {
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    #[error("{role} `{name}`: {source}")]
+    Open { role: &'static str, name: String, source: OpenError },
+    #[error(transparent)]
+    Checkpoint(#[from] OpenError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Suites(#[from] SuitesError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("suite `{suite}`, model `{model}`: {source}")]
+    Evaluation { suite: String, model: String, source: EvaluationError },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("suite `{suite}`: task `{task}` has no `oracle` replies to calibrate with")]
+    NoOracle { suite: String, task: String },
+    #[error("benchmark `{benchmark}` cannot be traced: of {of} calibration trajectories none has a span of its role")]
+    NoSpans { benchmark: String, of: usize },
+    #[error("interrupted; run the same command to go on where it stopped")]
+    Interrupted,
+    #[error("the asynchronous runtime does not start: {0}")]
+    Runtime(std::io::Error),
+    #[error("there is no suite `{0}` in the folder of suites")]
+    UnknownSuite(String),
+}
+
+impl RunError {
+    /// Whether a person stopped the run.
+    #[must_use]
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::Evaluation { source: EvaluationError::Interrupted, .. })
+    }
+    /// Whether the machine, not the input, is at fault.
+    #[must_use]
+    pub fn is_environment(&self) -> bool {
+        matches!(self, Self::Evaluation { source: EvaluationError::Suite(rolegraft_suite::SuiteError::Environment { .. }), .. })
+            || disk_refuses(self)
+    }
+}
+
+/// Whether somewhere below an error a file system refuses to take more.
+fn disk_refuses(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    std::iter::successors(Some(error), |e| e.source()).any(|e| {
+        let kind = e.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied))
+    })
+}
+
+/// A model of the run.
+pub(crate) struct Played {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    digest: Digest,
+}
+
+/// Everything the outputs are made of.
+pub(crate) struct Results {
+    pub(crate) models: Vec<Played>,
+    pub(crate) test: BTreeMap<String, Vec<Episode>>,
+    pub(crate) selection: Selection,
+    pub(crate) diagnosis: Diagnosis,
+    pub(crate) plan: Plan,
+    pub(crate) energy: Vec<(String, [f64; 4])>,
+    pub(crate) saliency_files: Vec<(String, PathBuf)>,
+    pub(crate) logs: Vec<(String, PathBuf)>,
+    pub(crate) overlap: (f64, f64),
+    pub(crate) timings: Vec<(String, f64)>,
+    pub(crate) traced: BTreeMap<String, (usize, usize)>,
+}
+
+/// What a finished run says on the terminal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSummary {
+    /// The run's directory.
+    pub dir: PathBuf,
+    /// The tables, in Markdown.
+    pub tables: String,
+}
+
+struct Context<'a> {
+    experiment: &'a Experiment,
+    store: Store,
+    suites: BTreeMap<String, SuiteLibrary>,
+    stop: Arc<AtomicBool>,
+    progress: &'a dyn Progress,
+    runtime: tokio::runtime::Runtime,
+    logs: Vec<(String, PathBuf)>,
+    timings: Vec<(String, f64)>,
+}
+
+impl Context<'_> {
+    fn stage<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T, RunError>) -> Result<T, RunError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(RunError::Interrupted);
+        }
+        self.progress.stage(name);
+        let begun = Instant::now();
+        let result = work(self);
+        self.timings.push((name.to_owned(), begun.elapsed().as_secs_f64()));
+        result
+    }
+
+    fn library(&self, suite: &str) -> Result<&SuiteLibrary, RunError> {
+        self.suites.get(suite).ok_or_else(|| RunError::UnknownSuite(suite.to_owned()))
+    }
+
+    /// Plays a suite, or takes the episodes from the log where they are there already. `open` is called only if
+    /// something is left to play.
+    fn episodes(
+        &mut self,
+        suite: &str,
+        split: Split,
+        count: usize,
+        player: (&str, &str),
+        open: &mut dyn FnMut(&Self, &TaskSet) -> Result<Arc<dyn ChatModel>, RunError>,
+    ) -> Result<Vec<Episode>, RunError> {
+        let (name, identity) = player;
+        let library = self.library(suite)?;
+        let tasks = library.tasks(split, Some(count))?;
+        let rules = library.suite.clone();
+        let seed = Seed(self.experiment.seed);
+        let inputs = (
+            identity, rules.id(), rules.version(), rules.settings(), rules.limits(), rules.format().source(), &tasks.digest, seed,
+        );
+        let path = self.store.place("episodes", &inputs).with_extension("jsonl");
+        let digest = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut log = EpisodeLog::open(&path, &digest)?;
+        if log.was_torn() {
+            self.progress.note(&format!("`{}` ended in a torn line, which was dropped; its episode is played again", path.display()));
+        }
+        let wanted: Vec<EpisodeKey> = tasks
+            .tasks
+            .iter()
+            .map(|t| EpisodeKey { suite: rules.id().to_owned(), task: t.id.clone(), trial: 0 })
+            .collect();
+        let label = format!("{name} · {suite}");
+        if wanted.iter().any(|k| !log.done().contains(k)) {
+            let model = open(self, &tasks)?;
+            let evaluation = Evaluation { suite: rules, tasks: tasks.tasks, trials: 1, seed };
+            let progress = self.progress;
+            let mut report = |done: usize, of: usize| progress.update(done, of, &label);
+            self.runtime
+                .block_on(play(&evaluation, model, &mut log, &self.stop, &mut report))
+                .map_err(|source| RunError::Evaluation { suite: suite.to_owned(), model: name.to_owned(), source })?;
+        } else {
+            self.progress.update(wanted.len(), wanted.len(), &label);
+        }
+        self.logs.push((format!("{}-{suite}-{name}.jsonl", split.as_str()), path.clone()));
+        let (_, all) = EpisodeLog::read(&path)?;
+        let mut by_key: BTreeMap<EpisodeKey, Episode> = all.into_iter().map(|e| (e.key.clone(), e)).collect();
+        Ok(wanted.iter().filter_map(|k| by_key.remove(k)).collect())
+    }
+
+    fn play_model(&mut self, model: &Played, suites: &[String], split: Split, count: usize) -> Result<Vec<Episode>, RunError> {
+        let engine = self.experiment.engine;
+        let identity = format!("{} under {engine:?}", model.digest);
+        let mut opened: Option<Arc<dyn ChatModel>> = None;
+        let mut all = Vec::new();
+        for suite in suites {
+            let mut open = |context: &Self, _: &TaskSet| -> Result<Arc<dyn ChatModel>, RunError> {
+                if let Some(model) = &opened {
+                    return Ok(model.clone());
+                }
+                let engines = engine_count(context.experiment.engines);
+                let loaded = context.runtime.block_on(open_model(&model.dir.display().to_string(), engine, engines))?;
+                Ok(opened.insert(loaded).clone())
+            };
+            all.extend(self.episodes(suite, split, count, (&model.name, &identity), &mut open)?);
+        }
+        Ok(all)
+    }
+
+    /// The tasks' own solutions, played in the real environments.
+    fn calibration(&mut self, suite: &str) -> Result<Vec<Episode>, RunError> {
+        let mut open = |_: &Self, tasks: &TaskSet| -> Result<Arc<dyn ChatModel>, RunError> {
+            let mut replies = Vec::new();
+            for task in &tasks.tasks {
+                let oracle = task.oracle().ok_or_else(|| RunError::NoOracle { suite: suite.to_owned(), task: task.id.clone() })?;
+                replies.push((EpisodeKey { suite: suite.to_owned(), task: task.id.clone(), trial: 0 }, oracle));
+            }
+            Ok(Arc::new(Scripted::new(replies)))
+        };
+        let count = self.experiment.tasks.calibration;
+        self.episodes(suite, Split::Calibration, count, ("oracle", "oracle"), &mut open)
+    }
+
+    fn saliency(&self, model: &Played, benchmark: &str, episodes: &[Episode], tokens: Tokens) -> Result<(Saliency, PathBuf), RunError> {
+        let shift = self.experiment.saliency.shift;
+        let content = serde_json::to_vec(&episodes.iter().map(|e| (&e.messages, e.turns.iter().map(|t| &t.spans).collect::<Vec<_>>())).collect::<Vec<_>>());
+        let inputs = (model.digest.as_str(), Digest::of(&content.unwrap_or_default()), shift, tokens);
+        let path = self.store.place("saliency", &inputs).with_extension("json");
+        let saliency = self.store.json(&path, || -> Result<Saliency, RunError> {
+            let chat = ChatTokenizer::open(&model.dir)?;
+            let trajectories = episodes.iter().map(|e| trajectory(&chat, e, shift, tokens)).collect::<Result<Vec<_>, _>>()?;
+            Ok(trace(&Checkpoint::open(&model.dir)?, &trajectories)?)
+        })?;
+        if saliency.traced == 0 {
+            return Err(RunError::NoSpans { benchmark: benchmark.to_owned(), of: episodes.len() });
+        }
+        Ok((saliency, path))
+    }
+}
+
+fn engine_count(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Token runs of an episode with the positions to trace: a token counts if its bytes meet a role span.
+fn trajectory(chat: &ChatTokenizer, episode: &Episode, shift: Shift, tokens: Tokens) -> Result<Trajectory, RunError> {
+    let spans: BTreeMap<usize, &Vec<(Role, std::ops::Range<usize>)>> = episode.turns.iter().map(|t| (t.message, &t.spans)).collect();
+    let recorded: Vec<Vec<u32>> = episode.turns.iter().map(|t| t.ids.clone()).collect();
+    let mut runs = Vec::new();
+    for sequence in chat.sequences(&episode.messages, &recorded)? {
+        let mut role: Vec<usize> = Vec::new();
+        for (message, positions) in &sequence.replies {
+            let Some(spans) = spans.get(message) else { continue };
+            let meets = |bytes: &std::ops::Range<usize>| match tokens {
+                Tokens::Response => true,
+                Tokens::Role => spans.iter().any(|(_, s)| s.start < bytes.end && bytes.start < s.end),
+            };
+            role.extend(positions.iter().filter(|(_, bytes)| meets(bytes)).map(|(position, _)| match shift {
+                Shift::Read => *position,
+                Shift::Predict => position.saturating_sub(1),
+            }));
+        }
+        runs.push(TokenRun { ids: sequence.ids, role });
+    }
+    Ok(Trajectory { runs })
+}
+
+fn open_checkpoint(role: &'static str, name: &str, dir: &Path) -> Result<(Checkpoint, Played), RunError> {
+    let wrap = |source| RunError::Open { role, name: name.to_owned(), source };
+    let checkpoint = Checkpoint::open(dir).map_err(wrap)?;
+    let digest = checkpoint.digest().map_err(wrap)?;
+    Ok((checkpoint, Played { name: name.to_owned(), dir: dir.to_owned(), digest }))
+}
+
+/// Runs an experiment, or what is left of it. `stop` ends it between turns; what is finished is kept.
+///
+/// # Errors
+/// The first thing that keeps it from finishing.
+pub fn run(experiment: &Experiment, results: &Path, stop: Arc<AtomicBool>, progress: &dyn Progress) -> Result<RunSummary, RunError> {
+    let store = Store::new(results);
+    let _lock = store.lock(&experiment.name)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let mut suites = BTreeMap::new();
+    for name in experiment.benchmark.iter().flat_map(|b| &b.suites) {
+        if !suites.contains_key(name) {
+            suites.insert(name.clone(), SuiteLibrary::open(&experiment.suites, name)?);
+        }
+    }
+    let mut context =
+        Context { experiment, store, suites, stop, progress, runtime, logs: Vec::new(), timings: Vec::new() };
+    let results = all_stages(&mut context)?;
+    let dir = context.store.run(&experiment.name);
+    progress.stage("report");
+    let tables = outputs::write(experiment, &dir, &results)?;
+    Ok(RunSummary { dir, tables })
+}
+
+fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
+    let experiment = context.experiment;
+    let (base, base_played) = open_checkpoint("base", "base", &experiment.pool.base)?;
+    let mut experts = Vec::new();
+    for (name, dir) in &experiment.pool.experts {
+        experts.push(open_checkpoint("expert", name, dir)?);
+    }
+    let checkpoints: Vec<&Checkpoint> = experts.iter().map(|(c, _)| c).collect();
+    check_pool(&base, &checkpoints)?;
+
+    let mut candidates = context.stage("merge", |context| {
+        let mut candidates = Vec::new();
+        for (i, entry) in experiment.candidate.iter().enumerate() {
+            let digests: Vec<&str> = experts.iter().map(|(_, p)| p.digest.as_str()).collect();
+            let inputs = (base_played.digest.as_str(), digests, entry.operator, entry.parameters);
+            let dir = context.store.place("merge", &inputs);
+            if !dir.exists() {
+                let names: Vec<&str> = experts.iter().map(|(_, p)| p.name.as_str()).collect();
+                let card = outputs::cards::merged(entry, &names);
+                merge(entry.operator, &entry.parameters, &base, &checkpoints, &dir, SHARD, &card)?;
+            }
+            candidates.push(open_checkpoint("candidate", &entry.name, &dir)?.1);
+            context.progress.update(i + 1, experiment.candidate.len(), &entry.name);
+        }
+        Ok(candidates)
+    })?;
+
+    let in_domain: Vec<_> =
+        experiment.benchmark.iter().filter_map(|b| Some((b, b.expert.as_deref()?))).collect();
+    let calibration: BTreeMap<String, Vec<Episode>> = context.stage("calibrate", |context| {
+        let mut calibration = BTreeMap::new();
+        for (benchmark, _) in &in_domain {
+            let mut episodes = Vec::new();
+            for suite in &benchmark.suites {
+                episodes.extend(context.calibration(suite)?);
+            }
+            calibration.insert(benchmark.id.clone(), episodes);
+        }
+        Ok(calibration)
+    })?;
+
+    let mut saliency_files = Vec::new();
+    let mut traced = BTreeMap::new();
+    let k = experiment.saliency.k;
+    let (candidate_sets, expert_sets, overlap) = context.stage("trace", |context| {
+        let total = (candidates.len() + 2) * in_domain.len();
+        let mut done = 0;
+        let mut sets = |context: &Context<'_>, model: &Played, benchmark: &str, tokens: Tokens| -> Result<NeuronSet, RunError> {
+            if context.stop.load(Ordering::Relaxed) {
+                return Err(RunError::Interrupted);
+            }
+            let (saliency, path) = context.saliency(model, benchmark, &calibration[benchmark], tokens)?;
+            if tokens == experiment.saliency.tokens {
+                saliency_files.push((format!("{}-{benchmark}.json", model.name), path));
+                traced.insert(benchmark.to_owned(), (saliency.traced, saliency.traced + saliency.without_role));
+            }
+            done += 1;
+            context.progress.update(done, total, &format!("{} · {benchmark}", model.name));
+            Ok(saliency.top(k))
+        };
+        let mut candidate_sets = Vec::new();
+        for model in &candidates {
+            let mut by_benchmark = BTreeMap::new();
+            for (benchmark, _) in &in_domain {
+                let set = sets(context, model, &benchmark.id, experiment.saliency.tokens)?;
+                by_benchmark.insert(benchmark.id.clone(), set);
+            }
+            candidate_sets.push(Candidate { name: model.name.clone(), sets: by_benchmark });
+        }
+        let mut expert_sets = BTreeMap::new();
+        let mut response_sets = Vec::new();
+        for (benchmark, expert) in &in_domain {
+            let Some((_, model)) = experts.iter().find(|(_, p)| p.name == *expert) else { continue };
+            let set = sets(context, model, &benchmark.id, experiment.saliency.tokens)?;
+            expert_sets.insert(benchmark.id.clone(), ((*expert).to_owned(), set));
+            response_sets.push(sets(context, model, &benchmark.id, Tokens::Response)?);
+        }
+        let role_sets: Vec<NeuronSet> = expert_sets.values().map(|(_, s)| s.clone()).collect();
+        Ok((candidate_sets, expert_sets, (union_overlap(&role_sets), union_overlap(&response_sets))))
+    })?;
+
+    let only_sets = expert_sets.iter().map(|(b, (_, set))| (b.clone(), set.clone())).collect();
+    let selection = select(&candidate_sets, &only_sets);
+    context.progress.note(&format!("selected `{}` by activation overlap", selection.chosen));
+    let backbone_at = candidates.iter().position(|c| c.name == selection.chosen).unwrap_or(0);
+
+    let diagnosis = context.stage("diagnose", |context| {
+        let mut signals = Vec::new();
+        for (benchmark, expert) in &in_domain {
+            let Some((_, expert)) = experts.iter().find(|(_, p)| p.name == *expert) else { continue };
+            let count = experiment.tasks.dev;
+            let ours = context.play_model(&candidates[backbone_at], &benchmark.suites, Split::Dev, count)?;
+            let theirs = context.play_model(expert, &benchmark.suites, Split::Dev, count)?;
+            signals.push(signal(&outputs::benchmark(benchmark), &ours, &theirs));
+        }
+        Ok(diagnose(signals, &experiment.diagnosis))
+    })?;
+
+    let backbone = &candidates[backbone_at];
+    let sets = &candidate_sets[backbone_at].sets;
+    let (plan, arm) = context.stage("transplant", |context| {
+        let plan = plan(&diagnosis.weak, sets, &expert_sets, experiment.transplant.protect);
+        let donors: Vec<_> = experts.iter().map(|(_, p)| (p.name.as_str(), p.digest.as_str())).collect();
+        let dir = context.store.place("arm", &(backbone.digest.as_str(), &donors, &plan));
+        if !dir.exists() {
+            let card = outputs::cards::arm(experiment, &backbone.name, &plan);
+            let donors = experts.iter().map(|(c, p)| (p.name.clone(), c)).collect();
+            plan.apply(&Checkpoint::open(&backbone.dir)?, &donors, &dir, SHARD, &card)?;
+        }
+        Ok((plan, open_checkpoint("result", "arm", &dir)?.1))
+    })?;
+
+    let mut energy = Vec::new();
+    for (expert, played) in &experts {
+        energy.push((played.name.clone(), task_vector_energy(&base, expert)?));
+    }
+    let mut models = vec![base_played];
+    models.extend(experts.into_iter().map(|(_, p)| p));
+    models.append(&mut candidates);
+    models.push(arm);
+    let test = context.stage("evaluate", |context| {
+        let mut suites: Vec<String> = Vec::new();
+        for suite in experiment.benchmark.iter().flat_map(|b| &b.suites) {
+            if !suites.contains(suite) {
+                suites.push(suite.clone());
+            }
+        }
+        let mut test = BTreeMap::new();
+        for model in &models {
+            test.insert(model.name.clone(), context.play_model(model, &suites, Split::Test, experiment.tasks.test)?);
+        }
+        Ok(test)
+    })?;
+    Ok(Results {
+        models,
+        test,
+        selection,
+        diagnosis,
+        plan,
+        energy,
+        saliency_files,
+        logs: std::mem::take(&mut context.logs),
+        overlap,
+        timings: std::mem::take(&mut context.timings),
+        traced,
+    })
+}
+
+fn signal(benchmark: &rolegraft_report::Benchmark, ours: &[Episode], theirs: &[Episode]) -> Signal {
+    let score = |episodes: &[Episode]| ModelScores::new("", episodes).score(benchmark).unwrap_or(0.0);
+    let rates = |episodes: &[Episode]| -> FailureRates { failure_rates(episodes) };
+    let (a, b) = (rates(ours), rates(theirs));
+    Signal {
+        benchmark: benchmark.id.clone(),
+        backbone: score(ours),
+        expert: score(theirs),
+        backbone_violations: a.turn_violations,
+        expert_violations: b.turn_violations,
+        backbone_blocked: a.blocked,
+        expert_blocked: b.blocked,
+    }
+}
+
+/// Shares of a task vector's squared norm: attention, MLP, embedding and head, norms.
+fn task_vector_energy(base: &Checkpoint, expert: &Checkpoint) -> Result<[f64; 4], RunError> {
+    let mut parts = [0.0; 4];
+    let names: Vec<String> = base.tensors().filter(|(_, t)| t.dtype.is_float()).map(|(n, _)| n.to_owned()).collect();
+    for name in names {
+        let (a, b) = (base.f32(&name)?, expert.f32(&name)?);
+        let energy: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(y - x).powi(2)).sum();
+        let part = match name.as_str() {
+            n if n.contains("norm") => 3,
+            n if n.contains(".self_attn.") => 0,
+            n if n.contains(".mlp.") => 1,
+            _ => 2,
+        };
+        parts[part] += energy;
+    }
+    let total = parts.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    Ok(parts.map(|p| p / total))
+}
+
+/// An episode whose recorded and recomputed results differ, or agree.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rescored {
+    /// Which.
+    pub key: EpisodeKey,
+    /// The reward in the log.
+    pub recorded: f64,
+    /// The reward now.
+    pub now: f64,
+    /// Whether status and every turn's reading agree too.
+    pub same: bool,
+}
+
+/// Plays the replies of a log again, without a model, and compares.
+///
+/// # Errors
+/// If the log cannot be read, or a task is no longer there.
+pub fn rescore(suites: &Path, log: &Path) -> Result<Vec<Rescored>, RunError> {
+    let (_, recorded) = EpisodeLog::read(log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let mut names: Vec<String> = recorded.iter().map(|e| e.key.suite.clone()).collect();
+    names.sort();
+    names.dedup();
+    let mut results = Vec::new();
+    for name in names {
+        let library = SuiteLibrary::open(suites, &name)?;
+        let episodes: Vec<Episode> = recorded.iter().filter(|e| e.key.suite == name).cloned().collect();
+        let mut tasks = Vec::new();
+        for split in [Split::Calibration, Split::Dev, Split::Test] {
+            let all = library.tasks(split, None)?.tasks;
+            tasks.extend(all.into_iter().filter(|t| episodes.iter().any(|e| e.key.task == t.id)));
+        }
+        let model: Arc<dyn ChatModel> = Arc::new(Scripted::replay(&episodes));
+        let scratch = tempfile::tempdir().map_err(RunError::Runtime)?;
+        let path = scratch.path().join("log.jsonl");
+        let mut again = EpisodeLog::open(&path, "")?;
+        let evaluation = Evaluation { suite: library.suite, tasks, trials: 1, seed: Seed(0) };
+        let stop = Arc::new(AtomicBool::new(false));
+        runtime
+            .block_on(play(&evaluation, model, &mut again, &stop, &mut |_, _| {}))
+            .map_err(|source| RunError::Evaluation { suite: name.clone(), model: "recorded".into(), source })?;
+        let (_, again) = EpisodeLog::read(&path)?;
+        for episode in episodes {
+            if let Some(now) = again.iter().find(|e| e.key == episode.key) {
+                let readings = |e: &Episode| e.turns.iter().map(|t| (t.spans.clone(), t.violations.clone(), t.succeeded)).collect::<Vec<_>>();
+                let same = now.status == episode.status && readings(now) == readings(&episode);
+                results.push(Rescored { key: episode.key, recorded: episode.reward, now: now.reward, same });
+            }
+        }
+    }
+    Ok(results)
+}
+

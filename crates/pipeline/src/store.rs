@@ -1,0 +1,114 @@
+//! The cache: outputs named by the digest of their inputs.
+
+use rolegraft_checkpoint::{Digest, WriteError, write_atomic};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Raised when a cached output's form changes.
+const LAYOUT: u32 = 1;
+
+/// Why the cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum StoreError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("cannot use `{}`", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("another run ({holder}) is using `{}`; wait for it, or choose another directory with --results", path.display())]
+    Busy { path: PathBuf, holder: String },
+}
+
+/// The results directory: `cache/KIND-DIGEST` and `runs/NAME`.
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// A store under `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Where a run's results land.
+    #[must_use]
+    pub fn run(&self, name: &str) -> PathBuf {
+        self.root.join("runs").join(name)
+    }
+
+    /// The place of an output of `kind` made from `inputs`.
+    #[must_use]
+    pub fn place<T: Serialize>(&self, kind: &str, inputs: &T) -> PathBuf {
+        let json = serde_json::to_vec(&(LAYOUT, env!("CARGO_PKG_VERSION"), kind, inputs)).unwrap_or_default();
+        self.root.join("cache").join(format!("{kind}-{}", Digest::of(&json).short()))
+    }
+
+    /// The JSON at `path`, or what `make` gives, kept there.
+    ///
+    /// # Errors
+    /// What `make` or the disk says.
+    pub fn json<T: Serialize + DeserializeOwned, E: From<StoreError>>(
+        &self,
+        path: &Path,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        if let Some(value) = std::fs::read(path).ok().and_then(|b| serde_json::from_slice(&b).ok()) {
+            return Ok(value);
+        }
+        let value = make()?;
+        let bytes = serde_json::to_vec(&value).unwrap_or_default();
+        write_atomic(path, &bytes).map_err(StoreError::from)?;
+        Ok(value)
+    }
+
+    /// Takes a run's directory for this process. The kernel frees it when the process ends, however it ends.
+    ///
+    /// # Errors
+    /// If another process holds it; its pid and host are named.
+    pub fn lock(&self, name: &str) -> Result<Lock, StoreError> {
+        let path = self.run(name).join(".lock");
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(self.run(name)).map_err(io)?;
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
+        if file.try_lock().is_err() {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            return Err(StoreError::Busy { path: self.run(name), holder });
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        file.set_len(0).map_err(io)?;
+        std::fs::write(&path, format!("pid {} on {}", std::process::id(), host.trim())).map_err(io)?;
+        Ok(Lock { _file: file })
+    }
+}
+
+/// Holds a run's directory until dropped.
+pub struct Lock {
+    _file: File,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_runs_cannot_share_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        let held = store.lock("x").unwrap();
+        let error = store.lock("x").err().unwrap().to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(held);
+        store.lock("x").unwrap();
+    }
+
+    #[test]
+    fn one_byte_of_input_changes_the_place() {
+        let store = Store::new(Path::new("r"));
+        assert_eq!(store.place("log", &("a", 1)), store.place("log", &("a", 1)));
+        assert_ne!(store.place("log", &("a", 1)), store.place("log", &("b", 1)));
+        assert_ne!(store.place("log", &("a", 1)), store.place("trace", &("a", 1)));
+    }
+}
