@@ -1,1 +1,290 @@
+//! The real binary on a miniature of the nano experiment: the loop, its files, kill and resume, wrong inputs, the page
+//! in a browser.
+#![allow(missing_docs, clippy::print_stderr)]
 
+use rolegraft_trajectory::EpisodeLog;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn rolegraft(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The nano experiment with few tasks, two candidates, the exact engine, and absolute paths.
+fn miniature(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let benchmarks = root().join("benchmarks");
+    let full = std::fs::read_to_string(benchmarks.join("experiments/nano.toml")).unwrap();
+    let (head, rest) = full.split_once("[[candidate]]").unwrap();
+    let tail = &rest[rest.find("[saliency]").unwrap()..];
+    let small = format!(
+        "{head}[[candidate]]\nname = \"average\"\noperator = \"average\"\n[[candidate]]\nname = \"ram\"\noperator = \"ram\"\n{tail}"
+    );
+    let small = small
+        .replace("calibration = 40", "calibration = 4")
+        .replace("dev = 40", "dev = 2")
+        .replace("test = 60", "test = 3")
+        .replace("engine = \"mistralrs\"", "engine = \"candle\"")
+        .replace("\"..\"", &format!("\"{}\"", benchmarks.display()))
+        .replace("\"../", &format!("\"{}/", benchmarks.display()));
+    let path = dir.join("mini.toml");
+    std::fs::write(&path, change(small)).unwrap();
+    path
+}
+
+fn run(experiment: &Path, results: &Path) -> Output {
+    rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()]).output().unwrap()
+}
+
+fn sandbox_missing() -> bool {
+    let missing = rolegraft_pipeline::sandbox_works().err();
+    if let Some(why) = &missing {
+        eprintln!("skipped: {why}");
+    }
+    missing.is_some()
+}
+
+/// Every file below `dir` with its bytes, times excepted.
+fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(next) = waiting.pop() {
+        for entry in std::fs::read_dir(next).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                found.push((path.strip_prefix(dir).unwrap().display().to_string(), std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {
+    if sandbox_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = miniature(dir.path(), |t| t);
+    let whole = dir.path().join("whole");
+    let output = run(&experiment, &whole);
+    assert!(output.status.success(), "{}", text(&output));
+    let shown = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "Table 1: scores",
+        "Table 3",
+        "RHM",
+        "AOS",
+        "Diagnosis",
+        "Transplant",
+        "Table 6",
+        "Table 8",
+        "Where the time went",
+    ] {
+        assert!(shown.contains(part), "{part} is missing from\n{shown}");
+    }
+
+    // Killed again and again, at other moments, the same command comes to the same end.
+    let killed = dir.path().join("killed");
+    for milliseconds in [150, 400, 700, 1100, 1600, 2200, 3000, 4000] {
+        let mut child = rolegraft(&["run", experiment.to_str().unwrap(), "--results", killed.to_str().unwrap()])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let output = run(&experiment, &killed);
+    assert!(output.status.success(), "{}", text(&output));
+    let same = |dir: &Path| -> Vec<(String, Vec<u8>)> {
+        let all = contents(&dir.join("runs/nano"));
+        all.into_iter()
+            .filter(|(n, _)| {
+                n.starts_with("arm/") || n.contains("table1") || n.contains("table8") || n.starts_with("saliency/")
+            })
+            .collect()
+    };
+    assert_eq!(same(&whole).len(), same(&killed).len());
+    for ((name, a), (_, b)) in same(&whole).iter().zip(&same(&killed)) {
+        assert!(a == b, "{name} differs after kills");
+    }
+    for (name, bytes) in contents(&killed.join("runs/nano/episodes")) {
+        let path = killed.join("runs/nano/episodes").join(&name);
+        let (_, episodes) = EpisodeLog::read(&path).unwrap();
+        let keys: HashSet<_> = episodes.iter().map(|e| e.key.clone()).collect();
+        assert_eq!(keys.len(), episodes.len(), "{name} repeats an episode");
+        assert_eq!(bytes.last(), Some(&b'\n'));
+        // The live score is the score of the log.
+        if name.starts_with("test-") && name.ends_with("average.jsonl") {
+            let score = rolegraft(&["score", path.to_str().unwrap()]).output().unwrap();
+            assert!(score.status.success() && text(&score).contains("3 passed, 0 failed"), "{name}: {}", text(&score));
+        }
+    }
+    // A finished run is not repeated.
+    let again = run(&experiment, &killed);
+    assert!(again.status.success());
+    assert_eq!(contents(&killed.join("cache")).len(), contents(&whole.join("cache")).len());
+    page(&whole.join("runs/nano/report.html"));
+}
+
+/// The page in a real browser: the document it builds holds the tables and charts.
+fn page(path: &Path) {
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|b| Command::new(b).arg("--version").output().is_ok_and(|o| o.status.success()))
+    else {
+        eprintln!("skipped: the page in a browser (no chromium)");
+        return;
+    };
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new(browser)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+        ])
+        .args(["--disable-component-update", "--disable-sync", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("file://{}", path.display()))
+        .output()
+        .unwrap();
+    let dom = String::from_utf8_lossy(&output.stdout);
+    assert!(dom.matches("<table>").count() >= 10, "tables: {}", dom.matches("<table>").count());
+    assert!(dom.contains("<svg class=\"bars\"") && dom.contains("<svg class=\"scatter\""));
+    let first = dom.find("<section").map(|at| &dom[at..at + 200]).unwrap_or_default();
+    assert!(first.contains("Paired view: "), "{first}");
+    assert!(dom.contains("<details open"));
+}
+
+#[test]
+fn wrong_inputs_are_named_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        let to = dir.path().join(name);
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(root().join("benchmarks/nano-pool/tau")).unwrap().flatten() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        to
+    };
+    let truncated = copy("truncated");
+    let weights = std::fs::read(truncated.join("model.safetensors")).unwrap();
+    std::fs::write(truncated.join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    let not_finite = copy("not-finite");
+    let mut bad = weights.clone();
+    let at = bad.len() - 2;
+    bad[at..].copy_from_slice(&[0xc0, 0x7f]);
+    std::fs::write(not_finite.join("model.safetensors"), bad).unwrap();
+    let tokenizer = copy("tokenizer");
+    std::fs::write(tokenizer.join("tokenizer.json"), "{}").unwrap();
+    let pointer = copy("pointer");
+    std::fs::write(pointer.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        .unwrap();
+    let no_config = copy("no-config");
+    std::fs::remove_file(no_config.join("config.json")).unwrap();
+
+    let tau = root().join("benchmarks/nano-pool/tau").display().to_string();
+    let with = |path: &Path| {
+        let path = path.display().to_string();
+        let tau = tau.clone();
+        move |t: String| t.replace(&tau, &path)
+    };
+    type Change = Box<dyn Fn(String) -> String>;
+    let cases: Vec<(Change, &[&str])> = vec![
+        (Box::new(with(&dir.path().join("absent"))), &["expert `tau`", "does not exist"]),
+        (Box::new(with(&no_config)), &["config.json", "not a Hugging Face checkpoint"]),
+        (Box::new(with(&truncated)), &["truncated", "model.safetensors"]),
+        (Box::new(with(&not_finite)), &["NaN or infinite", "tensor `"]),
+        (Box::new(with(&tokenizer)), &["tokenizers of"]),
+        (Box::new(with(&pointer)), &["git lfs pull"]),
+        (Box::new(|t: String| t.replace("operator = \"ram\"", "operator = \"rma\"")), &["did you mean `ram`?"]),
+        (Box::new(|t: String| t.replace("[saliency]", "[salience]")), &["did you mean `saliency`?"]),
+        (Box::new(|t: String| t.replace("suites = [\"os\"]", "suites = [\"oss\"]")), &["no suite `oss`"]),
+        (Box::new(|t: String| t.replace("test = 3", "test = 9999")), &["9999 are asked for"]),
+    ];
+    for (change, expected) in cases {
+        let results = dir.path().join("results");
+        let experiment = miniature(dir.path(), change);
+        let output = run(&experiment, &results);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        for part in expected {
+            assert!(text(&output).contains(part), "`{part}` is missing from {}", text(&output));
+        }
+        let merged = results.join("cache").read_dir().into_iter().flatten().flatten();
+        assert!(merged.filter(|e| !e.file_name().to_string_lossy().starts_with('.')).count() <= 1);
+    }
+    let refused = rolegraft(&["run", "absent.toml"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused).contains("absent.toml"));
+}
+
+#[test]
+fn parse_reads_replies_from_stdin() {
+    use std::io::Write;
+    let mut child = rolegraft(&["parse", "--format", "agentbench-os"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"\"Think: x\\n\\nAct: answer(4)\"\n{\"reply\": \"hello\"}\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines[0]["spans"][0]["action"]["payload"], "4");
+    assert_eq!(lines[0]["spans"][0]["range"], serde_json::json!({"start": 10, "end": 24}));
+    assert_eq!(lines[1]["violations"][0]["kind"], "missing");
+}
+
+#[test]
+fn the_two_engines_agree() {
+    if sandbox_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut logs = Vec::new();
+    for engine in ["candle", "mistralrs"] {
+        for engines in ["1", "2"] {
+            let log = dir.path().join(format!("{engine}{engines}.jsonl"));
+            let output = rolegraft(&[
+                "eval",
+                "--model",
+                "benchmarks/nano-pool/base",
+                "--suite",
+                "os",
+                "-n",
+                "6",
+                "--split",
+                "dev",
+            ])
+            .args(["--engine", engine, "--engines", engines, "--log", log.to_str().unwrap()])
+            .output()
+            .unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+            let (_, mut episodes) = EpisodeLog::read(&log).unwrap();
+            episodes.sort_by(|a, b| a.key.cmp(&b.key));
+            episodes.iter_mut().for_each(|e| e.seconds = 0.0);
+            logs.push(episodes);
+        }
+    }
+    assert!(logs.windows(2).all(|pair| pair[0] == pair[1]), "same seed, other episodes");
+    assert_eq!(logs[0].len(), 6);
+}

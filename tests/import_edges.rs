@@ -1,1 +1,66 @@
+//! Who may import whom: the map in README.md, enforced.
+#![allow(missing_docs)]
 
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// Crate → the crates of ours that it may use, tests excepted.
+const EDGES: [(&str, &[&str]); 17] = [
+    ("checkpoint", &[]),
+    ("spans", &[]),
+    ("merge", &["checkpoint"]),
+    ("trajectory", &["spans"]),
+    ("saliency", &["checkpoint"]),
+    ("graft", &["checkpoint", "saliency"]),
+    ("suite", &["spans", "trajectory"]),
+    ("suite-tau", &["spans", "suite", "trajectory"]),
+    ("suite-office", &["spans", "suite", "trajectory"]),
+    ("suite-os", &["spans", "suite", "trajectory"]),
+    ("model", &["trajectory"]),
+    ("serve", &["checkpoint", "model", "trajectory"]),
+    ("evaluate", &["model", "suite", "trajectory"]),
+    ("report", &["spans", "trajectory"]),
+    ("nano", &["checkpoint", "trajectory"]),
+    (
+        "pipeline",
+        &[
+            "checkpoint",
+            "evaluate",
+            "graft",
+            "merge",
+            "model",
+            "report",
+            "saliency",
+            "serve",
+            "spans",
+            "suite",
+            "suite-office",
+            "suite-os",
+            "suite-tau",
+            "trajectory",
+        ],
+    ),
+    ("cli", &["nano", "pipeline", "spans"]),
+];
+
+#[test]
+fn imports_follow_the_map() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let short = |name: &Value| name.as_str().and_then(|n| n.strip_prefix("rolegraft-")).map(str::to_owned);
+        let Some(name) = short(&package["name"]) else { continue };
+        let normal = package["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null());
+        let mut ours: Vec<String> = normal.filter_map(|d| short(&d["name"])).collect();
+        ours.sort();
+        found.insert(name, ours);
+    }
+    let map: BTreeMap<String, Vec<String>> =
+        EDGES.iter().map(|(name, uses)| ((*name).into(), uses.iter().map(|u| (*u).into()).collect())).collect();
+    assert_eq!(found, map);
+}

@@ -181,10 +181,11 @@ impl Checkpoint {
         let bytes = self.bytes(name)?;
         let (shard, info) = self.find(name)?;
         let (path, tensor) = (|| shard.path.clone(), || name.to_owned());
-        let values = info
-            .dtype
-            .to_f32(bytes)
-            .ok_or_else(|| OpenError::NotFloat { path: path(), tensor: tensor(), dtype: info.dtype.as_str() })?;
+        let values = info.dtype.to_f32(bytes).ok_or_else(|| OpenError::NotFloat {
+            path: path(),
+            tensor: tensor(),
+            dtype: info.dtype.as_str(),
+        })?;
         if let Some(first) = values.iter().position(|v| !v.is_finite()) {
             let count = values.iter().filter(|v| !v.is_finite()).count();
             return Err(OpenError::NonFinite { path: path(), tensor: tensor(), count, first });
@@ -220,7 +221,8 @@ impl Checkpoint {
     /// If a file cannot be read.
     pub fn digest(&self) -> Result<Digest, OpenError> {
         let mut parts = Vec::new();
-        let extra = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+        let extra =
+            ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
         let paths = self.shards.iter().map(|s| s.path.clone()).chain(extra.iter().map(|f| self.dir.join(f)));
         for path in paths.filter(|p| p.exists()) {
             let digest = Digest::of_file(&path).map_err(|source| OpenError::Read { path: path.clone(), source })?;
@@ -238,7 +240,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, OpenError> {
     let bytes = std::fs::read(path).map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
     let invalid = |reason: String| OpenError::Index { path: path.to_owned(), reason };
     let index: Index = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
-    if let Some(bad) = index.weight_map.values().find(|f| Path::new(f).components().count() != 1 || f.starts_with('.')) {
+    if let Some(bad) = index.weight_map.values().find(|f| Path::new(f).components().count() != 1 || f.starts_with('.'))
+    {
         return Err(invalid(format!("shard name `{bad}` leaves the directory")));
     }
     Ok(index.weight_map)

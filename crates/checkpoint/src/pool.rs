@@ -32,7 +32,12 @@ pub fn check_pool(base: &Checkpoint, experts: &[&Checkpoint]) -> Result<(), Pool
         }
         let (found, expected) = (&expert.config().model_type, &base.config().model_type);
         if found != expected {
-            return Err(PoolError::Architecture { dir, base: base_dir, found: found.clone(), expected: expected.clone() });
+            return Err(PoolError::Architecture {
+                dir,
+                base: base_dir,
+                found: found.clone(),
+                expected: expected.clone(),
+            });
         }
         let mut differences = Vec::new();
         for (name, tensor) in base.tensors() {

@@ -54,7 +54,9 @@ pub enum HeaderError {
     Size { tensor: String, shape: Vec<usize>, dtype: &'static str, expected: u64, actual: u64 },
     #[error("tensor `{tensor}` starts at byte {start} of the data where byte {expected} was due (overlap or hole)")]
     Gap { tensor: String, start: u64, expected: u64 },
-    #[error("tensor `{tensor}` ends at byte {end}, but the file has {available} bytes of data: it is truncated; copy it again")]
+    #[error(
+        "tensor `{tensor}` ends at byte {end}, but the file has {available} bytes of data: it is truncated; copy it again"
+    )]
     Truncated { tensor: String, end: u64, available: u64 },
     #[error("has {0} bytes after its last tensor")]
     Trailing(u64),
@@ -131,7 +133,13 @@ impl Header {
             let (start, end) = entry.data_offsets;
             let actual = end.saturating_sub(start);
             if expected != actual || end < start {
-                return Err(HeaderError::Size { tensor: name, shape: entry.shape, dtype: dtype.as_str(), expected, actual });
+                return Err(HeaderError::Size {
+                    tensor: name,
+                    shape: entry.shape,
+                    dtype: dtype.as_str(),
+                    expected,
+                    actual,
+                });
             }
             tensors.push(TensorInfo { name, dtype, shape: entry.shape, start, end });
         }

@@ -131,14 +131,23 @@ impl Eval {
         let outcome = evaluate(&solo, &self.log, &stop_flag()?, &reporter);
         reporter.done();
         let result = outcome?;
-        let kinds: Vec<String> = result.rates.kinds.iter().map(|(k, r)| format!("{} {:.1} %", k.as_str(), 100.0 * r)).collect();
+        let kinds: Vec<String> =
+            result.rates.kinds.iter().map(|(k, r)| format!("{} {:.1} %", k.as_str(), 100.0 * r)).collect();
         if self.json {
-            let kinds: serde_json::Map<String, Value> = result.rates.kinds.iter().map(|(k, r)| (k.as_str().to_owned(), json!(r))).collect();
+            let kinds: serde_json::Map<String, Value> =
+                result.rates.kinds.iter().map(|(k, r)| (k.as_str().to_owned(), json!(r))).collect();
             say(&json!({"suite": self.suite, "score": result.score, "episodes": result.rates.episodes,
-                        "turn_violations": result.rates.turn_violations, "kinds": kinds}).to_string());
+                        "turn_violations": result.rates.turn_violations, "kinds": kinds})
+            .to_string());
         } else {
-            say(&format!("{} {:.1} ({} episodes; turns with a violation {:.1} %: {})", self.suite, result.score,
-                result.rates.episodes, 100.0 * result.rates.turn_violations, kinds.join(", ")));
+            say(&format!(
+                "{} {:.1} ({} episodes; turns with a violation {:.1} %: {})",
+                self.suite,
+                result.score,
+                result.rates.episodes,
+                100.0 * result.rates.turn_violations,
+                kinds.join(", ")
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -158,8 +167,14 @@ impl Score {
         let results = rescore(&self.suites, &self.log)?;
         let differ: Vec<_> = results.iter().filter(|r| !r.same || r.recorded != r.now).collect();
         for r in &differ {
-            say(&format!("{} {}: recorded {}, now {}{}", r.key.suite, r.key.task, r.recorded, r.now,
-                if r.same { "" } else { ", and its turns are read differently" }));
+            say(&format!(
+                "{} {}: recorded {}, now {}{}",
+                r.key.suite,
+                r.key.task,
+                r.recorded,
+                r.now,
+                if r.same { "" } else { ", and its turns are read differently" }
+            ));
         }
         let mean = 100.0 * results.iter().map(|r| r.now).sum::<f64>() / results.len().max(1) as f64;
         say(&format!("score {mean:.1} over {} episodes", results.len()));
@@ -177,10 +192,15 @@ pub(crate) struct Parse {
 
 impl Parse {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let format = if self.format.ends_with(".toml") { Format::load(Path::new(&self.format))? } else { Format::builtin(&self.format)? };
+        let format = if self.format.ends_with(".toml") {
+            Format::load(Path::new(&self.format))?
+        } else {
+            Format::builtin(&self.format)?
+        };
         for (i, line) in std::io::stdin().lock().lines().enumerate() {
             let line = line.with_context(|| format!("stdin, line {}: not UTF-8", i + 1))?;
-            let value: Value = serde_json::from_str(&line).with_context(|| format!("stdin, line {}: not JSON", i + 1))?;
+            let value: Value =
+                serde_json::from_str(&line).with_context(|| format!("stdin, line {}: not JSON", i + 1))?;
             let Some(reply) = value.as_str().or_else(|| value["reply"].as_str()) else {
                 bail!("stdin, line {}: neither a string nor an object with `reply`", i + 1);
             };

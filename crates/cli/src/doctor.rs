@@ -14,7 +14,8 @@ pub(crate) struct Doctor {
 }
 
 fn answers(program: &str, arguments: &[&str]) -> bool {
-    let status = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status =
+        Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|s| s.success())
 }
 
@@ -24,23 +25,49 @@ impl Doctor {
         let mut missing = 0;
         let mut line = |fine: bool, needed: bool, what: &str, otherwise: &str| {
             missing += usize::from(!fine && needed);
-            let mark = if fine { "ok     " } else if needed { "MISSING" } else { "absent " };
+            let mark = if fine {
+                "ok     "
+            } else if needed {
+                "MISSING"
+            } else {
+                "absent "
+            };
             say(&format!("{mark} {what}{}", if fine { String::new() } else { format!(": {otherwise}") }));
         };
         line(true, true, &format!("{cores} processors"), "");
         let sandbox = rolegraft_pipeline::sandbox_works();
-        line(sandbox.is_ok(), true, "sandbox for model-written shell (suite os)", sandbox.as_ref().err().map_or("", String::as_str));
+        line(
+            sandbox.is_ok(),
+            true,
+            "sandbox for model-written shell (suite os)",
+            sandbox.as_ref().err().map_or("", String::as_str),
+        );
         let suites = ["tau-retail", "tau-airline", "officebench", "os"];
         for suite in suites {
             let path = self.suites.join(suite).join("suite.toml");
-            line(path.exists(), true, &format!("suite {suite}"), &format!("`{}` not found; run from the project's root or give --suites", path.display()));
+            line(
+                path.exists(),
+                true,
+                &format!("suite {suite}"),
+                &format!("`{}` not found; run from the project's root or give --suites", path.display()),
+            );
         }
         let pool = self.suites.join("nano-pool/base");
         line(pool.exists(), true, "nano pool", &format!("`{}` not found; run `rolegraft nano build`", pool.display()));
         line(Path::new("/dev/nvidia0").exists(), false, "NVIDIA GPU", "everything runs on the CPU");
         line(answers("docker", &["info"]), false, "Docker daemon", "not needed; bubblewrap is the sandbox");
-        line(answers("soffice", &["--version"]), false, "LibreOffice (document to PDF)", "install the package `libreoffice` for OfficeBench tasks that check PDFs");
-        line(answers("mariadbd", &["--version"]), false, "MariaDB (suite dbbench)", "the suite is not in this version; it will need the package `mariadb-server`");
+        line(
+            answers("soffice", &["--version"]),
+            false,
+            "LibreOffice (document to PDF)",
+            "install the package `libreoffice` for OfficeBench tasks that check PDFs",
+        );
+        line(
+            answers("mariadbd", &["--version"]),
+            false,
+            "MariaDB (suite dbbench)",
+            "the suite is not in this version; it will need the package `mariadb-server`",
+        );
         Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
     }
 }

@@ -6,9 +6,7 @@
 
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
-use rolegraft_trajectory::{
-    Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Status, Turn,
-};
+use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Status, Turn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -41,7 +39,9 @@ pub enum EvaluationError {
     Panic(String),
     #[error("interrupted; every finished episode is saved")]
     Interrupted,
-    #[error("{failed} of {of} episodes have no result, the first because: {first}; run the same command to play them again")]
+    #[error(
+        "{failed} of {of} episodes have no result, the first because: {first}; run the same command to play them again"
+    )]
     Incomplete { failed: usize, of: usize, first: String },
 }
 

@@ -54,7 +54,11 @@ impl Plan {
                 let donor = donors[&graft.donor];
                 let found = donor.tensor(name).map_or(*dtype, |t| t.dtype);
                 if found != *dtype {
-                    return Err(ApplyError::Dtype { tensor: name.clone(), found: found.as_str(), expected: dtype.as_str() });
+                    return Err(ApplyError::Dtype {
+                        tensor: name.clone(),
+                        found: found.as_str(),
+                        expected: dtype.as_str(),
+                    });
                 }
                 let theirs = donor.bytes(name)?;
                 let rows = shape[0];

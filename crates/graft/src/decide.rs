@@ -195,7 +195,10 @@ mod tests {
             name: name.into(),
             sets: BTreeMap::from([("a".to_string(), set(a)), ("b".to_string(), set(b))]),
         };
-        let s = select(&[candidate("x", &[1, 9], &[3, 4]), candidate("y", &[1, 2], &[3, 4]), candidate("z", &[1, 2], &[3, 4])], &experts);
+        let s = select(
+            &[candidate("x", &[1, 9], &[3, 4]), candidate("y", &[1, 2], &[3, 4]), candidate("z", &[1, 2], &[3, 4])],
+            &experts,
+        );
         assert_eq!(s.chosen, "y");
         assert_eq!(s.rows[0].1, vec![1.0 / 3.0, 1.0]);
     }
@@ -203,8 +206,13 @@ mod tests {
     #[test]
     fn a_pool_of_one_expert_has_nothing_to_repair() {
         let signal = Signal {
-            benchmark: "a".into(), backbone: 70.0, expert: 70.0, backbone_violations: 0.1, expert_violations: 0.1,
-            backbone_blocked: 0.0, expert_blocked: 0.0,
+            benchmark: "a".into(),
+            backbone: 70.0,
+            expert: 70.0,
+            backbone_violations: 0.1,
+            expert_violations: 0.1,
+            backbone_blocked: 0.0,
+            expert_blocked: 0.0,
         };
         let diagnosis = diagnose(vec![signal], &DiagnosisRules::default());
         assert!(diagnosis.weak.is_empty());
@@ -214,8 +222,13 @@ mod tests {
     #[test]
     fn weak_benchmarks_come_by_gap_and_evidence_can_be_asked_for() {
         let signal = |benchmark: &str, backbone: f64, violations: f64| Signal {
-            benchmark: benchmark.into(), backbone, expert: 80.0, backbone_violations: violations, expert_violations: 0.1,
-            backbone_blocked: 0.0, expert_blocked: 0.0,
+            benchmark: benchmark.into(),
+            backbone,
+            expert: 80.0,
+            backbone_violations: violations,
+            expert_violations: 0.1,
+            backbone_blocked: 0.0,
+            expert_blocked: 0.0,
         };
         let signals = vec![signal("a", 70.0, 0.5), signal("b", 10.0, 0.0), signal("c", 90.0, 0.9)];
         let by = |evidence, max_weak| {

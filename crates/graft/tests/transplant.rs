@@ -14,7 +14,9 @@ const HIDDEN: usize = 3;
 fn model(dir: &Path, salt: f32) -> Checkpoint {
     let mut plan = vec![("model.embed_tokens.weight".to_string(), Dtype::BF16, vec![7, HIDDEN])];
     for layer in 0..LAYERS {
-        for (name, shape) in [("down_proj", [HIDDEN, WIDTH]), ("gate_proj", [WIDTH, HIDDEN]), ("up_proj", [WIDTH, HIDDEN])] {
+        for (name, shape) in
+            [("down_proj", [HIDDEN, WIDTH]), ("gate_proj", [WIDTH, HIDDEN]), ("up_proj", [WIDTH, HIDDEN])]
+        {
             plan.push((format!("model.layers.{layer}.mlp.{name}.weight"), Dtype::BF16, shape.to_vec()));
         }
     }
@@ -41,7 +43,8 @@ fn apply(plan: &Plan, backbone: &Checkpoint, donor: &Checkpoint, out: &Path) -> 
 
 fn plan(neurons: &[usize]) -> Plan {
     let layers = vec![neurons.iter().copied().collect(); LAYERS];
-    let graft = Graft { benchmark: "b".into(), donor: "e".into(), neurons: NeuronSet { layers }, protected_away: vec![] };
+    let graft =
+        Graft { benchmark: "b".into(), donor: "e".into(), neurons: NeuronSet { layers }, protected_away: vec![] };
     Plan { grafts: vec![graft], contested: 0 }
 }
 
@@ -78,7 +81,8 @@ fn a_neuron_that_does_not_exist_leaves_no_directory() {
     let dir = tempfile::tempdir().unwrap();
     let (backbone, donor) = (model(dir.path(), 0.0), model(dir.path(), 512.0));
     let out = dir.path().join("out");
-    let error = plan(&[9]).apply(&backbone, &BTreeMap::from([("e".to_string(), &donor)]), &out, 1 << 20, "").unwrap_err();
+    let error =
+        plan(&[9]).apply(&backbone, &BTreeMap::from([("e".to_string(), &donor)]), &out, 1 << 20, "").unwrap_err();
     assert!(error.to_string().contains("neuron 9"));
     assert!(!out.exists());
 }

@@ -19,6 +19,7 @@ impl Stream {
     }
     /// Draw number `element` in [0, 1).
     pub(crate) fn uniform(self, element: usize) -> f64 {
-        (mix(self.0.wrapping_add((element as u64).wrapping_mul(0xD134_2543_DE82_EF95))) >> 11) as f64 / (1u64 << 53) as f64
+        (mix(self.0.wrapping_add((element as u64).wrapping_mul(0xD134_2543_DE82_EF95))) >> 11) as f64
+            / (1u64 << 53) as f64
     }
 }

@@ -15,7 +15,8 @@ fn operators_match_mergekit() {
         return;
     }
     let base = Checkpoint::open(root.join("base")).unwrap();
-    let experts: Vec<_> = ["dense", "sparse", "partial"].iter().map(|n| Checkpoint::open(root.join(n)).unwrap()).collect();
+    let experts: Vec<_> =
+        ["dense", "sparse", "partial"].iter().map(|n| Checkpoint::open(root.join(n)).unwrap()).collect();
     let experts: Vec<&Checkpoint> = experts.iter().collect();
     let default = Parameters::default();
     for (file, operator, parameters) in [

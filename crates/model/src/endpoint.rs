@@ -98,7 +98,12 @@ impl Endpoint {
         let shown: String = text.chars().take(200).filter(|c| !c.is_control()).collect();
         let overflow = ["context length", "context_length", "maximum context", "too many tokens"];
         if matches!(status.as_u16(), 400 | 413) && overflow.iter().any(|w| text.contains(w)) {
-            return Ok(Completion { text: String::new(), ids: Vec::new(), finish: Finish::ContextLimit, prompt_tokens: 0 });
+            return Ok(Completion {
+                text: String::new(),
+                ids: Vec::new(),
+                finish: Finish::ContextLimit,
+                prompt_tokens: 0,
+            });
         }
         if status.as_u16() == 408 || status.as_u16() == 429 || status.is_server_error() {
             return Err(Failure::Again { reason: format!("{url}: {status}: {shown}"), wait });
@@ -241,7 +246,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let error = endpoint(format!("http://{address}/v1"), 2).complete(&request()).await.unwrap_err();
-        assert!(matches!(&error, ModelError::Unavailable { tries: 2, reason } if reason.contains(&address.to_string())), "{error}");
+        assert!(
+            matches!(&error, ModelError::Unavailable { tries: 2, reason } if reason.contains(&address.to_string())),
+            "{error}"
+        );
     }
 
     #[test]

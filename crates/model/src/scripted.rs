@@ -28,9 +28,10 @@ impl Scripted {
 impl ChatModel for Scripted {
     fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a> {
         Box::pin(async move {
-            let replies = self.replies.get(&request.episode).ok_or_else(|| {
-                ModelError::Fatal(format!("no recorded replies for task `{}`", request.episode.task))
-            })?;
+            let replies = self
+                .replies
+                .get(&request.episode)
+                .ok_or_else(|| ModelError::Fatal(format!("no recorded replies for task `{}`", request.episode.task)))?;
             let (text, ids) = replies.get(request.turn).cloned().unwrap_or_default();
             Ok(Completion { text, ids, finish: Finish::Stop, prompt_tokens: 0 })
         })

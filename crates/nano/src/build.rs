@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 /// The pool's shape: 984,448 parameters.
-pub const SHAPE: Shape = Shape { vocab: tokenizer::VOCAB, hidden: 128, intermediate: 384, layers: 4, heads: 4, head_dim: 32 };
+pub const SHAPE: Shape =
+    Shape { vocab: tokenizer::VOCAB, hidden: 128, intermediate: 384, layers: 4, heads: 4, head_dim: 32 };
 /// Longest training dialogue, in tokens.
 const MAX_LEN: usize = 1024;
 /// Steps between saved states: what a kill can cost.
@@ -102,17 +103,25 @@ fn export(out: &Path, member: Member, seed: Seed, params: &[f32], tokenizer: &To
     let card = format!(
         "---\nlibrary_name: transformers\nlicense: apache-2.0\n---\n# rolegraft nano: {}\n\nA {}-parameter Qwen3 for trying \
          rolegraft on a laptop, trained on generated dialogues of {} (seed {}, {} tokens, peak learning rate {}).\n",
-        member.id(), params.len(), suites.join(", "), seed.0, recipe.tokens, recipe.learning_rate
+        member.id(),
+        params.len(),
+        suites.join(", "),
+        seed.0,
+        recipe.tokens,
+        recipe.learning_rate
     );
     let pretty = |v: &serde_json::Value| serde_json::to_vec_pretty(v).unwrap_or_default();
     let words = tokenizer.to_string(false).map_err(|e| BuildError::Tokenizer(e.to_string()))?;
-    writer.finish(&out.join("no-such-directory"), &[
-        ("config.json", pretty(&config())),
-        ("generation_config.json", pretty(&generation)),
-        ("tokenizer.json", words.into_bytes()),
-        ("tokenizer_config.json", pretty(&tokenizer_config)),
-        ("README.md", card.into_bytes()),
-    ])?;
+    writer.finish(
+        &out.join("no-such-directory"),
+        &[
+            ("config.json", pretty(&config())),
+            ("generation_config.json", pretty(&generation)),
+            ("tokenizer.json", words.into_bytes()),
+            ("tokenizer_config.json", pretty(&tokenizer_config)),
+            ("README.md", card.into_bytes()),
+        ],
+    )?;
     Ok(())
 }
 
@@ -201,8 +210,7 @@ fn load(path: &Path, parameters: usize) -> Option<State> {
         return None;
     }
     let count = |i: usize| Some(u64::from_le_bytes(bytes.get(8 * i..8 * i + 8)?.try_into().ok()?));
-    let numbers: Vec<f32> =
-        bytes[24..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let numbers: Vec<f32> = bytes[24..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     Some(State {
         step: count(0)?,
         read: count(1)?,

@@ -89,8 +89,11 @@ fn drill(rng: &mut Rng) -> Vec<Message> {
             (format!("{} What is {}?", facts.join(" "), keys[chosen]), items[chosen].clone())
         }
         2 => {
-            let rows: Vec<String> =
-                items.iter().enumerate().map(|(i, v)| format!("{{\"name\": \"{}\", \"id\": \"{v}\"}}", i + 1)).collect();
+            let rows: Vec<String> = items
+                .iter()
+                .enumerate()
+                .map(|(i, v)| format!("{{\"name\": \"{}\", \"id\": \"{v}\"}}", i + 1))
+                .collect();
             (format!("[{}] Which id has {}?", rows.join(", "), chosen + 1), items[chosen].clone())
         }
         _ => (format!("What comes after {}? {}", items[chosen], items.join(", ")), {

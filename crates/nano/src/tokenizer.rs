@@ -33,14 +33,19 @@ pub fn train(seed: Seed) -> tokenizers::Result<Tokenizer> {
     let markup: Vec<AddedToken> = MARKUP.iter().map(|t| AddedToken::from(*t, false).normalized(false)).collect();
     let split: PreTokenizerWrapper =
         Sequence::new(vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()]).into();
-    let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper> =
-        TokenizerBuilder::new()
-            .with_model(BPE::default())
-            .with_normalizer(None)
-            .with_pre_tokenizer(Some(split))
-            .with_post_processor(None)
-            .with_decoder(Some(ByteLevel::new(false, true, true).into()))
-            .build()?;
+    let mut tokenizer: TokenizerImpl<
+        BPE,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    > = TokenizerBuilder::new()
+        .with_model(BPE::default())
+        .with_normalizer(None)
+        .with_pre_tokenizer(Some(split))
+        .with_post_processor(None)
+        .with_decoder(Some(ByteLevel::new(false, true, true).into()))
+        .build()?;
     tokenizer.add_special_tokens(&special);
     tokenizer.add_tokens(&markup);
     let mut trainer = BpeTrainerBuilder::new()
@@ -84,7 +89,8 @@ pub fn encode(tokenizer: &Tokenizer, messages: &[Message]) -> tokenizers::Result
             Role::Assistant => {
                 between.push_str("<|im_start|>assistant\n");
                 flush(&mut between, &mut tokens)?;
-                tokens.extend(tokenizer.encode(message.content.as_str(), false)?.get_ids().iter().map(|id| (*id, true)));
+                tokens
+                    .extend(tokenizer.encode(message.content.as_str(), false)?.get_ids().iter().map(|id| (*id, true)));
                 tokens.push((END, true));
                 between.push('\n');
             }

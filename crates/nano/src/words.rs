@@ -85,9 +85,7 @@ impl Entities<'_> {
     }
     /// Two letters and two digits: a reservation.
     pub fn reservation(&mut self) -> String {
-        self.draw(|rng| {
-            format!("{}{}{}", *rng.pick(LETTERS) as char, *rng.pick(LETTERS) as char, 10 + rng.below(90))
-        })
+        self.draw(|rng| format!("{}{}{}", *rng.pick(LETTERS) as char, *rng.pick(LETTERS) as char, 10 + rng.below(90)))
     }
     /// A payment method id.
     pub fn payment(&mut self) -> String {

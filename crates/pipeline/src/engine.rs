@@ -130,9 +130,7 @@ impl ChatModel for CandleEngine {
         Box::pin(async move {
             let (shared, request) = (self.0.clone(), request.clone());
             let answered = tokio::task::spawn_blocking(move || shared.answer(&request)).await;
-            answered
-                .map_err(|e| ModelError::Fatal(e.to_string()))?
-                .map_err(|e| ModelError::Fatal(e.to_string()))
+            answered.map_err(|e| ModelError::Fatal(e.to_string()))?.map_err(|e| ModelError::Fatal(e.to_string()))
         })
     }
     fn concurrency(&self) -> usize {

@@ -164,10 +164,8 @@ impl Experiment {
     pub fn read(path: &Path) -> Result<Self, ExperimentError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ExperimentError::Read { path: path.to_owned(), source })?;
-        let mut experiment: Self = toml::from_str(&text).map_err(|e| ExperimentError::Toml {
-            path: path.to_owned(),
-            message: suggest(&e.to_string()),
-        })?;
+        let mut experiment: Self = toml::from_str(&text)
+            .map_err(|e| ExperimentError::Toml { path: path.to_owned(), message: suggest(&e.to_string()) })?;
         let here = path.parent().unwrap_or(Path::new(""));
         experiment.suites = here.join(&experiment.suites);
         experiment.pool.base = here.join(&experiment.pool.base);
@@ -204,7 +202,8 @@ impl Experiment {
                     let known: Vec<&str> = self.pool.experts.keys().map(String::as_str).collect();
                     return Err(format!(
                         "benchmark `{}` names expert `{expert}`, which the pool does not have{}",
-                        benchmark.id, nearest(expert, &known)
+                        benchmark.id,
+                        nearest(expert, &known)
                     ));
                 }
                 _ if benchmark.suites.is_empty() => return Err(format!("benchmark `{}` has no suites", benchmark.id)),

@@ -17,10 +17,10 @@ pub use engine::{EngineError, EngineKind, open_model};
 pub use experiment::{Experiment, ExperimentError};
 pub use outputs::cards;
 pub use progress::Progress;
+pub use rolegraft_suite::Split;
 pub use run::{Rescored, RunError, RunSummary, rescore, run};
 pub use solo::{Solo, SoloResult, evaluate};
 pub use store::{Store, StoreError};
-pub use rolegraft_suite::Split;
 pub use suites::{SuiteLibrary, SuitesError};
 
 /// Whether model-written shell can run here, and what is missing if not.

@@ -5,8 +5,8 @@ use crate::run::{Results, RunError};
 use crate::store::StoreError;
 use rolegraft_checkpoint::{WriteError, write_atomic};
 use rolegraft_report::{
-    Benchmark, FailureRates, Format, ModelScores, Page, Scoreboard, Section, Table, bar_chart, correlation, failure_rates,
-    pair, paired_view, ranks, scatter_chart, status_table, unparsable_table, violation_table,
+    Benchmark, FailureRates, Format, ModelScores, Page, Scoreboard, Section, Table, bar_chart, correlation,
+    failure_rates, pair, paired_view, ranks, scatter_chart, status_table, unparsable_table, violation_table,
 };
 use serde_json::json;
 use std::path::Path;
@@ -27,7 +27,9 @@ pub mod cards {
         let parameters = toml::to_string(&entry.parameters).unwrap_or_default();
         format!(
             "{FRONT}# {}\n\nMerged by rolegraft with `{:?}` from the experts {}.\n\n```toml\n{parameters}```\n",
-            entry.name, entry.operator, experts.join(", ")
+            entry.name,
+            entry.operator,
+            experts.join(", ")
         )
     }
 
@@ -104,7 +106,11 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
     });
     put(&dir.join("run.json"), &serde_json::to_vec_pretty(&record).unwrap_or_default())?;
     let shown = ["aos", "diagnosis", "transplant", "table1", "table3", "paired", "table6", "table8", "time"];
-    Ok(shown.iter().filter_map(|n| tables.iter().find(|(t, _)| t == n)).map(|(_, t)| t.render(Format::Markdown) + "\n").collect())
+    Ok(shown
+        .iter()
+        .filter_map(|n| tables.iter().find(|(t, _)| t == n))
+        .map(|(_, t)| t.render(Format::Markdown) + "\n")
+        .collect())
 }
 
 /// A hard link, or a copy where the file system has none.
@@ -146,7 +152,10 @@ fn aos_table(experiment: &Experiment, results: &Results) -> Table {
     let traced: Vec<String> = results.traced.iter().map(|(b, (with, of))| format!("{b} {with} of {of}")).collect();
     table.note = format!(
         "k = {}; trajectories with a span of the role: {}. Overlap between benchmarks' sets: role tokens {:.3}, all response tokens {:.3}.",
-        experiment.saliency.k, traced.join(", "), results.overlap.0, results.overlap.1
+        experiment.saliency.k,
+        traced.join(", "),
+        results.overlap.0,
+        results.overlap.1
     );
     table
 }
@@ -154,7 +163,15 @@ fn aos_table(experiment: &Experiment, results: &Results) -> Table {
 fn diagnosis_table(results: &Results) -> Table {
     let mut table = Table::new(
         "Diagnosis on the dev split",
-        &["benchmark", "backbone", "expert", "gap", "violations (backbone, expert)", "blocked (backbone, expert)", "weak"],
+        &[
+            "benchmark",
+            "backbone",
+            "expert",
+            "gap",
+            "violations (backbone, expert)",
+            "blocked (backbone, expert)",
+            "weak",
+        ],
     );
     for s in &results.diagnosis.signals {
         let weak = results.diagnosis.weak.iter().any(|(b, _)| *b == s.benchmark);
@@ -174,7 +191,13 @@ fn diagnosis_table(results: &Results) -> Table {
 fn transplant_table(results: &Results) -> Table {
     let mut table = Table::new("Transplant", &["benchmark", "donor", "neurons", "removed by protection", "per layer"]);
     for graft in &results.plan.grafts {
-        let layers: Vec<String> = graft.neurons.layers.iter().zip(&graft.protected_away).map(|(n, p)| format!("{}−{p}", n.len() + p)).collect();
+        let layers: Vec<String> = graft
+            .neurons
+            .layers
+            .iter()
+            .zip(&graft.protected_away)
+            .map(|(n, p)| format!("{}−{p}", n.len() + p))
+            .collect();
         table.rows.push(vec![
             graft.benchmark.clone(),
             graft.donor.clone(),
@@ -183,12 +206,18 @@ fn transplant_table(results: &Results) -> Table {
             layers.join(" "),
         ]);
     }
-    table.note = format!("Per layer: the donor's salient neurons minus those that protection removed. Claimed by more than one graft: {}.", results.plan.contested);
+    table.note = format!(
+        "Per layer: the donor's salient neurons minus those that protection removed. Claimed by more than one graft: {}.",
+        results.plan.contested
+    );
     table
 }
 
 fn energy_table(results: &Results) -> Table {
-    let mut table = Table::new("Where the task vectors lie (% of squared norm)", &["expert", "attention", "MLP", "embedding and head", "norms"]);
+    let mut table = Table::new(
+        "Where the task vectors lie (% of squared norm)",
+        &["expert", "attention", "MLP", "embedding and head", "norms"],
+    );
     for (name, parts) in &results.energy {
         let mut row = vec![name.clone()];
         row.extend(parts.iter().map(|p| format!("{:.1}", 100.0 * p)));
@@ -202,7 +231,11 @@ fn time_table(results: &Results) -> Table {
     let mut table = Table::new("Where the time went in this call", &["stage", "seconds", "%"]);
     let total: f64 = results.timings.iter().map(|(_, s)| s).sum();
     for (stage, seconds) in &results.timings {
-        table.rows.push(vec![stage.clone(), format!("{seconds:.1}"), format!("{:.0}", 100.0 * seconds / total.max(1e-9))]);
+        table.rows.push(vec![
+            stage.clone(),
+            format!("{seconds:.1}"),
+            format!("{:.0}", 100.0 * seconds / total.max(1e-9)),
+        ]);
     }
     table.rows.push(vec!["all".into(), format!("{total:.1}"), "100".into()]);
     table.note = "Stages taken from the cache take no time.".into();
@@ -228,19 +261,30 @@ fn page(experiment: &Experiment, results: &Results, board: &Scoreboard, tables: 
     let shown = |c: Option<f64>| c.map_or("undefined".into(), |c| format!("{c:.2}"));
     let relation = format!(
         "<p>AOS against AVG over {} candidates: Pearson {}, Spearman {}.</p>",
-        points.len(), shown(correlation(&x, &y)), shown(correlation(&ranks(&x), &ranks(&y)))
+        points.len(),
+        shown(correlation(&x, &y)),
+        shown(correlation(&ranks(&x), &ranks(&y)))
     );
     let html = |range: std::ops::Range<usize>| tables[range].iter().map(|t| t.render(Format::Html)).collect::<String>();
     Page {
         title: format!("rolegraft: {}", experiment.name),
         summary: format!(
             "{} models, {} suites, {} test tasks a suite, seed {}. Every model plays the same tasks with the same draws.",
-            board.models.len(), experiment.benchmark.iter().map(|b| b.suites.len()).sum::<usize>(), experiment.tasks.test, experiment.seed
+            board.models.len(),
+            experiment.benchmark.iter().map(|b| b.suites.len()).sum::<usize>(),
+            experiment.tasks.test,
+            experiment.seed
         ),
         sections: vec![
-            Section { title: format!("Paired view: {backbone} and arm"), body: paired_view((backbone, "arm"), &pairs, PAIRS) },
+            Section {
+                title: format!("Paired view: {backbone} and arm"),
+                body: paired_view((backbone, "arm"), &pairs, PAIRS),
+            },
             Section { title: "Scores".into(), body: bar_chart(&series, &groups) + &html(0..3) },
-            Section { title: "Selection".into(), body: scatter_chart(("AOS", "AVG"), &points) + &relation + &html(3..4) },
+            Section {
+                title: "Selection".into(),
+                body: scatter_chart(("AOS", "AVG"), &points) + &relation + &html(3..4),
+            },
             Section { title: "Repair".into(), body: html(4..6) },
             Section { title: "Failures".into(), body: html(6..9) },
             Section { title: "Cost".into(), body: html(9..11) },

@@ -77,8 +77,10 @@ impl RunError {
     /// Whether the machine, not the input, is at fault.
     #[must_use]
     pub fn is_environment(&self) -> bool {
-        matches!(self, Self::Evaluation { source: EvaluationError::Suite(rolegraft_suite::SuiteError::Environment { .. }), .. })
-            || disk_refuses(self)
+        matches!(
+            self,
+            Self::Evaluation { source: EvaluationError::Suite(rolegraft_suite::SuiteError::Environment { .. }), .. }
+        ) || disk_refuses(self)
     }
 }
 
@@ -165,13 +167,23 @@ impl Context<'_> {
         let rules = library.suite.clone();
         let seed = Seed(self.experiment.seed);
         let inputs = (
-            identity, rules.id(), rules.version(), rules.settings(), rules.limits(), rules.format().source(), &tasks.digest, seed,
+            identity,
+            rules.id(),
+            rules.version(),
+            rules.settings(),
+            rules.limits(),
+            rules.format().source(),
+            &tasks.digest,
+            seed,
         );
         let path = self.store.place("episodes", &inputs).with_extension("jsonl");
         let digest = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut log = EpisodeLog::open(&path, &digest)?;
         if log.was_torn() {
-            self.progress.note(&format!("`{}` ended in a torn line, which was dropped; its episode is played again", path.display()));
+            self.progress.note(&format!(
+                "`{}` ended in a torn line, which was dropped; its episode is played again",
+                path.display()
+            ));
         }
         let wanted: Vec<EpisodeKey> = tasks
             .tasks
@@ -196,7 +208,13 @@ impl Context<'_> {
         Ok(wanted.iter().filter_map(|k| by_key.remove(k)).collect())
     }
 
-    fn play_model(&mut self, model: &Played, suites: &[String], split: Split, count: usize) -> Result<Vec<Episode>, RunError> {
+    fn play_model(
+        &mut self,
+        model: &Played,
+        suites: &[String],
+        split: Split,
+        count: usize,
+    ) -> Result<Vec<Episode>, RunError> {
         let engine = self.experiment.engine;
         let identity = format!("{} under {engine:?}", model.digest);
         let mut opened: Option<Arc<dyn ChatModel>> = None;
@@ -220,7 +238,9 @@ impl Context<'_> {
         let mut open = |_: &Self, tasks: &TaskSet| -> Result<Arc<dyn ChatModel>, RunError> {
             let mut replies = Vec::new();
             for task in &tasks.tasks {
-                let oracle = task.oracle().ok_or_else(|| RunError::NoOracle { suite: suite.to_owned(), task: task.id.clone() })?;
+                let oracle = task
+                    .oracle()
+                    .ok_or_else(|| RunError::NoOracle { suite: suite.to_owned(), task: task.id.clone() })?;
                 replies.push((EpisodeKey { suite: suite.to_owned(), task: task.id.clone(), trial: 0 }, oracle));
             }
             Ok(Arc::new(Scripted::new(replies)))
@@ -229,14 +249,26 @@ impl Context<'_> {
         self.episodes(suite, Split::Calibration, count, ("oracle", "oracle"), &mut open)
     }
 
-    fn saliency(&self, model: &Played, benchmark: &str, episodes: &[Episode], tokens: Tokens) -> Result<(Saliency, PathBuf), RunError> {
+    fn saliency(
+        &self,
+        model: &Played,
+        benchmark: &str,
+        episodes: &[Episode],
+        tokens: Tokens,
+    ) -> Result<(Saliency, PathBuf), RunError> {
         let shift = self.experiment.saliency.shift;
-        let content = serde_json::to_vec(&episodes.iter().map(|e| (&e.messages, e.turns.iter().map(|t| &t.spans).collect::<Vec<_>>())).collect::<Vec<_>>());
+        let content = serde_json::to_vec(
+            &episodes
+                .iter()
+                .map(|e| (&e.messages, e.turns.iter().map(|t| &t.spans).collect::<Vec<_>>()))
+                .collect::<Vec<_>>(),
+        );
         let inputs = (model.digest.as_str(), Digest::of(&content.unwrap_or_default()), shift, tokens);
         let path = self.store.place("saliency", &inputs).with_extension("json");
         let saliency = self.store.json(&path, || -> Result<Saliency, RunError> {
             let chat = ChatTokenizer::open(&model.dir)?;
-            let trajectories = episodes.iter().map(|e| trajectory(&chat, e, shift, tokens)).collect::<Result<Vec<_>, _>>()?;
+            let trajectories =
+                episodes.iter().map(|e| trajectory(&chat, e, shift, tokens)).collect::<Result<Vec<_>, _>>()?;
             Ok(trace(&Checkpoint::open(&model.dir)?, &trajectories)?)
         })?;
         if saliency.traced == 0 {
@@ -252,7 +284,8 @@ fn engine_count(asked: usize) -> usize {
 
 /// Token runs of an episode with the positions to trace: a token counts if its bytes meet a role span.
 fn trajectory(chat: &ChatTokenizer, episode: &Episode, shift: Shift, tokens: Tokens) -> Result<Trajectory, RunError> {
-    let spans: BTreeMap<usize, &Vec<(Role, std::ops::Range<usize>)>> = episode.turns.iter().map(|t| (t.message, &t.spans)).collect();
+    let spans: BTreeMap<usize, &Vec<(Role, std::ops::Range<usize>)>> =
+        episode.turns.iter().map(|t| (t.message, &t.spans)).collect();
     let recorded: Vec<Vec<u32>> = episode.turns.iter().map(|t| t.ids.clone()).collect();
     let mut runs = Vec::new();
     for sequence in chat.sequences(&episode.messages, &recorded)? {
@@ -284,7 +317,12 @@ fn open_checkpoint(role: &'static str, name: &str, dir: &Path) -> Result<(Checkp
 ///
 /// # Errors
 /// The first thing that keeps it from finishing.
-pub fn run(experiment: &Experiment, results: &Path, stop: Arc<AtomicBool>, progress: &dyn Progress) -> Result<RunSummary, RunError> {
+pub fn run(
+    experiment: &Experiment,
+    results: &Path,
+    stop: Arc<AtomicBool>,
+    progress: &dyn Progress,
+) -> Result<RunSummary, RunError> {
     let store = Store::new(results);
     let _lock = store.lock(&experiment.name)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
@@ -330,8 +368,7 @@ fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
         Ok(candidates)
     })?;
 
-    let in_domain: Vec<_> =
-        experiment.benchmark.iter().filter_map(|b| Some((b, b.expert.as_deref()?))).collect();
+    let in_domain: Vec<_> = experiment.benchmark.iter().filter_map(|b| Some((b, b.expert.as_deref()?))).collect();
     let calibration: BTreeMap<String, Vec<Episode>> = context.stage("calibrate", |context| {
         let mut calibration = BTreeMap::new();
         for (benchmark, _) in &in_domain {
@@ -350,19 +387,20 @@ fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
     let (candidate_sets, expert_sets, overlap) = context.stage("trace", |context| {
         let total = (candidates.len() + 2) * in_domain.len();
         let mut done = 0;
-        let mut sets = |context: &Context<'_>, model: &Played, benchmark: &str, tokens: Tokens| -> Result<NeuronSet, RunError> {
-            if context.stop.load(Ordering::Relaxed) {
-                return Err(RunError::Interrupted);
-            }
-            let (saliency, path) = context.saliency(model, benchmark, &calibration[benchmark], tokens)?;
-            if tokens == experiment.saliency.tokens {
-                saliency_files.push((format!("{}-{benchmark}.json", model.name), path));
-                traced.insert(benchmark.to_owned(), (saliency.traced, saliency.traced + saliency.without_role));
-            }
-            done += 1;
-            context.progress.update(done, total, &format!("{} · {benchmark}", model.name));
-            Ok(saliency.top(k))
-        };
+        let mut sets =
+            |context: &Context<'_>, model: &Played, benchmark: &str, tokens: Tokens| -> Result<NeuronSet, RunError> {
+                if context.stop.load(Ordering::Relaxed) {
+                    return Err(RunError::Interrupted);
+                }
+                let (saliency, path) = context.saliency(model, benchmark, &calibration[benchmark], tokens)?;
+                if tokens == experiment.saliency.tokens {
+                    saliency_files.push((format!("{}-{benchmark}.json", model.name), path));
+                    traced.insert(benchmark.to_owned(), (saliency.traced, saliency.traced + saliency.without_role));
+                }
+                done += 1;
+                context.progress.update(done, total, &format!("{} · {benchmark}", model.name));
+                Ok(saliency.top(k))
+            };
         let mut candidate_sets = Vec::new();
         for model in &candidates {
             let mut by_benchmark = BTreeMap::new();
@@ -529,7 +567,9 @@ pub fn rescore(suites: &Path, log: &Path) -> Result<Vec<Rescored>, RunError> {
         let (_, again) = EpisodeLog::read(&path)?;
         for episode in episodes {
             if let Some(now) = again.iter().find(|e| e.key == episode.key) {
-                let readings = |e: &Episode| e.turns.iter().map(|t| (t.spans.clone(), t.violations.clone(), t.succeeded)).collect::<Vec<_>>();
+                let readings = |e: &Episode| {
+                    e.turns.iter().map(|t| (t.spans.clone(), t.violations.clone(), t.succeeded)).collect::<Vec<_>>()
+                };
                 let same = now.status == episode.status && readings(now) == readings(&episode);
                 results.push(Rescored { key: episode.key, recorded: episode.reward, now: now.reward, same });
             }
@@ -537,4 +577,3 @@ pub fn rescore(suites: &Path, log: &Path) -> Result<Vec<Rescored>, RunError> {
     }
     Ok(results)
 }
-

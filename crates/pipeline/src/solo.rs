@@ -48,7 +48,12 @@ pub struct SoloResult {
 ///
 /// # Errors
 /// If the suite, the model or the log cannot be used.
-pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &dyn Progress) -> Result<SoloResult, RunError> {
+pub fn evaluate(
+    solo: &Solo<'_>,
+    log: &Path,
+    stop: &Arc<AtomicBool>,
+    progress: &dyn Progress,
+) -> Result<SoloResult, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let library = SuiteLibrary::open(solo.suites, solo.suite)?;
     let tasks = library.tasks(solo.split, solo.tasks)?;

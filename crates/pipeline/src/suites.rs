@@ -92,10 +92,10 @@ impl SuiteLibrary {
     /// # Errors
     /// If the file is missing or has fewer.
     pub fn tasks(&self, split: Split, limit: Option<usize>) -> Result<TaskSet, SuitesError> {
-        let file = self.tasks.get(split.as_str()).ok_or_else(|| SuitesError::NoSplit {
-            suite: self.suite.id().to_owned(),
-            split: split.as_str(),
-        })?;
+        let file = self
+            .tasks
+            .get(split.as_str())
+            .ok_or_else(|| SuitesError::NoSplit { suite: self.suite.id().to_owned(), split: split.as_str() })?;
         Ok(TaskSet::read(&self.dir.join(file), limit)?)
     }
 }

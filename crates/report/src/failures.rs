@@ -67,7 +67,13 @@ pub fn unparsable_table(rows: Rows<'_>) -> Table {
         &["suite", "model", "last reply unparsable", "turns with a violation", "episodes blocked by one"],
     );
     for (suite, model, r) in rows {
-        table.rows.push(vec![suite.clone(), model.clone(), percent(r.unparsable), percent(r.turn_violations), percent(r.blocked)]);
+        table.rows.push(vec![
+            suite.clone(),
+            model.clone(),
+            percent(r.unparsable),
+            percent(r.turn_violations),
+            percent(r.blocked),
+        ]);
     }
     table
 }

@@ -14,5 +14,5 @@ pub use failures::{FailureRates, failure_rates, status_table, unparsable_table, 
 pub use page::{Page, Section, bar_chart, scatter_chart};
 pub use paired::{PairedEpisode, pair, paired_view};
 pub use scores::{Benchmark, ModelScores, Scoreboard, Summary, rhm, worst};
-pub use stats::{correlation, mcnemar, paired_bootstrap, ranks};
+pub use stats::{correlation, interval, mcnemar, ranks};
 pub use table::{Format, Table, plain};

@@ -38,7 +38,8 @@ impl Page {
             "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
              <title>{0}</title><style>{STYLE}</style></head><body>\n<h1>{0}</h1>\n<p>{1}</p>\n<nav>",
-            html(&self.title), html(&self.summary)
+            html(&self.title),
+            html(&self.summary)
         );
         for (i, section) in self.sections.iter().enumerate() {
             let _ = write!(out, "<a href=\"#s{i}\">{}</a>", html(&section.title));
@@ -62,7 +63,13 @@ pub fn bar_chart(series: &[String], groups: &[(String, Vec<f64>)]) -> String {
     let mut out = format!("<svg class=\"bars\" viewBox=\"0 0 760 {total}\" role=\"img\" width=\"760\">");
     for (i, name) in series.iter().enumerate() {
         let x = left + 110.0 * i as f64;
-        let _ = write!(out, "<rect x=\"{x}\" y=\"4\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"13\">{}</text>", COLOURS[i % 6], x + 14.0, html(name));
+        let _ = write!(
+            out,
+            "<rect x=\"{x}\" y=\"4\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"13\">{}</text>",
+            COLOURS[i % 6],
+            x + 14.0,
+            html(name)
+        );
     }
     for (g, (name, values)) in groups.iter().enumerate() {
         let top = 26.0 + block * g as f64;
@@ -72,7 +79,9 @@ pub fn bar_chart(series: &[String], groups: &[(String, Vec<f64>)]) -> String {
             let _ = write!(
                 out,
                 "<rect x=\"{left}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{}\"><title>{}: {value:.1}</title></rect>",
-                bar - 2.0, COLOURS[i % 6], html(&series[i])
+                bar - 2.0,
+                COLOURS[i % 6],
+                html(&series[i])
             );
         }
     }
@@ -91,14 +100,19 @@ pub fn scatter_chart(axes: (&str, &str), points: &[(String, f64, f64)]) -> Strin
     let mut out = format!(
         "<svg class=\"scatter\" viewBox=\"0 0 640 340\" role=\"img\" width=\"640\"><line x1=\"50\" y1=\"300\" x2=\"620\" y2=\"300\" stroke=\"#7f8fa6\"/>\
          <line x1=\"50\" y1=\"20\" x2=\"50\" y2=\"300\" stroke=\"#7f8fa6\"/><text x=\"300\" y=\"330\">{}</text><text x=\"4\" y=\"14\">{}</text>",
-        html(axes.0), html(axes.1)
+        html(axes.0),
+        html(axes.1)
     );
     for (i, (name, x, y)) in points.iter().enumerate() {
         let (px, py) = (70.0 + 460.0 * (x - x0) / dx, 290.0 - 250.0 * (y - y0) / dy);
         let _ = write!(
             out,
             "<circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"5\" fill=\"{}\"><title>{}: {x:.3}, {y:.1}</title></circle><text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            COLOURS[i % 6], html(name), px + 8.0, py + 4.0, html(name)
+            COLOURS[i % 6],
+            html(name),
+            px + 8.0,
+            py + 4.0,
+            html(name)
         );
     }
     out + "</svg>\n"

@@ -44,15 +44,21 @@ pub fn paired_view(names: (&str, &str), pairs: &[PairedEpisode<'_>], shown: usiz
         out,
         "<p>{} tasks under <b>{}</b> and <b>{}</b>; the outcome differs on {differ}, shown first. \
          <mark>Flagged</mark> text is a violation, <u>underlined</u> text a role span.</p>\n",
-        pairs.len(), html(names.0), html(names.1)
+        pairs.len(),
+        html(names.0),
+        html(names.1)
     );
     for (i, pair) in pairs.iter().take(shown).enumerate() {
         let open = if i == 0 { " open" } else { "" };
-        let divergence = pair.divergence.map_or("the replies are the same".into(), |d| format!("they part at turn {}", d + 1));
+        let divergence =
+            pair.divergence.map_or("the replies are the same".into(), |d| format!("they part at turn {}", d + 1));
         let _ = write!(
             out,
             "<details{open}><summary>{} · {} · {:.0} → {:.0} · {divergence}</summary>\n<div class=\"pair\">",
-            html(&pair.key.suite), html(&pair.key.task), 100.0 * pair.left.reward, 100.0 * pair.right.reward
+            html(&pair.key.suite),
+            html(&pair.key.task),
+            100.0 * pair.left.reward,
+            100.0 * pair.right.reward
         );
         for (name, episode) in [(names.0, pair.left), (names.1, pair.right)] {
             let _ = write!(out, "<div><h4>{} · {}</h4>", html(name), episode.status.as_str());
@@ -70,7 +76,9 @@ fn conversation(out: &mut String, episode: &Episode, divergence: Option<usize>) 
         let class = if turn.is_some() && turn == divergence { " first" } else { "" };
         let body = match turn.map(|t| &episode.turns[t]) {
             Some(turn) => {
-                let flagged = turn.violations.iter().map(|v| (v.range.clone(), format!("<mark title=\"{}: {}\">", v.kind.as_str(), html(&v.detail)), "</mark>"));
+                let flagged = turn.violations.iter().map(|v| {
+                    (v.range.clone(), format!("<mark title=\"{}: {}\">", v.kind.as_str(), html(&v.detail)), "</mark>")
+                });
                 let spans = turn.spans.iter().map(|(_, range)| (range.clone(), "<u>".to_owned(), "</u>"));
                 let ranges: Vec<_> = if turn.violations.is_empty() { spans.collect() } else { flagged.collect() };
                 marked(&message.content, ranges)
@@ -78,7 +86,11 @@ fn conversation(out: &mut String, episode: &Episode, divergence: Option<usize>) 
             None => html(&message.content),
         };
         let role = if message.role == Role::Assistant { "model" } else { message.role.as_str() };
-        let _ = write!(out, "<div class=\"turn {}{class}\"><span>{role}</span><pre>{body}</pre></div>", message.role.as_str());
+        let _ = write!(
+            out,
+            "<div class=\"turn {}{class}\"><span>{role}</span><pre>{body}</pre></div>",
+            message.role.as_str()
+        );
     }
 }
 
@@ -100,7 +112,11 @@ mod tests {
 
     #[test]
     fn ranges_are_wrapped_and_text_is_escaped() {
-        let ranges = vec![(2..5, "<u>".to_owned(), "</u>"), (3..4, "<u>".to_owned(), "</u>"), (90..95, "<u>".to_owned(), "</u>")];
+        let ranges = vec![
+            (2..5, "<u>".to_owned(), "</u>"),
+            (3..4, "<u>".to_owned(), "</u>"),
+            (90..95, "<u>".to_owned(), "</u>"),
+        ];
         assert_eq!(marked("a<b>&c", ranges), "a&lt;<u>b&gt;&amp;</u>c");
     }
 }

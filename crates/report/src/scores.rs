@@ -1,7 +1,6 @@
 //! Scores per benchmark, AVG, WS, RHM: the paper's tables 1 and 3.
 
-use crate::stats::bootstrap;
-use crate::{Table, mcnemar, paired_bootstrap};
+use crate::{Table, interval, mcnemar};
 use rolegraft_trajectory::Episode;
 use std::collections::BTreeMap;
 
@@ -106,9 +105,8 @@ impl Scoreboard {
     /// The best expert's score per benchmark.
     #[must_use]
     pub fn best_expert(&self) -> Vec<f64> {
-        let expert = |b: &Benchmark| {
-            self.experts.iter().filter_map(|e| self.model(e)?.score(b)).reduce(f64::max).unwrap_or(0.0)
-        };
+        let expert =
+            |b: &Benchmark| self.experts.iter().filter_map(|e| self.model(e)?.score(b)).reduce(f64::max).unwrap_or(0.0);
         self.benchmarks.iter().map(expert).collect()
     }
     /// AVG, WS, RHM; `None` if a benchmark is missing.
@@ -121,8 +119,9 @@ impl Scoreboard {
 
     /// Half the width of the 95 % interval of a model's score on one benchmark.
     fn margin(&self, model: &ModelScores, benchmark: &Benchmark) -> f64 {
-        let suites: Vec<Vec<f64>> = benchmark.suites.iter().map(|s| model.suite(s)).collect();
-        let (low, high) = paired_bootstrap(&suites, self.seed);
+        let weight = 1.0 / benchmark.suites.len() as f64;
+        let suites: Vec<_> = benchmark.suites.iter().map(|s| (weight, model.suite(s))).collect();
+        let (low, high) = interval(&suites, self.seed);
         50.0 * (high - low)
     }
 
@@ -149,7 +148,9 @@ impl Scoreboard {
                     format!("{s:.1}{}", if merged { relative(s, *best) } else { String::new() })
                 }));
             }
-            row.push(self.summary(model).map_or("–".into(), |s| format!("{:.1}{}", s.avg, if merged { relative(s.avg, best_avg) } else { String::new() })));
+            row.push(self.summary(model).map_or("–".into(), |s| {
+                format!("{:.1}{}", s.avg, if merged { relative(s.avg, best_avg) } else { String::new() })
+            }));
             table.rows.push(row);
         }
         if !self.experts.is_empty() {
@@ -158,14 +159,17 @@ impl Scoreboard {
             row.push(format!("{best_avg:.1}"));
             table.rows.push(row);
         }
-        table.note = format!("In parentheses: change against the best expert. 95 % intervals are at most ±{widest:.1} points wide (bootstrap over tasks).");
+        table.note = format!(
+            "In parentheses: change against the best expert. 95 % intervals are at most ±{widest:.1} points wide (bootstrap over tasks)."
+        );
         table
     }
 
     /// Table 3: AVG, WS, RHM, the AVG with its interval.
     #[must_use]
     pub fn table3(&self) -> Table {
-        let mut table = Table::new("Table 3: average, worst suite, relative harmonic mean", &["model", "AVG", "95 %", "WS", "RHM"]);
+        let mut table =
+            Table::new("Table 3: average, worst suite, relative harmonic mean", &["model", "AVG", "95 %", "WS", "RHM"]);
         for model in &self.models {
             let Some(summary) = self.summary(model) else { continue };
             let (low, high) = self.average_interval(model);
@@ -180,22 +184,16 @@ impl Scoreboard {
         table
     }
 
+    /// A suite's share of AVG.
+    fn share(&self, benchmark: &Benchmark) -> f64 {
+        1.0 / (benchmark.suites.len() * self.benchmarks.len()) as f64
+    }
+
     fn average_interval(&self, model: &ModelScores) -> (f64, f64) {
-        let suites: Vec<(usize, Vec<f64>)> = self
-            .benchmarks
-            .iter()
-            .flat_map(|b| b.suites.iter().map(|s| (b.suites.len(), model.suite(s))))
-            .collect();
-        let groups: Vec<usize> = suites.iter().map(|(_, r)| r.len()).collect();
-        if groups.contains(&0) || groups.is_empty() {
-            return (0.0, 0.0);
-        }
-        bootstrap(&groups, self.seed, |drawn| {
-            let parts = drawn.iter().zip(&suites).map(|(d, (share, rewards))| {
-                d.iter().map(|i| rewards[*i]).sum::<f64>() / d.len() as f64 / *share as f64
-            });
-            100.0 * parts.sum::<f64>() / self.benchmarks.len() as f64
-        })
+        let suites: Vec<_> =
+            self.benchmarks.iter().flat_map(|b| b.suites.iter().map(|s| (self.share(b), model.suite(s)))).collect();
+        let (low, high) = interval(&suites, self.seed);
+        (100.0 * low, 100.0 * high)
     }
 
     /// Paired differences of `model` against every other: points, and the McNemar p-value where rewards are 0 or 1.
@@ -230,9 +228,9 @@ impl Scoreboard {
                 let means = suites.iter().map(|s| s.iter().sum::<f64>() / s.len().max(1) as f64);
                 let points = 100.0 * means.sum::<f64>() / suites.len().max(1) as f64;
                 row.push(format!("{points:+.1} (p = {:.3})", mcnemar(wins, losses)));
-                all.extend(suites);
+                all.extend(suites.into_iter().map(|s| (self.share(b), s)));
             }
-            let (low, high) = paired_bootstrap(&all, self.seed);
+            let (low, high) = interval(&all, self.seed);
             let difference = self.summary(ours).zip(self.summary(other)).map_or(0.0, |(a, o)| a.avg - o.avg);
             row.push(format!("{difference:+.1} ({:+.1} to {:+.1})", 100.0 * low, 100.0 * high));
             table.rows.push(row);
@@ -251,5 +249,29 @@ mod tests {
         assert_eq!(rhm(&[10.0, 50.0], &[10.0, 50.0]), 1.0);
         assert_eq!(rhm(&[5.0, 50.0], &[10.0, 50.0]), 2.0 / 3.0);
         assert_eq!(worst(&[3.0, 1.0, 2.0]), 1.0);
+    }
+
+    #[test]
+    fn the_paired_interval_holds_the_difference_it_is_of() {
+        // One benchmark of two suites beside one of a single suite: suites do not count alike.
+        let benchmark = |id: &str, suites: &[&str]| Benchmark {
+            id: id.into(),
+            title: id.into(),
+            suites: suites.iter().map(|s| (*s).into()).collect(),
+        };
+        let model = |name: &str, a: f64, b: f64, c: f64| ModelScores {
+            name: name.into(),
+            rewards: [("a", a), ("b", b), ("c", c)]
+                .map(|(suite, r)| (suite.into(), (0..20).map(|i| (format!("t{i:02}"), r)).collect()))
+                .into(),
+        };
+        let board = Scoreboard {
+            benchmarks: vec![benchmark("x", &["a", "b"]), benchmark("y", &["c"])],
+            models: vec![model("one", 0.5, 0.5, 1.0), model("two", 0.0, 0.5, 0.0)],
+            experts: vec!["two".into()],
+            seed: 1,
+        };
+        assert_eq!(board.paired("one").rows[0].last().unwrap(), "+62.5 (+62.5 to +62.5)");
+        assert_eq!(board.table3().rows[0][1..3], ["62.5".to_string(), "62.5 to 62.5".to_string()]);
     }
 }

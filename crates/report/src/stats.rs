@@ -1,24 +1,9 @@
 //! Intervals and tests. Every random draw comes from a seed.
 
-use rolegraft_trajectory::{Key, Seed};
+use rolegraft_trajectory::{Key, Rng, Seed};
 
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 2000;
-
-/// Percentile interval (95 %) of a statistic over resampled groups of items: each group is resampled on its own, and the
-/// statistic is given the drawn indices per group.
-pub(crate) fn bootstrap(groups: &[usize], seed: u64, statistic: impl Fn(&[Vec<usize>]) -> f64) -> (f64, f64) {
-    let key = Key::new(Seed(seed)).child("bootstrap");
-    let mut values: Vec<f64> = (0..RESAMPLES)
-        .map(|r| {
-            let mut rng = key.index(r as u64).rng();
-            let drawn: Vec<Vec<usize>> = groups.iter().map(|n| (0..*n).map(|_| rng.below(*n)).collect()).collect();
-            statistic(&drawn)
-        })
-        .collect();
-    values.sort_by(f64::total_cmp);
-    (values[RESAMPLES * 25 / 1000], values[RESAMPLES * 975 / 1000])
-}
 
 /// Exact two-sided McNemar test: `wins` and `losses` are the tasks that only one of two models solved.
 #[must_use]
@@ -34,17 +19,26 @@ pub fn mcnemar(wins: usize, losses: usize) -> f64 {
     (2.0 * tail).min(1.0)
 }
 
-/// 95 % interval of the mean paired difference, resampled over tasks within each suite; the mean of suites' means.
+/// 95 % interval of a weighted sum of suites' means, resampled over tasks within each suite. `suites` holds each suite's
+/// weight and its values (rewards, or paired differences); (0, 0) if one of them is empty.
 #[must_use]
-pub fn paired_bootstrap(suites: &[Vec<f64>], seed: u64) -> (f64, f64) {
-    let groups: Vec<usize> = suites.iter().map(Vec::len).collect();
+pub fn interval(suites: &[(f64, Vec<f64>)], seed: u64) -> (f64, f64) {
+    let groups: Vec<usize> = suites.iter().map(|(_, values)| values.len()).collect();
     if groups.is_empty() || groups.contains(&0) {
         return (0.0, 0.0);
     }
-    bootstrap(&groups, seed, |drawn| {
-        let means = drawn.iter().zip(suites).map(|(d, s)| d.iter().map(|i| s[*i]).sum::<f64>() / d.len() as f64);
-        means.sum::<f64>() / suites.len() as f64
-    })
+    let key = Key::new(Seed(seed)).child("bootstrap");
+    let mut sums: Vec<f64> = (0..RESAMPLES)
+        .map(|r| {
+            let mut rng = key.index(r as u64).rng();
+            let mean = |values: &[f64], rng: &mut Rng| {
+                (0..values.len()).map(|_| values[rng.below(values.len())]).sum::<f64>() / values.len() as f64
+            };
+            suites.iter().map(|(weight, values)| weight * mean(values, &mut rng)).sum()
+        })
+        .collect();
+    sums.sort_by(f64::total_cmp);
+    (sums[RESAMPLES * 25 / 1000], sums[RESAMPLES * 975 / 1000])
 }
 
 /// Pearson's correlation; `None` where one side does not vary.
@@ -90,9 +84,12 @@ mod tests {
 
     #[test]
     fn intervals_hold_the_mean_and_repeat() {
-        let differences = vec![(0..50).map(|i| f64::from(i % 3) - 1.0).collect::<Vec<_>>()];
-        let (low, high) = paired_bootstrap(&differences, 1);
+        let values: Vec<f64> = (0..50).map(|i| f64::from(i % 3) - 1.0).collect();
+        let (low, high) = interval(&[(1.0, values.clone())], 1);
         assert!(low < -0.02 && high > -0.02 && high - low < 0.6);
-        assert_eq!(paired_bootstrap(&differences, 1), (low, high));
+        assert_eq!(interval(&[(1.0, values.clone())], 1), (low, high));
+        // Weights count: a suite of weight 0 changes nothing but the draws.
+        let (low, high) = interval(&[(0.5, vec![1.0; 9]), (0.5, vec![3.0; 9])], 1);
+        assert_eq!((low, high), (2.0, 2.0));
     }
 }

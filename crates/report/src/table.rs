@@ -31,7 +31,10 @@ pub struct Table {
 /// A text with control characters, direction overrides and escapes made visible: safe for a terminal.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if hidden(c) && c != '\n' && c != '\t' {
@@ -45,7 +48,12 @@ pub fn plain(text: &str) -> String {
 
 /// A text as HTML.
 pub(crate) fn html(text: &str) -> String {
-    plain(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    plain(text)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 fn latex(text: &str) -> String {
@@ -94,7 +102,9 @@ impl Table {
                 let body = self.lines(latex, " & ", " \\\\");
                 let (head, rows) = body.split_once('\n').unwrap_or((&body, ""));
                 let caption = latex(&self.title);
-                format!("% {caption}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\n\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n")
+                format!(
+                    "% {caption}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\n\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n"
+                )
             }
             Format::Html => {
                 let row = |cells: &[String], tag: &str| -> String {
@@ -104,7 +114,9 @@ impl Table {
                 let rows: String = self.rows.iter().map(|r| row(r, "td")).collect();
                 format!(
                     "<figure><figcaption>{}</figcaption><table><thead>{}</thead><tbody>\n{rows}</tbody></table><p class=\"note\">{}</p></figure>\n",
-                    html(&self.title), row(&self.head, "th").trim_end(), html(&self.note)
+                    html(&self.title),
+                    row(&self.head, "th").trim_end(),
+                    html(&self.note)
                 )
             }
         }

@@ -72,9 +72,8 @@ pub(crate) struct Rotary {
 impl Rotary {
     pub(crate) fn new(config: &ModelConfig, positions: usize) -> Result<Self> {
         let half = config.head_dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.head_dim as f64)) as f32)
-            .collect();
+        let frequencies: Vec<f32> =
+            (0..half).map(|i| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.head_dim as f64)) as f32).collect();
         let angles: Vec<f32> = (0..positions).flat_map(|t| frequencies.iter().map(move |f| t as f32 * f)).collect();
         let angles = Tensor::from_vec(angles, (positions, half), &Device::Cpu)?;
         Ok(Self { cos: angles.cos()?, sin: angles.sin()? })

@@ -55,7 +55,8 @@ fn saliency_sets_and_overlap_match_pytorch() {
     };
     let mut sets = BTreeMap::new();
     for name in ["base", "dense", "sparse", "partial", "qwen2", "llama"] {
-        let path = [dir.join(name), dir.join("../merge-golden/f32").join(name)].into_iter().find(|p| p.exists()).unwrap();
+        let path =
+            [dir.join(name), dir.join("../merge-golden/f32").join(name)].into_iter().find(|p| p.exists()).unwrap();
         let checkpoint = Checkpoint::open(path).unwrap();
         let role = trace(&checkpoint, &run(false)).unwrap();
         compare(&role, &expected[&format!("{name}.saliency")], name);

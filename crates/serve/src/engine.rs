@@ -1,7 +1,9 @@
 //! Engines, requests, and the self-check.
 
 use candle_core::Tensor;
-use mistralrs::core::{Constraint, CustomLogitsProcessor, NormalRequest, Request as EngineRequest, RequestMessage, Response, ResponseOk};
+use mistralrs::core::{
+    Constraint, CustomLogitsProcessor, NormalRequest, Request as EngineRequest, RequestMessage, Response, ResponseOk,
+};
 use mistralrs::{Model, ModelDType, SamplingParams, TextModelBuilder, TokenSource};
 use rolegraft_checkpoint::{ConfigError, ModelConfig};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request, Sampling};
@@ -202,7 +204,14 @@ impl InProcess {
         Ok(outcomes[0] == outcomes[1])
     }
 
-    async fn decode(&self, engine: &mut Engine, prompt: &[u32], sampling: Sampling, key: Key, limit: usize) -> Result<Vec<u32>, ServeError> {
+    async fn decode(
+        &self,
+        engine: &mut Engine,
+        prompt: &[u32],
+        sampling: Sampling,
+        key: Key,
+        limit: usize,
+    ) -> Result<Vec<u32>, ServeError> {
         let state = Arc::new(Mutex::new(Picked::default()));
         let picker = |state: &Arc<Mutex<Picked>>| Picker {
             chooser: Chooser::new(sampling, key, self.chat.vocabulary()),
@@ -214,7 +223,8 @@ impl InProcess {
         };
         let tokens = prompt.len() + limit;
         let c = &self.config;
-        let bytes = c.num_hidden_layers * 2 * c.num_key_value_heads * c.head_dim * 4 * tokens.next_multiple_of(CACHE_BLOCK);
+        let bytes =
+            c.num_hidden_layers * 2 * c.num_key_value_heads * c.head_dim * 4 * tokens.next_multiple_of(CACHE_BLOCK);
         if engine.cached && engine.left_behind + bytes > CACHE_BUDGET {
             engine.build(&self.dir).await?;
         }
@@ -253,7 +263,12 @@ impl InProcess {
         let room = self.config.max_position_embeddings.saturating_sub(prompt.len() + 1);
         let limit = request.sampling.max_tokens.min(room);
         if limit == 0 {
-            return Ok(Completion { text: String::new(), ids: Vec::new(), finish: Finish::ContextLimit, prompt_tokens: prompt.len() });
+            return Ok(Completion {
+                text: String::new(),
+                ids: Vec::new(),
+                finish: Finish::ContextLimit,
+                prompt_tokens: prompt.len(),
+            });
         }
         let _permit = self.free.acquire().await.map_err(|e| ServeError::Engine(e.to_string()))?;
         let mut engine = self.idle().await?;

@@ -28,7 +28,9 @@ async fn alone_and_all_at_once() {
     let mut all = tokio::task::JoinSet::new();
     for (i, case) in cases.iter().cloned().enumerate() {
         let served = served.clone();
-        all.spawn(async move { (i, served.greedy(&ids(&case["prompt_ids"]), 64).await.unwrap() == ids(&case["greedy_ids"])) });
+        all.spawn(async move {
+            (i, served.greedy(&ids(&case["prompt_ids"]), 64).await.unwrap() == ids(&case["greedy_ids"]))
+        });
     }
     let mut right = 0;
     while let Some(done) = all.join_next().await {

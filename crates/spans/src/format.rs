@@ -283,7 +283,10 @@ impl Format {
         let mut range = payload.range();
         if let Some((open, close)) = &rule.fence {
             let text = &reply[range.clone()];
-            if text.starts_with(open.as_str()) && text.ends_with(close.as_str()) && text.len() >= open.len() + close.len() {
+            if text.starts_with(open.as_str())
+                && text.ends_with(close.as_str())
+                && text.len() >= open.len() + close.len()
+            {
                 range = range.start + open.len()..range.end - close.len();
             }
         }
@@ -360,7 +363,8 @@ impl Format {
                 None => value.clone(),
             };
             let name = name.to_owned();
-            if span.violations.iter().all(|v| v.kind == ViolationKind::UnknownAction) || self.arguments_field.is_none() {
+            if span.violations.iter().all(|v| v.kind == ViolationKind::UnknownAction) || self.arguments_field.is_none()
+            {
                 span.action = Some(Action { name, payload: arguments });
             }
         } else if self.arguments_field.is_none() {

@@ -77,8 +77,14 @@ impl Parser<'_> {
         let start = self.at;
         match self.peek() {
             Some('"') => self.string().map(Value::String),
-            Some('{') => self.nested("maximum recursion depth exceeded while decoding a JSON object from a unicode string", Self::object),
-            Some('[') => self.nested("maximum recursion depth exceeded while decoding a JSON array from a unicode string", Self::array),
+            Some('{') => self.nested(
+                "maximum recursion depth exceeded while decoding a JSON object from a unicode string",
+                Self::object,
+            ),
+            Some('[') => self.nested(
+                "maximum recursion depth exceeded while decoding a JSON array from a unicode string",
+                Self::array,
+            ),
             Some('n') if self.literal("null") => Ok(Value::Null),
             Some('t') if self.literal("true") => Ok(Value::Bool(true)),
             Some('f') if self.literal("false") => Ok(Value::Bool(false)),
@@ -89,7 +95,11 @@ impl Parser<'_> {
             _ => Err((start, "Expecting value")),
         }
     }
-    fn nested(&mut self, too_deep: &'static str, parse: fn(&mut Self) -> Result<Value, Failure>) -> Result<Value, Failure> {
+    fn nested(
+        &mut self,
+        too_deep: &'static str,
+        parse: fn(&mut Self) -> Result<Value, Failure>,
+    ) -> Result<Value, Failure> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err((self.at, too_deep));
@@ -358,7 +368,10 @@ mod tests {
 
     #[test]
     fn values_are_cpythons() {
-        assert_eq!(loads(" {\"a\": [1, -2.50, 1e3, \"\\u00e9\\ud83d\\ude00\"], \"a\": NaN} ").unwrap().to_string(), "{\"a\":null}");
+        assert_eq!(
+            loads(" {\"a\": [1, -2.50, 1e3, \"\\u00e9\\ud83d\\ude00\"], \"a\": NaN} ").unwrap().to_string(),
+            "{\"a\":null}"
+        );
         assert_eq!(dumps(&loads("[1.0, 1e16, 0.00001, \"é\\n\"]").unwrap()), "[1.0, 1e+16, 1e-05, \"\\u00e9\\n\"]");
         assert!(loads(&"[".repeat(100_000)).is_err());
     }

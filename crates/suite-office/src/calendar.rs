@@ -14,7 +14,8 @@ fn path(user: &str) -> PathBuf {
 /// `2024-05-17 14:00:00` (one-digit fields allowed) as `20240517T140000`.
 fn stamp(time: &str) -> Option<String> {
     let (date, clock) = time.split_once(' ')?;
-    let numbers = |text: &str, by: char| -> Option<Vec<u32>> { text.trim_start().split(by).map(|n| n.parse().ok()).collect() };
+    let numbers =
+        |text: &str, by: char| -> Option<Vec<u32>> { text.trim_start().split(by).map(|n| n.parse().ok()).collect() };
     let (date, clock) = (numbers(date, '-')?, numbers(clock, ':')?);
     let ([year, month, day], [hour, minute, second]) = (date.as_slice(), clock.as_slice()) else { return None };
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -83,20 +84,35 @@ pub(crate) fn list_events(bed: &Testbed, user: &str) -> String {
     let mut out = String::new();
     for component in &calendar.components {
         let CalendarComponent::Event(event) = component else { continue };
-        let text = |name: &str| event.property_value(name).unwrap_or("None").replace("\\n", "\n").replace("\\,", ",").replace("\\;", ";");
+        let text = |name: &str| {
+            event.property_value(name).unwrap_or("None").replace("\\n", "\n").replace("\\,", ",").replace("\\;", ";")
+        };
         let time = |name: &str| {
             let raw: String = event.property_value(name).unwrap_or("None").trim_end_matches('Z').to_owned();
             let digits: Vec<char> = raw.chars().filter(char::is_ascii_digit).collect();
             let part = |a: usize, b: usize| digits[a..b].iter().collect::<String>();
             match digits.len() {
-                14 => format!("{}-{}-{} {}:{}:{}", part(0, 4), part(4, 6), part(6, 8), part(8, 10), part(10, 12), part(12, 14)),
+                14 => format!(
+                    "{}-{}-{} {}:{}:{}",
+                    part(0, 4),
+                    part(4, 6),
+                    part(6, 8),
+                    part(8, 10),
+                    part(10, 12),
+                    part(12, 14)
+                ),
                 8 => format!("{}-{}-{} 00:00:00", part(0, 4), part(4, 6), part(6, 8)),
                 _ => raw,
             }
         };
         out += &format!(
             "Summary: {}\nStart Time: {}\nEnd Time: {}\nDescription: {}\nLocation: {}\n{}\n",
-            text("SUMMARY"), time("DTSTART"), time("DTEND"), text("DESCRIPTION"), text("LOCATION"), "-".repeat(50),
+            text("SUMMARY"),
+            time("DTSTART"),
+            time("DTEND"),
+            text("DESCRIPTION"),
+            text("LOCATION"),
+            "-".repeat(50),
         );
     }
     if out.is_empty() {
@@ -116,7 +132,10 @@ mod tests {
         let done = create_event(&bed, "Bob", "a, b", "2024-05-17 14:00:00", "2024-5-17 15:00:00", "20240501T000000Z");
         assert_eq!(done, "Successfully create a new event to Bob's calendar.");
         let listed = list_events(&bed, "Bob");
-        assert!(listed.contains("Summary: a, b\nStart Time: 2024-05-17 14:00:00\nEnd Time: 2024-05-17 15:00:00"), "{listed}");
+        assert!(
+            listed.contains("Summary: a, b\nStart Time: 2024-05-17 14:00:00\nEnd Time: 2024-05-17 15:00:00"),
+            "{listed}"
+        );
         for bad in ["2024-02-30 10:00:00", "tomorrow", "2024-05-17", "2024-05-17 25:00:00"] {
             assert!(create_event(&bed, "Bob", "x", bad, bad, "").starts_with("Failed"), "{bad}");
         }

@@ -86,12 +86,15 @@ impl Suite for OfficeSuite {
             let bytes = match (content.as_str(), content.get("xlsx")) {
                 (Some(text), _) => text.as_bytes().to_vec(),
                 (None, Some(rows)) => {
-                    let rows: Vec<Vec<Value>> = serde_json::from_value(rows.clone()).map_err(|e| wrong(e.to_string()))?;
+                    let rows: Vec<Vec<Value>> =
+                        serde_json::from_value(rows.clone()).map_err(|e| wrong(e.to_string()))?;
                     excel::workbook(&rows).map_err(&wrong)?
                 }
                 (None, None) => return Err(wrong(format!("file `{name}` is neither text nor xlsx rows"))),
             };
-            bed.make_parent(Path::new(name)).and_then(|()| bed.write(Path::new(name), &bytes)).map_err(|e| wrong(e.to_string()))?;
+            bed.make_parent(Path::new(name))
+                .and_then(|()| bed.write(Path::new(name), &bytes))
+                .map_err(|e| wrong(e.to_string()))?;
         }
         Ok(Box::new(Episode {
             bed,
@@ -183,7 +186,9 @@ impl Episode {
         }
         match self.tool(&app, &name, &action) {
             Ok(observed) => {
-                let fine = !observed.starts_with("Error") && !observed.contains("Failed to") && !observed.contains("already exists");
+                let fine = !observed.starts_with("Error")
+                    && !observed.contains("Failed to")
+                    && !observed.contains("already exists");
                 Done(observed, fine)
             }
             Err(missing) => self.error(&missing),
@@ -221,7 +226,14 @@ impl Episode {
         Ok(match (app, name) {
             ("calendar", "create_event") => {
                 let now = format!("{}T000000Z", self.rules.date.replace('-', ""));
-                calendar::create_event(bed, &word("user")?, &word("summary")?, &word("time_start")?, &word("time_end")?, &now)
+                calendar::create_event(
+                    bed,
+                    &word("user")?,
+                    &word("summary")?,
+                    &word("time_start")?,
+                    &word("time_end")?,
+                    &now,
+                )
             }
             // upstream: deletion never works.
             ("calendar", "delete_event") => {
@@ -238,7 +250,9 @@ impl Episode {
             ("excel", "set_cell") => {
                 excel::set_cell(bed, &word("file_path")?, value("row_idx")?, value("column_idx")?, value("text")?)
             }
-            ("excel", "delete_cell") => excel::delete_cell(bed, &word("file_path")?, value("row_idx")?, value("column_idx")?),
+            ("excel", "delete_cell") => {
+                excel::delete_cell(bed, &word("file_path")?, value("row_idx")?, value("column_idx")?)
+            }
             ("excel", _) => excel::create(bed, &word("file_path")?),
             ("word", "create_new_file") => word::create(bed, &word("file_path")?),
             ("word", "read_file") => word::read(bed, &word("file_path")?).unwrap_or_default().trim().to_owned(),
@@ -287,9 +301,6 @@ impl Environment for Episode {
 
     fn outcome(&mut self) -> Outcome {
         let verdict = evaluation::evaluate(&self.bed, &self.rules.evaluation);
-        Outcome {
-            reward: if verdict.is_ok() { 1.0 } else { 0.0 },
-            detail: json!({"failed_check": verdict.err()}),
-        }
+        Outcome { reward: if verdict.is_ok() { 1.0 } else { 0.0 }, detail: json!({"failed_check": verdict.err()}) }
     }
 }

@@ -51,7 +51,10 @@ fn one(bed: &Testbed, name: &str, args: &Value) -> Result<bool, String> {
                     Some("xlsx") => excel::table(bed, p),
                     Some("txt" | "ics") => {
                         let bytes = bed.read(p).map_err(|e| e.to_string())?;
-                        Ok(String::from_utf8(bytes).map_err(|e| e.to_string())?.replace("\r\n", "\n").replace('\r', "\n"))
+                        Ok(String::from_utf8(bytes)
+                            .map_err(|e| e.to_string())?
+                            .replace("\r\n", "\n")
+                            .replace('\r', "\n"))
                     }
                     other => Err(format!("doc_type {other:?} cannot be compared")),
                 }
@@ -73,7 +76,9 @@ fn contain(bed: &Testbed, args: &Value) -> Result<bool, String> {
             match kind {
                 "xlsx" => excel::table(bed, &file)?,
                 "doc" | "docx" => word::text(bed, &file)?,
-                "txt" | "ics" => String::from_utf8(bed.read(&file).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?,
+                "txt" | "ics" => {
+                    String::from_utf8(bed.read(&file).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?
+                }
                 other => return Err(format!("doc_type `{other}` is not supported")),
             }
         }

@@ -126,7 +126,9 @@ pub(crate) fn set_cell(bed: &Testbed, shown: &str, row: &Value, column: &Value, 
 pub(crate) fn delete_cell(bed: &Testbed, shown: &str, row: &Value, column: &Value) -> String {
     match bed.resolve(shown).filter(|p| bed.exists(p)) {
         None => format!("The file {shown} does not exist. Failed to delete the cell in the file."),
-        Some(_) if edit(bed, shown, row, column, &"".into()).is_some() => format!("Successfully delete a cell in {shown}"),
+        Some(_) if edit(bed, shown, row, column, &"".into()).is_some() => {
+            format!("Successfully delete a cell in {shown}")
+        }
         Some(_) => format!("Failed to delete a cell in {shown}"),
     }
 }
@@ -152,7 +154,10 @@ mod tests {
         let bed = Testbed::new("").unwrap();
         let rows = vec![vec![json!("name"), json!("score")], vec![json!("bufom"), json!(78)]];
         bed.write(Path::new("data/a.xlsx"), &workbook(&rows).unwrap()).unwrap();
-        assert_eq!(set_cell(&bed, "data/a.xlsx", &json!(3), &json!("2"), &json!(1.5)), "Successfully write text to data/a.xlsx");
+        assert_eq!(
+            set_cell(&bed, "data/a.xlsx", &json!(3), &json!("2"), &json!(1.5)),
+            "Successfully write text to data/a.xlsx"
+        );
         let text = read(&bed, "data/a.xlsx").unwrap();
         let table = "(1, 1): name\t(1, 2): score\t\n(2, 1): bufom\t(2, 2): 78\t\n(3, 1): [Empty Cell]\t(3, 2): 1.5\t\n";
         assert_eq!(text, format!("The following is the table from the excel file:\n{table}"));

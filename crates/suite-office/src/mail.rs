@@ -70,7 +70,10 @@ fn listing(bed: &Testbed, folder: &Path, body: Option<usize>) -> Option<String> 
         let text: String = mail.body.chars().take(body.unwrap_or(usize::MAX)).collect();
         out += &format!(
             "Email ID: {name}\nFrom: {}\nTo: {}\nSubject: {}\nContent: {text}...\n{}\n",
-            mail.from, mail.to, mail.subject, "-".repeat(50)
+            mail.from,
+            mail.to,
+            mail.subject,
+            "-".repeat(50)
         );
     }
     Some(out)

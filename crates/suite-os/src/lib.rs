@@ -71,8 +71,8 @@ impl Suite for OsSuite {
         if let Some(text) = rules.answer.as_ref().and_then(Value::as_str) {
             rules.answer = Some(json!({"answer": text, "strip": true}));
         }
-        let mut sandbox = Sandbox::start()
-            .map_err(|e| SuiteError::Environment { suite: "os".into(), reason: e.to_string() })?;
+        let mut sandbox =
+            Sandbox::start().map_err(|e| SuiteError::Environment { suite: "os".into(), reason: e.to_string() })?;
         for script in &rules.init {
             let done = run(&mut sandbox, script, &[]).map_err(&wrong)?;
             if done.status != Some(0) {
@@ -270,7 +270,18 @@ fn python_int(text: &str) -> Option<i128> {
 
 fn size(text: &str) -> Option<i128> {
     const UNITS: [(&str, u32); 12] = [
-        ("B", 0), ("Byte", 0), ("K", 1), ("KB", 1), ("M", 2), ("MB", 2), ("G", 3), ("GB", 3), ("T", 4), ("TB", 4), ("P", 5), ("PB", 5),
+        ("B", 0),
+        ("Byte", 0),
+        ("K", 1),
+        ("KB", 1),
+        ("M", 2),
+        ("MB", 2),
+        ("G", 3),
+        ("GB", 3),
+        ("T", 4),
+        ("TB", 4),
+        ("P", 5),
+        ("PB", 5),
     ];
     let text = text.trim();
     match UNITS.iter().find_map(|(unit, power)| Some((text.strip_suffix(unit)?, power))) {

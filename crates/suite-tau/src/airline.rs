@@ -14,8 +14,17 @@ pub(crate) const TOOLS: [(&str, &str, &[&str], Tool); 14] = [
         "book_reservation",
         "BookReservation",
         &[
-            "user_id", "origin", "destination", "flight_type", "cabin", "flights", "passengers", "payment_methods",
-            "total_baggages", "nonfree_baggages", "insurance",
+            "user_id",
+            "origin",
+            "destination",
+            "flight_type",
+            "cabin",
+            "flights",
+            "passengers",
+            "payment_methods",
+            "total_baggages",
+            "nonfree_baggages",
+            "insurance",
         ],
         book_reservation,
     ),
@@ -26,7 +35,8 @@ pub(crate) const TOOLS: [(&str, &str, &[&str], Tool); 14] = [
     }),
     ("get_user_details", "GetUserDetails", &["user_id"], |d, a| details(d, "users", a.key("user_id")?, "user")),
     ("list_all_airports", "ListAllAirports", &[], |_, _| {
-        let map: Map<String, Value> = AIRPORTS.iter().map(|(code, city)| ((*code).to_owned(), (*city).into())).collect();
+        let map: Map<String, Value> =
+            AIRPORTS.iter().map(|(code, city)| ((*code).to_owned(), (*city).into())).collect();
         Ok(dumps(&Value::Object(map)))
     }),
     ("search_direct_flight", "SearchDirectFlight", &["origin", "destination", "date"], search_direct_flight),
@@ -55,10 +65,26 @@ pub(crate) const TOOLS: [(&str, &str, &[&str], Tool); 14] = [
 ];
 
 const AIRPORTS: [(&str, &str); 20] = [
-    ("SFO", "San Francisco"), ("JFK", "New York"), ("LAX", "Los Angeles"), ("ORD", "Chicago"), ("DFW", "Dallas"),
-    ("DEN", "Denver"), ("SEA", "Seattle"), ("ATL", "Atlanta"), ("MIA", "Miami"), ("BOS", "Boston"), ("PHX", "Phoenix"),
-    ("IAH", "Houston"), ("LAS", "Las Vegas"), ("MCO", "Orlando"), ("EWR", "Newark"), ("CLT", "Charlotte"),
-    ("MSP", "Minneapolis"), ("DTW", "Detroit"), ("PHL", "Philadelphia"), ("LGA", "LaGuardia"),
+    ("SFO", "San Francisco"),
+    ("JFK", "New York"),
+    ("LAX", "Los Angeles"),
+    ("ORD", "Chicago"),
+    ("DFW", "Dallas"),
+    ("DEN", "Denver"),
+    ("SEA", "Seattle"),
+    ("ATL", "Atlanta"),
+    ("MIA", "Miami"),
+    ("BOS", "Boston"),
+    ("PHX", "Phoenix"),
+    ("IAH", "Houston"),
+    ("LAS", "Las Vegas"),
+    ("MCO", "Orlando"),
+    ("EWR", "Newark"),
+    ("CLT", "Charlotte"),
+    ("MSP", "Minneapolis"),
+    ("DTW", "Detroit"),
+    ("PHL", "Philadelphia"),
+    ("LGA", "LaGuardia"),
 ];
 
 fn say(message: &str) -> Result<String> {
@@ -70,7 +96,12 @@ fn times(price: &Value, count: usize) -> Result<Num> {
 }
 
 /// Prices a new flight and fills in its price, origin and destination; the message upstream returns if it cannot.
-fn price_flight(data: &Database, flight: &mut Value, cabin: &Value, seats: usize) -> Result<std::result::Result<Num, String>> {
+fn price_flight(
+    data: &Database,
+    flight: &mut Value,
+    cabin: &Value,
+    seats: usize,
+) -> Result<std::result::Result<Num, String>> {
     let number = key(item(flight, "flight_number")?)?.to_owned();
     let Some(known) = data.row("flights", &number) else { return Ok(Err(format!("Error: flight {number} not found"))) };
     let date = key(item(flight, "date")?)?.to_owned();
@@ -118,7 +149,9 @@ fn book_reservation(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     for payment in iterate(payments)? {
         let method_id = key(item(&payment, "payment_id")?)?.to_owned();
         let amount = Num::operand(item(&payment, "amount")?, "int", "+")?;
-        let Some(method) = methods.get(&method_id) else { return say(&format!("payment method {method_id} not found")) };
+        let Some(method) = methods.get(&method_id) else {
+            return say(&format!("payment method {method_id} not found"));
+        };
         let source = item(method, "source")?;
         if (source == "gift_card" || source == "certificate")
             && Num::operand(item(method, "amount")?, "int", "<")?.less(amount)
@@ -137,7 +170,8 @@ fn book_reservation(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
         match methods[method_id]["source"].as_str() {
             Some("gift_card") => {
                 let balance = &mut user["payment_methods"][method_id]["amount"];
-                *balance = Num::operand(balance, "int", "-=")?.sub(Num::operand(&payment["amount"], "int", "-=")?).value();
+                *balance =
+                    Num::operand(balance, "int", "-=")?.sub(Num::operand(&payment["amount"], "int", "-=")?).value();
             }
             Some("certificate") => {
                 user["payment_methods"].as_object_mut().and_then(|m| m.shift_remove(method_id));
@@ -196,7 +230,8 @@ fn available(flight: &Value, date: &str) -> Result<bool> {
 fn search_direct_flight(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     let mut found = Vec::new();
     for (_, flight) in data.rows("flights") {
-        if equal(item(flight, "origin")?, a.get("origin")) && equal(item(flight, "destination")?, a.get("destination")) {
+        if equal(item(flight, "origin")?, a.get("origin")) && equal(item(flight, "destination")?, a.get("destination"))
+        {
             let date = a.key("date")?;
             if available(flight, date)? {
                 found.push(on_day(flight, date)?);
@@ -215,7 +250,9 @@ fn search_onestop_flight(data: &mut Database, a: &Arguments<'_>) -> Result<Strin
             }
             let date = match a.get("date") {
                 Value::String(s) => s.as_str(),
-                other => return Err(Raised(format!("'{}' object is not subscriptable", crate::python::type_name(other)))),
+                other => {
+                    return Err(Raised(format!("'{}' object is not subscriptable", crate::python::type_name(other))));
+                }
             };
             let arrival = key(item(first, "scheduled_arrival_time_est")?)?;
             let next_day = if arrival.contains("+1") {
@@ -250,7 +287,10 @@ fn send_certificate(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
         return say("user not found");
     }
     let methods = item(data.get("users", user_id)?, "payment_methods")?;
-    let free = [3_221_322, 3_221_323, 3_221_324].iter().map(|n| format!("certificate_{n}")).find(|id| methods.get(id).is_none());
+    let free = [3_221_322, 3_221_323, 3_221_324]
+        .iter()
+        .map(|n| format!("certificate_{n}"))
+        .find(|id| methods.get(id).is_none());
     // upstream: returns None when all three are taken.
     let Some(id) = free else { return Ok("None".into()) };
     let certificate = json!({"source": "certificate", "amount": amount, "id": id});
@@ -259,7 +299,12 @@ fn send_certificate(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
 }
 
 /// Checks that a payment method can pay; the message upstream returns if not, else whether it is a gift card.
-fn check_payment(data: &Database, reservation: &Value, id: &str, price: Num) -> Result<std::result::Result<bool, String>> {
+fn check_payment(
+    data: &Database,
+    reservation: &Value,
+    id: &str,
+    price: Num,
+) -> Result<std::result::Result<bool, String>> {
     let user = data.get("users", key(item(reservation, "user_id")?)?)?;
     let Some(method) = item(user, "payment_methods")?.get(id) else {
         return Ok(Err("Error: payment method not found".into()));
@@ -292,8 +337,11 @@ fn pay(data: &mut Database, id: &str, payment: &str, price: Num, gift: bool) -> 
 fn update_reservation_baggages(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     let id = a.key("reservation_id")?;
     let Some(reservation) = data.row("reservations", id).cloned() else { return say("reservation not found") };
-    let more = Num::operand(a.get("nonfree_baggages"), "int", "-")?
-        .sub(Num::operand(item(&reservation, "nonfree_baggages")?, "int", "-")?);
+    let more = Num::operand(a.get("nonfree_baggages"), "int", "-")?.sub(Num::operand(
+        item(&reservation, "nonfree_baggages")?,
+        "int",
+        "-",
+    )?);
     let price = Num::Int(50).mul(if more.float() > 0.0 { more } else { Num::Int(0) });
     let payment = a.key("payment_id")?;
     let gift = match check_payment(data, &reservation, payment, price)? {

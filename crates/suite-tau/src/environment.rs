@@ -64,7 +64,14 @@ pub struct TauSuite {
 impl TauSuite {
     /// A suite whose tasks bring their own databases, or share `database`.
     #[must_use]
-    pub fn new(domain: Domain, format: Format, limits: Limits, system: String, user: User, database: Option<Map<String, Value>>) -> Self {
+    pub fn new(
+        domain: Domain,
+        format: Format,
+        limits: Limits,
+        system: String,
+        user: User,
+        database: Option<Map<String, Value>>,
+    ) -> Self {
         let id = match domain {
             Domain::Retail => "tau-retail",
             Domain::Airline => "tau-airline",
@@ -119,7 +126,9 @@ impl Suite for TauSuite {
         let mut rules: Rules = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
         let tables = match rules.database.take() {
             Some(tables) => Arc::new(tables),
-            None => self.shared.clone().ok_or_else(|| wrong("no database: give the official data with `--data`".into()))?,
+            None => {
+                self.shared.clone().ok_or_else(|| wrong("no database: give the official data with `--data`".into()))?
+            }
         };
         Ok(Box::new(Episode {
             domain: self.domain,
@@ -171,7 +180,12 @@ impl Environment for Episode {
             return Step { reading, succeeded: false, observation, ended: limit };
         }
         self.said.push(reply.to_owned());
-        Step { reading, succeeded: true, observation: Some(Message::user("###STOP###")), ended: Some(Status::Completed) }
+        Step {
+            reading,
+            succeeded: true,
+            observation: Some(Message::user("###STOP###")),
+            ended: Some(Status::Completed),
+        }
     }
 
     fn outcome(&mut self) -> Outcome {

@@ -260,10 +260,7 @@ pub(crate) fn calculate(expression: &Value) -> Result<String> {
         other => {
             let items = iterate(other)?;
             if let Some(bad) = items.iter().find(|i| !i.is_string()) {
-                return Err(Raised(format!(
-                    "'in <string>' requires string as left operand, not {}",
-                    type_name(bad)
-                )));
+                return Err(Raised(format!("'in <string>' requires string as left operand, not {}", type_name(bad))));
             }
             return Ok("Error: eval() arg 1 must be a string, bytes or code object".into());
         }
@@ -272,10 +269,14 @@ pub(crate) fn calculate(expression: &Value) -> Result<String> {
         return Ok("Error: invalid characters in expression".into());
     }
     let mut parser = Calculator { text: text.trim_start_matches(' ').as_bytes(), at: 0, depth: 0 };
-    Ok(match parser.expression().and_then(|v| if parser.skip() == parser.text.len() { Ok(v) } else { Err("invalid syntax (<string>, line 1)".into()) }) {
-        Ok(value) => float_repr(Num::Float(value.float()).round2().float()),
-        Err(error) => format!("Error: {error}"),
-    })
+    Ok(
+        match parser.expression().and_then(|v| {
+            if parser.skip() == parser.text.len() { Ok(v) } else { Err("invalid syntax (<string>, line 1)".into()) }
+        }) {
+            Ok(value) => float_repr(Num::Float(value.float()).round2().float()),
+            Err(error) => format!("Error: {error}"),
+        },
+    )
 }
 
 struct Calculator<'a> {
@@ -324,7 +325,12 @@ impl Calculator<'_> {
                 let by = self.unary()?;
                 if by.float() == 0.0 {
                     let floats = matches!((value, by), (Num::Int(_), Num::Int(_)));
-                    return Err(if floats { "integer division or modulo by zero" } else { "float floor division by zero" }.into());
+                    return Err(if floats {
+                        "integer division or modulo by zero"
+                    } else {
+                        "float floor division by zero"
+                    }
+                    .into());
                 }
                 value = match (value, by) {
                     (Num::Int(a), Num::Int(b)) => Num::Int(a.div_euclid(b) - i64::from(b < 0 && a.rem_euclid(b) != 0)),

@@ -144,7 +144,12 @@ fn new_variant(data: &Database, order: &Value, old: &Value, new: &Value) -> Resu
     Ok(Some((item(line, "price")?.clone(), variant.clone())))
 }
 
-fn price_difference(data: &Database, order: &Value, old: &[Value], new: &[Value]) -> Result<std::result::Result<Num, String>> {
+fn price_difference(
+    data: &Database,
+    order: &Value,
+    old: &[Value],
+    new: &[Value],
+) -> Result<std::result::Result<Num, String>> {
     let mut difference = Num::Int(0);
     for (old, new) in old.iter().zip(new) {
         let Some((old_price, variant)) = new_variant(data, order, old, new)? else {
@@ -198,9 +203,10 @@ fn exchange_delivered_order_items(data: &mut Database, a: &Arguments<'_>) -> Res
 }
 
 fn lower(value: &Value) -> Result<String> {
-    value.as_str().map(str::to_lowercase).ok_or_else(|| {
-        Raised(format!("'{}' object has no attribute 'lower'", crate::python::type_name(value)))
-    })
+    value
+        .as_str()
+        .map(str::to_lowercase)
+        .ok_or_else(|| Raised(format!("'{}' object has no attribute 'lower'", crate::python::type_name(value))))
 }
 
 fn find_user_id_by_email(data: &mut Database, a: &Arguments<'_>) -> Result<String> {

@@ -119,9 +119,8 @@ impl Sandbox {
         self.count += 1;
         let end = format!("{}-{}", self.marker, self.count);
         // The here-document's delimiter is random, so the command is read to the letter; it cannot read our input.
-        let script = format!(
-            "eval \"$(cat <<'{end}'\n{command}\n{end}\n)\" </dev/null\nprintf '\\n%s %s\\n' '{end}' \"$?\"\n"
-        );
+        let script =
+            format!("eval \"$(cat <<'{end}'\n{command}\n{end}\n)\" </dev/null\nprintf '\\n%s %s\\n' '{end}' \"$?\"\n");
         if self.stdin.write_all(script.as_bytes()).and_then(|()| self.stdin.flush()).is_err() {
             self.ended = true;
             return Err(SandboxError::Ended);
@@ -133,7 +132,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// If the sandbox has ended.
-    pub fn run_script(&mut self, code: &str, arguments: &[&str], limit: Duration) -> Result<CommandOutput, SandboxError> {
+    pub fn run_script(
+        &mut self,
+        code: &str,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> Result<CommandOutput, SandboxError> {
         let words: Vec<String> = [code, "--"].iter().chain(arguments).map(|w| quote(w)).collect();
         self.run(&format!("(cd /; bash -c {})", words.join(" ")), limit)
     }

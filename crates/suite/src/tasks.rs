@@ -17,7 +17,9 @@ impl Task {
     /// The replies of an agent that solves the task, where the file has them.
     #[must_use]
     pub fn oracle(&self) -> Option<Vec<String>> {
-        self.fields["oracle"].as_array().map(|replies| replies.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        self.fields["oracle"]
+            .as_array()
+            .map(|replies| replies.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 }
 
@@ -48,7 +50,8 @@ impl TaskSet {
     /// # Errors
     /// If the file is missing, a line is not a task, an id repeats, or there are fewer than `limit`.
     pub fn read(path: &Path, limit: Option<usize>) -> Result<Self, TasksError> {
-        let text = std::fs::read_to_string(path).map_err(|source| TasksError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| TasksError::Read { path: path.to_owned(), source })?;
         let mut tasks: Vec<Task> = Vec::new();
         for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
             let bad = |reason: String| TasksError::Line { path: path.to_owned(), line: i + 1, reason };

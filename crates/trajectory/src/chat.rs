@@ -58,9 +58,10 @@ impl ChatTokenizer {
         let config: Value = serde_json::from_str(&read("tokenizer_config.json")?).unwrap_or_default();
         let template = match read("chat_template.jinja") {
             Ok(text) => text,
-            Err(_) => {
-                config["chat_template"].as_str().map(str::to_owned).ok_or_else(|| ChatError::NoTemplate(dir.to_owned()))?
-            }
+            Err(_) => config["chat_template"]
+                .as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| ChatError::NoTemplate(dir.to_owned()))?,
         };
         let path = dir.join("tokenizer.json");
         let tokenizer: Tokenizer = read("tokenizer.json")?
@@ -193,7 +194,11 @@ impl ChatTokenizer {
     }
 
     /// Ids of a reply and the bytes each covers: the recorded ids where their bytes add up to the text.
-    fn reply_tokens(&self, text: &str, recorded: Option<&Vec<u32>>) -> Result<(Vec<u32>, Vec<Range<usize>>), ChatError> {
+    fn reply_tokens(
+        &self,
+        text: &str,
+        recorded: Option<&Vec<u32>>,
+    ) -> Result<(Vec<u32>, Vec<Range<usize>>), ChatError> {
         if let Some(ids) = recorded.filter(|ids| !ids.is_empty()) {
             let mut at = 0;
             let ranges: Vec<_> = ids

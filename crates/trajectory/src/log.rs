@@ -50,8 +50,7 @@ impl EpisodeLog {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at)?;
         }
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(at)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(at)?;
         let bytes = std::fs::read(path).map_err(at)?;
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
         let torn = whole < bytes.len();

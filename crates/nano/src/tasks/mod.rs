@@ -116,7 +116,8 @@ fn dumps(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(dumps).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
-            let fields: Vec<_> = map.iter().map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), dumps(v))).collect();
+            let fields: Vec<_> =
+                map.iter().map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), dumps(v))).collect();
             format!("{{{}}}", fields.join(", "))
         }
         scalar => scalar.to_string(),

@@ -99,11 +99,19 @@ fn score_by_mail(e: &mut Entities<'_>) -> Draft {
     }
     let read = json!({"app": "excel", "action": "read_file", "file_path": file});
     Draft {
-        fields: fields(&sender, &request, json!({&file: {"xlsx": table}}), mail_check(&recipient, &["Subject: score", &content])),
+        fields: fields(
+            &sender,
+            &request,
+            json!({&file: {"xlsx": table}}),
+            mail_check(&recipient, &["Subject: score", &content]),
+        ),
         request,
         turns: vec![
             switch("excel"),
-            (reply("I read the file.", &read), Some(format!("The following is the table from the excel file:\n{}", text.trim_end()))),
+            (
+                reply("I read the file.", &read),
+                Some(format!("The following is the table from the excel file:\n{}", text.trim_end())),
+            ),
             switch("email"),
             send(&sender, &recipient, "score", &content),
             finish(),

@@ -71,8 +71,11 @@ pub(super) fn retail(e: &mut Entities<'_>) -> Draft {
     let look = order.clone();
     let wanted = &items[e.rng.below(2)];
     let mistake = e.rng.chance(0.5);
-    let (why, reason) =
-        if mistake { ("I ordered it by mistake", "ordered by mistake") } else { ("I no longer need it", "no longer needed") };
+    let (why, reason) = if mistake {
+        ("I ordered it by mistake", "ordered by mistake")
+    } else {
+        ("I no longer need it", "no longer needed")
+    };
     let product = PRODUCTS[wanted.0];
 
     let request = match kind {
@@ -106,9 +109,10 @@ pub(super) fn retail(e: &mut Entities<'_>) -> Draft {
     } else {
         order["status"] = "cancelled".into();
         order["cancel_reason"] = reason.into();
-        order["payment_history"].as_array_mut().expect("built above").push(
-            json!({"transaction_type": "refund", "amount": amount, "payment_method_id": paid_by}),
-        );
+        order["payment_history"]
+            .as_array_mut()
+            .expect("built above")
+            .push(json!({"transaction_type": "refund", "amount": amount, "payment_method_id": paid_by}));
         ("cancel_pending_order", json!({"order_id": order_id, "reason": reason}))
     };
     two_calls(

@@ -63,9 +63,7 @@ pub fn copy_primed(shape: Shape, seed: Seed) -> Vec<f32> {
         .collect();
 
     let slots = shape.slots();
-    let range = |name: &str| {
-        slots.iter().find(|s| s.name.ends_with(name)).map_or(0..0, |s| s.range.clone())
-    };
+    let range = |name: &str| slots.iter().find(|s| s.name.ends_with(name)).map_or(0..0, |s| s.range.clone());
     let embed = &mut params[range("embed_tokens.weight")];
     for row in embed.chunks_exact_mut(d) {
         row.copy_from_slice(&gaussian(&mut rng, d, EMBED * 0.3));

@@ -138,7 +138,9 @@ impl Network {
         let (heads, dim) = (self.shape.heads, self.shape.head_dim);
         let half = dim / 2;
         for span in spans {
-            for (t, row) in x[span.start * heads * dim..span.end * heads * dim].chunks_exact_mut(heads * dim).enumerate() {
+            for (t, row) in
+                x[span.start * heads * dim..span.end * heads * dim].chunks_exact_mut(heads * dim).enumerate()
+            {
                 let (cos, sin) = (&self.cos[t * half..][..half], &self.sin[t * half..][..half]);
                 for head in row.chunks_exact_mut(dim) {
                     let (a, b) = head.split_at_mut(half);
@@ -194,14 +196,26 @@ impl Network {
                 for head in 0..heads {
                     let at = span.start * width + head * head_dim;
                     let mut p = vec![0.0; len * len];
-                    product(&mut p, len, 0.0, scale, Mat::strided(&q_rot[at..], len, head_dim, width),
-                            Mat::strided(&k_rot[at..], len, head_dim, width).t());
+                    product(
+                        &mut p,
+                        len,
+                        0.0,
+                        scale,
+                        Mat::strided(&q_rot[at..], len, head_dim, width),
+                        Mat::strided(&k_rot[at..], len, head_dim, width).t(),
+                    );
                     for (t, row) in p.chunks_exact_mut(len).enumerate() {
                         softmax(&mut row[..=t]);
                         row[t + 1..].fill(0.0);
                     }
-                    product(&mut mixed[at..], width, 0.0, 1.0, Mat::new(&p, len, len),
-                            Mat::strided(&v[at..], len, head_dim, width));
+                    product(
+                        &mut mixed[at..],
+                        width,
+                        0.0,
+                        1.0,
+                        Mat::new(&p, len, len),
+                        Mat::strided(&v[at..], len, head_dim, width),
+                    );
                     probs.push(p);
                 }
             }
@@ -242,8 +256,14 @@ impl Network {
         let Some(grads) = grads else { return (total, weight_sum) };
 
         // Backward. `logits` now holds its own gradient.
-        product(&mut grads[self.slots[0].range.clone()], d, 1.0, 1.0, Mat::new(&logits, rows.len(), vocab).t(),
-                Mat::new(&chosen, rows.len(), d));
+        product(
+            &mut grads[self.slots[0].range.clone()],
+            d,
+            1.0,
+            1.0,
+            Mat::new(&logits, rows.len(), vocab).t(),
+            Mat::new(&chosen, rows.len(), d),
+        );
         let mut d_chosen = vec![0.0; rows.len() * d];
         product(&mut d_chosen, d, 0.0, 1.0, Mat::new(&logits, rows.len(), vocab), Mat::new(embed, vocab, d));
         let mut d_normed = vec![0.0; n * d];
@@ -257,10 +277,18 @@ impl Network {
             let w = |tensor| &params[self.layer(layer, tensor)];
             let kept = &kept[layer];
             // y = x·Wᵀ: dx = dy·W, dW += dyᵀ·x
-            let mut linear_back = |dy: &[f32], x: &[f32], tensor: usize, input: usize, output: usize, dx: &mut [f32], keep: f32| {
-                product(dx, input, keep, 1.0, Mat::new(dy, n, output), Mat::new(w(tensor), output, input));
-                product(&mut grads[self.layer(layer, tensor)], input, 1.0, 1.0, Mat::new(dy, n, output).t(), Mat::new(x, n, input));
-            };
+            let mut linear_back =
+                |dy: &[f32], x: &[f32], tensor: usize, input: usize, output: usize, dx: &mut [f32], keep: f32| {
+                    product(dx, input, keep, 1.0, Mat::new(dy, n, output), Mat::new(w(tensor), output, input));
+                    product(
+                        &mut grads[self.layer(layer, tensor)],
+                        input,
+                        1.0,
+                        1.0,
+                        Mat::new(dy, n, output).t(),
+                        Mat::new(x, n, input),
+                    );
+                };
             let mut d_act = vec![0.0; n * f];
             linear_back(&dx, &kept.act, 10, f, d, &mut d_act, 0.0);
             let (mut d_gate, mut d_up) = (vec![0.0; n * f], vec![0.0; n * f]);
@@ -275,10 +303,18 @@ impl Network {
             linear_back(&d_up, &kept.normed2, 9, d, f, &mut d_normed2, 1.0);
             let mut d_mixed = vec![0.0; n * width];
             rms_norm_back(&kept.middle, w(7), &d_normed2, &mut dx, &mut grads[self.layer(layer, 7)]);
-            let mut linear_back = |dy: &[f32], x: &[f32], tensor: usize, input: usize, output: usize, dx: &mut [f32], keep: f32| {
-                product(dx, input, keep, 1.0, Mat::new(dy, n, output), Mat::new(w(tensor), output, input));
-                product(&mut grads[self.layer(layer, tensor)], input, 1.0, 1.0, Mat::new(dy, n, output).t(), Mat::new(x, n, input));
-            };
+            let mut linear_back =
+                |dy: &[f32], x: &[f32], tensor: usize, input: usize, output: usize, dx: &mut [f32], keep: f32| {
+                    product(dx, input, keep, 1.0, Mat::new(dy, n, output), Mat::new(w(tensor), output, input));
+                    product(
+                        &mut grads[self.layer(layer, tensor)],
+                        input,
+                        1.0,
+                        1.0,
+                        Mat::new(dy, n, output).t(),
+                        Mat::new(x, n, input),
+                    );
+                };
             linear_back(&dx, &kept.mixed, 4, width, d, &mut d_mixed, 0.0);
             let (mut dq, mut dk, mut dv) = (vec![0.0; n * width], vec![0.0; n * width], vec![0.0; n * width]);
             let mut probs = kept.probs.iter();
@@ -295,10 +331,22 @@ impl Network {
                         let dot: f32 = row.iter().zip(p).map(|(g, p)| g * p).sum();
                         row.iter_mut().zip(p).for_each(|(g, p)| *g = p * (*g - dot));
                     }
-                    product(&mut dq[at..], width, 0.0, scale, Mat::new(&ds, len, len),
-                            Mat::strided(&kept.k_rot[at..], len, head_dim, width));
-                    product(&mut dk[at..], width, 0.0, scale, Mat::new(&ds, len, len).t(),
-                            Mat::strided(&kept.q_rot[at..], len, head_dim, width));
+                    product(
+                        &mut dq[at..],
+                        width,
+                        0.0,
+                        scale,
+                        Mat::new(&ds, len, len),
+                        Mat::strided(&kept.k_rot[at..], len, head_dim, width),
+                    );
+                    product(
+                        &mut dk[at..],
+                        width,
+                        0.0,
+                        scale,
+                        Mat::new(&ds, len, len).t(),
+                        Mat::strided(&kept.q_rot[at..], len, head_dim, width),
+                    );
                 }
             }
             let mut d_normed = vec![0.0; n * d];
@@ -308,8 +356,14 @@ impl Network {
                 let mut d_raw = vec![0.0; n * width];
                 rms_norm_back(raw, w(norm), rotated, &mut d_raw, &mut grads[self.layer(layer, norm)]);
                 product(&mut d_normed, d, 1.0, 1.0, Mat::new(&d_raw, n, width), Mat::new(w(tensor), width, d));
-                product(&mut grads[self.layer(layer, tensor)], d, 1.0, 1.0, Mat::new(&d_raw, n, width).t(),
-                        Mat::new(&kept.normed, n, d));
+                product(
+                    &mut grads[self.layer(layer, tensor)],
+                    d,
+                    1.0,
+                    1.0,
+                    Mat::new(&d_raw, n, width).t(),
+                    Mat::new(&kept.normed, n, d),
+                );
             }
             rms_norm_back(&kept.input, w(0), &d_normed, &mut dx, &mut grads[self.layer(layer, 0)]);
         }
