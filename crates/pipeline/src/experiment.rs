@@ -220,9 +220,10 @@ impl Experiment {
 /// `; did you mean …?` for the nearest of some words, if one is near.
 #[must_use]
 pub(crate) fn nearest(word: &str, known: &[&str]) -> String {
-    let best = known.iter().map(|k| (strsim::jaro_winkler(word, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let best =
+        known.iter().map(|k| (strsim::normalized_damerau_levenshtein(word, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
-        Some((score, name)) if score > 0.7 => format!("; did you mean `{name}`?"),
+        Some((score, name)) if score > 0.5 => format!("; did you mean `{name}`?"),
         _ => format!("; known: {}", known.join(", ")),
     }
 }

@@ -272,6 +272,6 @@ mod tests {
             seed: 1,
         };
         assert_eq!(board.paired("one").rows[0].last().unwrap(), "+62.5 (+62.5 to +62.5)");
-        assert_eq!(board.table3().rows[0][1..3], ["62.5".to_string(), "62.5 to 62.5".to_string()]);
+        assert_eq!(board.table3().rows[0][1..3], ["75.0".to_string(), "75.0 to 75.0".to_string()]);
     }
 }

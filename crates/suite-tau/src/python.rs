@@ -268,6 +268,9 @@ pub(crate) fn calculate(expression: &Value) -> Result<String> {
     if !text.chars().all(|c| "0123456789+-*/(). ".contains(c)) {
         return Ok("Error: invalid characters in expression".into());
     }
+    if text.trim_matches(' ').is_empty() {
+        return Ok("Error: invalid syntax (<string>, line 0)".into());
+    }
     let mut parser = Calculator { text: text.trim_start_matches(' ').as_bytes(), at: 0, depth: 0 };
     Ok(
         match parser.expression().and_then(|v| {
