@@ -238,6 +238,51 @@ fn wrong_inputs_are_named_and_leave_nothing() {
 }
 
 #[test]
+fn an_interrupt_saves_and_a_full_disk_is_named() {
+    if sandbox_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = miniature(dir.path(), |t| t);
+    let results = dir.path().join("results");
+    let child = rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(text(&output).contains("interrupted"), "{}", text(&output));
+
+    // Two runs in one directory: the second names the first. Its lock dies with it.
+    let mut first = rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()])
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let second = run(&experiment, &results);
+    assert!(text(&second).contains(&format!("pid {}", first.id())), "{}", text(&second));
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: the full disk (mounting needs root)");
+        return;
+    }
+    let output = run(&experiment, &small);
+    let unmounted = Command::new("umount").arg(&small).status();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("the disk is full"), "{}", text(&output));
+    assert!(unmounted.is_ok_and(|s| s.success()));
+}
+
+#[test]
 fn parse_reads_replies_from_stdin() {
     use std::io::Write;
     let mut child = rolegraft(&["parse", "--format", "agentbench-os"])

@@ -143,7 +143,7 @@ impl Header {
             }
             tensors.push(TensorInfo { name, dtype, shape: entry.shape, start, end });
         }
-        tensors.sort_by(|a, b| (a.start, a.end).cmp(&(b.start, b.end)));
+        tensors.sort_by_key(|t| (t.start, t.end));
         let data = len - data_start;
         let mut due = 0;
         for tensor in &mut tensors {

@@ -15,7 +15,7 @@ use rolegraft_report::{FailureRates, ModelScores, failure_rates};
 use rolegraft_saliency::{DecoderError, NeuronSet, Saliency, TokenRun, Trajectory, trace, union_overlap};
 use rolegraft_spans::Role;
 use rolegraft_suite::{Split, TaskSet};
-use rolegraft_trajectory::{ChatError, ChatTokenizer, Episode, EpisodeKey, EpisodeLog, LogError, Seed};
+use rolegraft_trajectory::{ChatError, ChatTokenizer, Episode, EpisodeKey, EpisodeLog, LogError, ReplyTokens, Seed};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -290,7 +290,7 @@ fn trajectory(chat: &ChatTokenizer, episode: &Episode, shift: Shift, tokens: Tok
     let mut runs = Vec::new();
     for sequence in chat.sequences(&episode.messages, &recorded)? {
         let mut role: Vec<usize> = Vec::new();
-        for (message, positions) in &sequence.replies {
+        for ReplyTokens { message, tokens: positions } in &sequence.replies {
             let Some(spans) = spans.get(message) else { continue };
             let meets = |bytes: &std::ops::Range<usize>| match tokens {
                 Tokens::Response => true,

@@ -8,19 +8,26 @@ use serde_json::Value;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Formats that come with the program: name, TOML, schema.
-const BUILTIN: [(&str, &str, Option<(&str, &str)>); 3] = [
-    (
-        "hermes",
-        include_str!("../../../parsers/hermes.toml"),
-        Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json"))),
-    ),
-    (
-        "officebench",
-        include_str!("../../../parsers/officebench.toml"),
-        Some(("officebench.schema.json", include_str!("../../../parsers/officebench.schema.json"))),
-    ),
-    ("agentbench-os", include_str!("../../../parsers/agentbench-os.toml"), None),
+/// A format that comes with the program.
+struct Builtin {
+    name: &'static str,
+    toml: &'static str,
+    /// The schema's file name and text.
+    schema: Option<(&'static str, &'static str)>,
+}
+
+const BUILTIN: [Builtin; 3] = [
+    Builtin {
+        name: "hermes",
+        toml: include_str!("../../../parsers/hermes.toml"),
+        schema: Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json"))),
+    },
+    Builtin {
+        name: "officebench",
+        toml: include_str!("../../../parsers/officebench.toml"),
+        schema: Some(("officebench.schema.json", include_str!("../../../parsers/officebench.schema.json"))),
+    },
+    Builtin { name: "agentbench-os", toml: include_str!("../../../parsers/agentbench-os.toml"), schema: None },
 ];
 
 /// Longest reply that is read; what lies beyond is cut before reading, so that reading stays quick.
@@ -141,12 +148,14 @@ impl Format {
     /// # Errors
     /// If there is none of that name.
     pub fn builtin(name: &str) -> Result<Self, FormatError> {
-        let (_, toml, schema) = BUILTIN.iter().find(|(n, ..)| *n == name).ok_or_else(|| FormatError::Unknown {
-            name: name.to_owned(),
-            known: BUILTIN.map(|(n, ..)| n).join(", "),
-        })?;
-        Self::compile(name, toml, |file| {
-            schema.filter(|(n, _)| *n == file).map(|(_, text)| text.to_owned()).ok_or_else(|| "is not built in".into())
+        let known = || BUILTIN.each_ref().map(|b| b.name).join(", ");
+        let builtin = BUILTIN
+            .iter()
+            .find(|b| b.name == name)
+            .ok_or_else(|| FormatError::Unknown { name: name.to_owned(), known: known() })?;
+        Self::compile(name, builtin.toml, |file| {
+            let schema = builtin.schema.filter(|(n, _)| *n == file);
+            schema.map(|(_, text)| text.to_owned()).ok_or_else(|| "is not built in".into())
         })
     }
 

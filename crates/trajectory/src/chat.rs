@@ -40,9 +40,17 @@ pub struct ChatTokenizer {
 pub struct Sequence {
     /// Token ids from the start of the context.
     pub ids: Vec<u32>,
-    /// For each reply in it: which message, and the bytes of that message that each of its tokens covers, with the
-    /// token's position.
-    pub replies: Vec<(usize, Vec<(usize, Range<usize>)>)>,
+    /// The replies in it.
+    pub replies: Vec<ReplyTokens>,
+}
+
+/// Where a reply's tokens are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyTokens {
+    /// Which message of the conversation.
+    pub message: usize,
+    /// Position of each token in [`Sequence::ids`], and the bytes of the message it covers.
+    pub tokens: Vec<(usize, Range<usize>)>,
 }
 
 impl ChatTokenizer {
@@ -186,7 +194,8 @@ impl ChatTokenizer {
             let text = &messages[index].content;
             let (ids, ranges) = self.reply_tokens(text, recorded.get(turn))?;
             let start = last.ids.len();
-            last.replies.push((index, ranges.into_iter().enumerate().map(|(i, r)| (start + i, r)).collect()));
+            let tokens = ranges.into_iter().enumerate().map(|(i, r)| (start + i, r)).collect();
+            last.replies.push(ReplyTokens { message: index, tokens });
             last.ids.extend(ids);
             seen = prompt + text;
         }
