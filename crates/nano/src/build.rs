@@ -180,7 +180,7 @@ fn train(
     while state.tokens < recipe.tokens {
         let loss = step(&network, &recipe, &mut state, &next);
         let go_on = report(Progress { member, tokens: state.tokens, of: recipe.tokens, loss });
-        if !go_on || state.step % SAVE_EVERY == 0 || state.tokens >= recipe.tokens {
+        if !go_on || state.step.is_multiple_of(SAVE_EVERY) || state.tokens >= recipe.tokens {
             save(&path, &state).map_err(|source| BuildError::Io { path: path.clone(), source })?;
         }
         if !go_on {

@@ -124,6 +124,8 @@ pub struct RunSummary {
     pub tables: String,
 }
 
+type Opened = Result<Arc<dyn ChatModel>, RunError>;
+
 struct Context<'a> {
     experiment: &'a Experiment,
     store: Store,
@@ -159,7 +161,7 @@ impl Context<'_> {
         split: Split,
         count: usize,
         player: (&str, &str),
-        open: &mut dyn FnMut(&Self, &TaskSet) -> Result<Arc<dyn ChatModel>, RunError>,
+        open: &mut dyn FnMut(&Self, &TaskSet) -> Opened,
     ) -> Result<Vec<Episode>, RunError> {
         let (name, identity) = player;
         let library = self.library(suite)?;
@@ -220,7 +222,7 @@ impl Context<'_> {
         let mut opened: Option<Arc<dyn ChatModel>> = None;
         let mut all = Vec::new();
         for suite in suites {
-            let mut open = |context: &Self, _: &TaskSet| -> Result<Arc<dyn ChatModel>, RunError> {
+            let mut open = |context: &Self, _: &TaskSet| -> Opened {
                 if let Some(model) = &opened {
                     return Ok(model.clone());
                 }
@@ -235,7 +237,7 @@ impl Context<'_> {
 
     /// The tasks' own solutions, played in the real environments.
     fn calibration(&mut self, suite: &str) -> Result<Vec<Episode>, RunError> {
-        let mut open = |_: &Self, tasks: &TaskSet| -> Result<Arc<dyn ChatModel>, RunError> {
+        let mut open = |_: &Self, tasks: &TaskSet| -> Opened {
             let mut replies = Vec::new();
             for task in &tasks.tasks {
                 let oracle = task

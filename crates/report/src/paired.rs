@@ -40,10 +40,10 @@ pub fn pair<'a>(left: &'a [Episode], right: &'a [Episode]) -> Vec<PairedEpisode<
 pub fn paired_view(names: (&str, &str), pairs: &[PairedEpisode<'_>], shown: usize) -> String {
     let mut out = String::new();
     let differ = pairs.iter().filter(|p| p.left.reward != p.right.reward).count();
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<p>{} tasks under <b>{}</b> and <b>{}</b>; the outcome differs on {differ}, shown first. \
-         <mark>Flagged</mark> text is a violation, <u>underlined</u> text a role span.</p>\n",
+         <mark>Flagged</mark> text is a violation, <u>underlined</u> text a role span.</p>",
         pairs.len(),
         html(names.0),
         html(names.1)

@@ -75,8 +75,8 @@ pub(crate) fn table(bed: &Testbed, path: &Path) -> Result<String, String> {
                 Some(cell) if cell.is_formula() => format!("={}", cell.get_formula()),
                 Some(cell) => match (cell.get_raw_value().is_empty(), cell.get_value().as_ref()) {
                     (true, _) | (_, "") => "[Empty Cell]".to_owned(),
-                    (_, "TRUE") if !cell.get_value_number().is_some() => "True".to_owned(),
-                    (_, "FALSE") if !cell.get_value_number().is_some() => "False".to_owned(),
+                    (_, "TRUE") if cell.get_value_number().is_none() => "True".to_owned(),
+                    (_, "FALSE") if cell.get_value_number().is_none() => "False".to_owned(),
                     (_, value) => value.to_owned(),
                 },
             };

@@ -123,3 +123,10 @@ fn dumps(value: &Value) -> String {
         scalar => scalar.to_string(),
     }
 }
+
+/// Appends to a JSON array.
+fn append(array: &mut Value, item: Value) {
+    if let Some(items) = array.as_array_mut() {
+        items.push(item);
+    }
+}

@@ -83,7 +83,7 @@ fn mail(e: &mut Entities<'_>) -> Draft {
 
 fn score_by_mail(e: &mut Entities<'_>) -> Draft {
     let (sender, recipient, file) = (e.name(), e.name(), format!("data/{}.xlsx", e.word()));
-    let rows: Vec<(String, String)> = (0..2).map(|_| (e.word(), e.number(2))).collect();
+    let rows: Vec<(String, u32)> = (0..2).map(|_| (e.word(), e.number(2).parse().unwrap_or_default())).collect();
     let (who, score) = rows[e.rng.below(rows.len())].clone();
     // A bare number would reach the mail app as a number, which it refuses (see the suite's argument rules).
     let content = format!("{score} points");
@@ -94,7 +94,7 @@ fn score_by_mail(e: &mut Entities<'_>) -> Draft {
     let mut table = vec![json!(["name", "score"])];
     let mut text = "(1, 1): name\t(1, 2): score\t\n".to_string();
     for (i, (name, value)) in rows.iter().enumerate() {
-        table.push(json!([name, value.parse::<u32>().expect("digits")]));
+        table.push(json!([name, value]));
         text += &format!("({r}, 1): {name}\t({r}, 2): {value}\t\n", r = i + 2);
     }
     let read = json!({"app": "excel", "action": "read_file", "file_path": file});

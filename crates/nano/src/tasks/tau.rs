@@ -1,6 +1,6 @@
 //! τ-bench tasks on a database of two or three rows that travels with the task.
 
-use super::{Draft, dumps};
+use super::{Draft, append, dumps};
 use crate::words::Entities;
 use serde_json::{Value, json};
 
@@ -94,9 +94,9 @@ pub(super) fn retail(e: &mut Entities<'_>) -> Draft {
         _ => format!("Cancel order {order_id}, {why}. If it was delivered, return the {product}. Refund {paid_by}."),
     };
     let write = if kind == 2 {
-        let history = order["payment_history"].as_array_mut().expect("built above");
-        history.push(json!({"transaction_type": "payment", "amount": amount, "payment_method_id": other}));
-        history.push(json!({"transaction_type": "refund", "amount": amount, "payment_method_id": paid_by}));
+        let history = &mut order["payment_history"];
+        append(history, json!({"transaction_type": "payment", "amount": amount, "payment_method_id": other}));
+        append(history, json!({"transaction_type": "refund", "amount": amount, "payment_method_id": paid_by}));
         ("modify_pending_order_payment", json!({"order_id": order_id, "payment_method_id": other}))
     } else if delivered {
         order["status"] = "return requested".into();
@@ -109,10 +109,10 @@ pub(super) fn retail(e: &mut Entities<'_>) -> Draft {
     } else {
         order["status"] = "cancelled".into();
         order["cancel_reason"] = reason.into();
-        order["payment_history"]
-            .as_array_mut()
-            .expect("built above")
-            .push(json!({"transaction_type": "refund", "amount": amount, "payment_method_id": paid_by}));
+        append(
+            &mut order["payment_history"],
+            json!({"transaction_type": "refund", "amount": amount, "payment_method_id": paid_by}),
+        );
         ("cancel_pending_order", json!({"order_id": order_id, "reason": reason}))
     };
     two_calls(
@@ -147,10 +147,7 @@ pub(super) fn airline(e: &mut Entities<'_>) -> Draft {
     let look = reservation.clone();
     let (name, request, arguments, written) = match e.rng.below(3) {
         0 => {
-            reservation["payment_history"]
-                .as_array_mut()
-                .expect("built above")
-                .push(json!({"payment_id": payment, "amount": -(price as i64)}));
+            append(&mut reservation["payment_history"], json!({"payment_id": payment, "amount": -(price as i64)}));
             reservation["status"] = "cancelled".into();
             let request = match e.rng.below(2) {
                 0 => format!("Please cancel reservation {reservation_id}."),
@@ -162,10 +159,7 @@ pub(super) fn airline(e: &mut Entities<'_>) -> Draft {
             let more = 1 + e.rng.below(3);
             reservation["total_baggages"] = (bags + more).into();
             reservation["nonfree_baggages"] = more.into();
-            reservation["payment_history"]
-                .as_array_mut()
-                .expect("built above")
-                .push(json!({"payment_id": payment, "amount": 50 * more}));
+            append(&mut reservation["payment_history"], json!({"payment_id": payment, "amount": 50 * more}));
             let request = match e.rng.below(2) {
                 0 => format!("Please add {more} bags to reservation {reservation_id}, paid with {payment}."),
                 _ => format!("I need {more} more bags on {reservation_id}. Use {payment}."),
