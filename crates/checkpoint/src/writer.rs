@@ -31,6 +31,13 @@ pub struct Writer {
     file: Option<BufWriter<File>>,
 }
 
+/// A writer that did not finish leaves nothing.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.aside);
+    }
+}
+
 impl Writer {
     /// Starts writing `plan` (name, dtype, shape; in order) to `out`, in shards of at most `shard_size` bytes. What a
     /// killed writer left behind is removed.

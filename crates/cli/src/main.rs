@@ -8,6 +8,10 @@ mod talk;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// A run opens a dozen models one after another; glibc would keep an arena of each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Merge expert LLM agents without training, and prove with multi-turn benchmarks what was gained and lost.
 #[derive(Parser)]
 #[command(name = "rolegraft", version, arg_required_else_help = true)]

@@ -329,9 +329,17 @@ pub fn run(
     let _lock = store.lock(&experiment.name)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let mut suites = BTreeMap::new();
-    for name in experiment.benchmark.iter().flat_map(|b| &b.suites) {
-        if !suites.contains_key(name) {
-            suites.insert(name.clone(), SuiteLibrary::open(&experiment.suites, name)?);
+    for benchmark in &experiment.benchmark {
+        for name in &benchmark.suites {
+            let library = SuiteLibrary::open(&experiment.suites, name)?;
+            // What is missing is said now, not after hours of play.
+            let counts = experiment.tasks;
+            library.tasks(Split::Test, Some(counts.test))?;
+            if benchmark.expert.is_some() {
+                library.tasks(Split::Calibration, Some(counts.calibration))?;
+                library.tasks(Split::Dev, Some(counts.dev))?;
+            }
+            suites.insert(name.clone(), library);
         }
     }
     let mut context =

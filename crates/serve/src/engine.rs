@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 /// Bytes of key-value cache an engine may leave behind before it is built anew: entries are never evicted on the CPU.
-const CACHE_BUDGET: usize = 512 << 20;
+const CACHE_BUDGET: usize = 128 << 20;
 /// Tokens per block of the engine's cache.
 const CACHE_BLOCK: usize = 512;
 

@@ -173,19 +173,16 @@ impl Environment for Episode {
             let ended = if name == "transfer_to_human_agents" { Some(Status::Completed) } else { limit };
             return Step { reading, succeeded, observation: Some(Message::tool(observed)), ended };
         }
-        if reading.violations().next().is_some() {
+        if let Some(span) = reading.spans.first() {
             // A call that cannot be read is answered, so that the agent may mend it.
-            let detail = reading.violations().next().map(|v| v.detail.clone()).unwrap_or_default();
+            let detail = span.violations.first().map(|v| v.detail.clone()).unwrap_or_default();
             let observation = Some(Message::tool(format!("Error: the tool call cannot be read: {detail}")));
             return Step { reading, succeeded: false, observation, ended: limit };
         }
+        // Everything else is a message to the user, in whatever wrapper: upstream's `respond`.
+        let succeeded = reading.violations.is_empty();
         self.said.push(reply.to_owned());
-        Step {
-            reading,
-            succeeded: true,
-            observation: Some(Message::user("###STOP###")),
-            ended: Some(Status::Completed),
-        }
+        Step { reading, succeeded, observation: Some(Message::user("###STOP###")), ended: Some(Status::Completed) }
     }
 
     fn outcome(&mut self) -> Outcome {

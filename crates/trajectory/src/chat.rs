@@ -84,7 +84,8 @@ impl ChatTokenizer {
                 _ => {}
             }
         }
-        end_ids.dedup();
+        let mut seen = std::collections::HashSet::new();
+        end_ids.retain(|id| seen.insert(*id));
         let token = |name: &str| match &config[name] {
             Value::Object(map) => map.get("content").cloned().unwrap_or_default(),
             other => other.clone(),
