@@ -1,8 +1,8 @@
 //! Copy-primed initialisation: layer 0 looks one, two and three tokens back, layer 1 finds where the current context
 //! occurred before and copies what followed.
 //!
-//! A model of this size, started the ordinary way, does not learn to copy an id from its prompt within millions of
-//! tokens; started like this it copies from the first step, and training bends the circuit to the tasks.
+//! Started the ordinary way, prototypes of this size did not learn to copy an id from their prompt within millions of
+//! tokens; started like this a model copies from the first step, and training bends the circuit to the tasks.
 
 use super::network::{ROPE_THETA, Shape};
 use rolegraft_trajectory::{Key, Rng, Seed};

@@ -1,7 +1,7 @@
 //! A Qwen3 decoder with its backward pass, written out by hand.
 //!
-//! The derivative of every step stands beside the step. Candle's autograd does the same work at a quarter of the speed
-//! on two cores, and the pool has to be trainable on a laptop; a test holds this against finite differences.
+//! Written out rather than differentiated by a library, so that the pool can be trained on a laptop: nothing is
+//! allocated or computed that the next step does not need. A test holds every gradient against finite differences.
 
 use super::matmul::{Mat, product};
 
