@@ -75,3 +75,37 @@ fn task_files_are_the_generators() {
         }
     }
 }
+
+#[test]
+fn official_tau_tasks_are_solved_by_their_own_actions() {
+    use rolegraft_pipeline::Split::{Calibration, Dev, Test};
+    let data = std::env::var_os("ROLEGRAFT_CONFORMANCE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), Into::into);
+    if !data.join("tau-bench").exists() {
+        eprintln!("skipped: official data `tau-bench` not found (set ROLEGRAFT_CONFORMANCE)");
+        return;
+    }
+    let mut solved = 0;
+    for (name, splits) in [("tau-retail", vec![Test, Dev, Calibration]), ("tau-airline", vec![Test])] {
+        let library = SuiteLibrary::open_official(name, &data).unwrap();
+        for task in splits.into_iter().flat_map(|split| library.tasks(split, None).unwrap().tasks) {
+            let mut environment = library.suite.start(&task).unwrap();
+            assert!(environment.open()[0].content.contains("<tools>"));
+            let mut over = false;
+            let actions = task.fields["actions"].as_array().unwrap();
+            for action in actions.iter().filter(|a| a["name"] != "respond") {
+                let call = serde_json::json!({"name": action["name"], "arguments": action["kwargs"]});
+                over = environment.step(&format!("<tool_call>\n{call}\n</tool_call>")).ended.is_some();
+            }
+            let outputs = task.fields["outputs"].as_array().into_iter().flatten().filter_map(|o| o.as_str());
+            let outputs: Vec<&str> = outputs.collect();
+            if !over {
+                environment.step(&outputs.join(" "));
+            }
+            // Where the task's last action is the transfer, nothing can be said after it.
+            assert!(environment.outcome().reward == 1.0 || (over && !outputs.is_empty()), "{}", task.id);
+            solved += 1;
+        }
+    }
+    assert_eq!(solved, 685);
+}

@@ -83,6 +83,10 @@ pub(crate) struct Eval {
     /// Folder of the suites' folders.
     #[arg(long, default_value = "benchmarks")]
     suites: PathBuf,
+    /// Play the official tasks in this folder (tau-retail, tau-airline) instead of the built-in ones. The user is
+    /// scripted: scores are not comparable with published ones.
+    #[arg(long, env = "ROLEGRAFT_DATA")]
+    data: Option<PathBuf>,
     /// Which tasks.
     #[arg(long, value_enum, default_value = "test")]
     split: SplitName,
@@ -116,6 +120,7 @@ impl Eval {
             model: &self.model,
             suites: &self.suites,
             suite: &self.suite,
+            data: self.data.as_deref(),
             split: match self.split {
                 SplitName::Calibration => Split::Calibration,
                 SplitName::Dev => Split::Dev,

@@ -21,6 +21,8 @@ pub struct Solo<'a> {
     pub suites: &'a Path,
     /// The suite.
     pub suite: &'a str,
+    /// Official data instead of the built-in tasks.
+    pub data: Option<&'a Path>,
     /// Which tasks.
     pub split: Split,
     /// The first so many; all if absent.
@@ -55,7 +57,10 @@ pub fn evaluate(
     progress: &dyn Progress,
 ) -> Result<SoloResult, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let library = SuiteLibrary::open(solo.suites, solo.suite)?;
+    let library = match solo.data {
+        Some(data) => SuiteLibrary::open_official(solo.suite, data)?,
+        None => SuiteLibrary::open(solo.suites, solo.suite)?,
+    };
     let tasks = library.tasks(solo.split, solo.tasks)?;
     let suite = library.suite;
     let digest = format!("{}|{}|{}|{}|{}", solo.model, suite.id(), suite.version(), tasks.digest, solo.seed);

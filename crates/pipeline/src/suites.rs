@@ -1,11 +1,13 @@
 //! `benchmarks/SUITE/suite.toml`: concrete suites by folder.
 
-use rolegraft_spans::{Format, FormatError};
-use rolegraft_suite::{Limits, Split, Suite, TaskSet, TasksError};
+use rolegraft_checkpoint::Digest;
+use rolegraft_spans::{Format, FormatError, python_json};
+use rolegraft_suite::{Limits, Split, Suite, Task, TaskSet, TasksError};
 use rolegraft_suite_office::OfficeSuite;
 use rolegraft_suite_os::OsSuite;
 use rolegraft_suite_tau::{Domain, TauSuite, User};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +24,13 @@ pub enum SuitesError {
     Format(#[from] FormatError),
     #[error(transparent)]
     Tasks(#[from] TasksError),
+    #[error(
+        "suite `{suite}`: `{}` is missing or not JSON; --data must hold sierra-research/tau-bench's {domain} data as JSON",
+        path.display()
+    )]
+    Official { suite: String, domain: &'static str, path: PathBuf },
+    #[error("suite `{0}` has no official data to read; leave out --data")]
+    NoOfficial(String),
     #[error("suite `{suite}` has no `{split}` tasks; add them to its suite.toml")]
     NoSplit { suite: String, split: &'static str },
 }
@@ -49,9 +58,18 @@ enum Kind {
 pub struct SuiteLibrary {
     /// The rules.
     pub suite: Arc<dyn Suite>,
-    dir: PathBuf,
-    tasks: BTreeMap<String, PathBuf>,
+    source: Source,
 }
+
+enum Source {
+    /// Files by split.
+    Files(BTreeMap<String, PathBuf>),
+    /// Tasks of the official data, by split.
+    Official(BTreeMap<&'static str, TaskSet>),
+}
+
+/// What an official τ-bench episode may use (arXiv 2601.07309, table 5).
+const TAU_LIMITS: Limits = Limits { turns: 30, tokens: 1024, temperature: 0.2, top_p: 1.0 };
 
 impl SuiteLibrary {
     /// Opens `ROOT/NAME`. A format in `ROOT/../parsers` wins over the built-in one of the same name.
@@ -84,7 +102,45 @@ impl SuiteLibrary {
                 Arc::new(OsSuite::new(format, file.limits, prompt))
             }
         };
-        Ok(Self { suite, dir, tasks: file.tasks })
+        let tasks = file.tasks.into_iter().map(|(split, path)| (split, dir.join(path))).collect();
+        Ok(Self { suite, source: Source::Files(tasks) })
+    }
+
+    /// Opens `tau-retail` or `tau-airline` on the official data in `data/DOMAIN` or `data/tau-bench/DOMAIN`: databases,
+    /// `wiki.md`, `tools.json` and `tasks_SPLIT.json` (test; dev; train, for calibration).
+    ///
+    /// # Errors
+    /// If a file is missing, or the suite is another.
+    pub fn open_official(name: &str, data: &Path) -> Result<Self, SuitesError> {
+        let (domain, folder, tables): (_, _, &[&str]) = match name {
+            "tau-retail" => (Domain::Retail, "retail", &["orders", "products", "users"]),
+            "tau-airline" => (Domain::Airline, "airline", &["flights", "reservations", "users"]),
+            other => return Err(SuitesError::NoOfficial(other.to_owned())),
+        };
+        let nested = data.join("tau-bench").join(folder);
+        let dir = if nested.exists() { nested } else { data.join(folder) };
+        let missing =
+            |file: &str| SuitesError::Official { suite: name.to_owned(), domain: folder, path: dir.join(file) };
+        let text = |file: &str| std::fs::read_to_string(dir.join(file)).map_err(|_| missing(file));
+        let json = |file: &str| serde_json::from_str::<Value>(&text(file)?).map_err(|_| missing(file));
+        let mut database = serde_json::Map::new();
+        for table in tables {
+            database.insert((*table).to_owned(), json(&format!("{table}.json"))?);
+        }
+        let tools: Vec<String> = json("tools.json")?.as_array().into_iter().flatten().map(python_json::dumps).collect();
+        let system = format!("{}{}", text("wiki.md")?, hermes_tools(&tools));
+        let mut sets = BTreeMap::new();
+        for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "train")] {
+            let path = format!("tasks_{file}.json");
+            let Ok(text) = text(&path) else { continue };
+            let rows: Vec<Value> = serde_json::from_str(&text).map_err(|_| missing(&path))?;
+            let task = |(i, fields): (usize, Value)| Task { id: format!("{folder}-{file}-{i:03}"), fields };
+            let tasks = rows.into_iter().enumerate().map(task).collect();
+            sets.insert(split, TaskSet { tasks, digest: Digest::of(text.as_bytes()).to_string() });
+        }
+        let format = Format::builtin("hermes")?;
+        let suite = TauSuite::new(domain, format, TAU_LIMITS, system, User::Scripted, Some(database));
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets) })
     }
 
     /// The first `limit` tasks of a split.
@@ -92,12 +148,27 @@ impl SuiteLibrary {
     /// # Errors
     /// If the file is missing or has fewer.
     pub fn tasks(&self, split: Split, limit: Option<usize>) -> Result<TaskSet, SuitesError> {
-        let file = self
-            .tasks
-            .get(split.as_str())
-            .ok_or_else(|| SuitesError::NoSplit { suite: self.suite.id().to_owned(), split: split.as_str() })?;
-        Ok(TaskSet::read(&self.dir.join(file), limit)?)
+        let none = || SuitesError::NoSplit { suite: self.suite.id().to_owned(), split: split.as_str() };
+        match &self.source {
+            Source::Files(files) => Ok(TaskSet::read(files.get(split.as_str()).ok_or_else(none)?, limit)?),
+            Source::Official(sets) => {
+                let mut set = sets.get(split.as_str()).ok_or_else(none)?.clone();
+                set.tasks.truncate(limit.unwrap_or(usize::MAX));
+                Ok(set)
+            }
+        }
     }
+}
+
+/// Tool schemas as Qwen's and Hermes' chat templates announce them.
+fn hermes_tools(tools: &[String]) -> String {
+    format!(
+        "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function \
+         signatures within <tools></tools> XML tags:\n<tools>\n{}\n</tools>\n\nFor each function call, return a json object \
+         with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{{\"name\": \
+         <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
+        tools.join("\n")
+    )
 }
 
 #[derive(Deserialize)]
