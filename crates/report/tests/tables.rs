@@ -1,0 +1,71 @@
+//! Every table a person reads, from a few made-up episodes, in every format.
+#![allow(missing_docs)]
+
+use rolegraft_report::{
+    Benchmark, Format, ModelScores, Scoreboard, failure_rates, pair, paired_view, status_table, unparsable_table,
+    violation_table,
+};
+use rolegraft_spans::{Role, Violation, ViolationKind};
+use rolegraft_trajectory::{Episode, EpisodeKey, Finish, Message, Status, Turn};
+
+fn episode(suite: &str, task: usize, reward: f64) -> Episode {
+    let solved = reward == 1.0;
+    let violation = Violation { kind: ViolationKind::InvalidJson, range: 4..9, detail: "Expecting value <b>".into() };
+    Episode {
+        key: EpisodeKey { suite: suite.into(), task: format!("t{task}"), trial: 0 },
+        status: if solved { Status::Completed } else { Status::TaskLimitReached },
+        reward,
+        messages: vec![Message::user("do <it>"), Message::assistant(if solved { "Act: go" } else { "Act: {bad}" })],
+        turns: vec![Turn {
+            message: 1,
+            ids: vec![],
+            finish: Finish::Stop,
+            spans: vec![(Role::Action, 0..7)],
+            violations: if solved { vec![] } else { vec![violation] },
+            succeeded: solved,
+        }],
+        detail: serde_json::Value::Null,
+        seconds: 0.0,
+    }
+}
+
+fn episodes(solved: usize) -> Vec<Episode> {
+    ["os", "tau-retail"]
+        .iter()
+        .flat_map(|s| (0..8).map(move |i| episode(s, i, if i < solved { 1.0 } else { 0.0 })))
+        .collect()
+}
+
+#[test]
+fn tables_read_as_they_should() {
+    let benchmark = |id: &str, title: &str| Benchmark { id: id.into(), title: title.into(), suites: vec![id.into()] };
+    let played = [("base", episodes(1)), ("expert", episodes(6)), ("arm", episodes(5))];
+    let board = Scoreboard {
+        benchmarks: vec![benchmark("os", "OS"), benchmark("tau-retail", "τ-bench")],
+        models: played.iter().map(|(name, e)| ModelScores::new(name, e)).collect(),
+        experts: vec!["expert".into()],
+        seed: 1,
+    };
+    let rates: Vec<_> =
+        played.iter().map(|(name, e)| ("os".to_owned(), (*name).to_owned(), failure_rates(&e[..8]))).collect();
+    let tables = [
+        board.table1(),
+        board.table3(),
+        board.paired("arm"),
+        unparsable_table(&rates),
+        violation_table(&rates),
+        status_table(&rates),
+    ];
+    for (format, name) in
+        [(Format::Markdown, "md"), (Format::Csv, "csv"), (Format::Latex, "tex"), (Format::Html, "html")]
+    {
+        let text: String = tables.iter().map(|t| t.render(format) + "\n").collect();
+        insta::assert_snapshot!(format!("tables.{name}"), text);
+    }
+}
+
+#[test]
+fn the_paired_view_marks_what_is_wrong() {
+    let (left, right) = (episodes(0)[..1].to_vec(), episodes(1)[..1].to_vec());
+    insta::assert_snapshot!("paired", paired_view(("a & b", "arm"), &pair(&left, &right), 1));
+}
