@@ -300,6 +300,61 @@ fn parse_reads_replies_from_stdin() {
 }
 
 #[test]
+fn a_log_belongs_to_its_inputs_and_a_refused_endpoint_leaves_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log.jsonl");
+    let eval = |model: &str, seed: &str| {
+        rolegraft(&["eval", "--model", model, "--suite", "tau-airline", "-n", "1", "--engine", "candle"])
+            .args(["--seed", seed, "--log", log.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    let absent = eval("absent", "1");
+    assert_eq!(absent.status.code(), Some(2), "{}", text(&absent));
+    assert!(text(&absent).contains("`absent` does not exist") && !log.exists());
+    assert!(eval("benchmarks/nano-pool/tau", "1").status.success());
+    for (model, seed) in [("benchmarks/nano-pool/tau", "2"), ("benchmarks/nano-pool/base", "1")] {
+        let other = eval(model, seed);
+        assert_eq!(other.status.code(), Some(2), "{}", text(&other));
+        assert!(text(&other).contains("holds episodes of other inputs"), "{}", text(&other));
+    }
+}
+
+#[test]
+fn a_benchmark_without_spans_is_named() {
+    if sandbox_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // The same suites, but replies of the OS suite are read by a format that finds nothing in them.
+    let benchmarks = dir.path().join("benchmarks");
+    for suite in ["tau-retail", "tau-airline", "officebench", "os"] {
+        let (from, to) = (root().join("benchmarks").join(suite), benchmarks.join(suite));
+        std::fs::create_dir_all(to.join("nano")).unwrap();
+        std::fs::copy(from.join("suite.toml"), to.join("suite.toml")).unwrap();
+        for split in ["calibration", "dev", "test"] {
+            let file = format!("nano/{split}.jsonl");
+            std::fs::copy(from.join(&file), to.join(&file)).unwrap();
+        }
+    }
+    let toml = benchmarks.join("os/suite.toml");
+    let changed = std::fs::read_to_string(&toml).unwrap().replace("agentbench-os", "nothing");
+    std::fs::write(toml, changed).unwrap();
+    std::fs::create_dir(dir.path().join("parsers")).unwrap();
+    let format = "name = \"nothing\"\nrole = \"action\"\n[[span]]\npattern = 'never said'\npayload = \"text\"\n";
+    std::fs::write(dir.path().join("parsers/nothing.toml"), format).unwrap();
+    let suites = format!("suites = \"{}\"", root().join("benchmarks").display());
+    let experiment = miniature(dir.path(), |t| t.replace(&suites, &format!("suites = \"{}\"", benchmarks.display())));
+    let output = run(&experiment, &dir.path().join("results"));
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(
+        text(&output).contains("benchmark `os` cannot be traced: of 4 calibration trajectories none"),
+        "{}",
+        text(&output)
+    );
+}
+
+#[test]
 fn the_two_engines_agree() {
     if sandbox_missing() {
         return;

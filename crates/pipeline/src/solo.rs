@@ -4,6 +4,7 @@ use crate::engine::{EngineKind, open_model};
 use crate::progress::Progress;
 use crate::run::RunError;
 use crate::suites::SuiteLibrary;
+use rolegraft_checkpoint::{Checkpoint, Digest};
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_report::{FailureRates, failure_rates};
 use rolegraft_suite::Split;
@@ -63,10 +64,24 @@ pub fn evaluate(
     };
     let tasks = library.tasks(solo.split, solo.tasks)?;
     let suite = library.suite;
-    let digest = format!("{}|{}|{}|{}|{}", solo.model, suite.id(), suite.version(), tasks.digest, solo.seed);
-    let mut log_file = EpisodeLog::open(log, &digest)?;
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
     let model = runtime.block_on(open_model(solo.model, solo.engine, solo.engines))?;
+    // An endpoint is known by its address alone; a checkpoint by its bytes.
+    let identity = match Checkpoint::open(solo.model) {
+        Ok(checkpoint) => format!("{} under {:?}", checkpoint.digest()?, solo.engine),
+        Err(_) => solo.model.to_owned(),
+    };
+    let inputs = (
+        identity,
+        suite.id(),
+        suite.version(),
+        suite.settings(),
+        suite.limits(),
+        suite.format().source(),
+        &tasks.digest,
+    );
+    let digest = Digest::of(&serde_json::to_vec(&(inputs, solo.seed)).unwrap_or_default());
+    let mut log_file = EpisodeLog::open(log, digest.as_str())?;
     let evaluation = Evaluation { suite, tasks: tasks.tasks, trials: solo.trials, seed: Seed(solo.seed) };
     runtime
         .block_on(play(&evaluation, model, &mut log_file, stop, &mut |done, of| progress.update(done, of, solo.suite)))
