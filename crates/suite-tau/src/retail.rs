@@ -171,23 +171,43 @@ fn short_of(method: &Value, price: Num) -> Result<bool> {
     Ok(item(method, "source")? == "gift_card" && Num::operand(item(method, "balance")?, "float", "<")?.less(price))
 }
 
-fn exchange_delivered_order_items(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
-    let id = a.key("order_id")?;
-    let order = match order_in(data, id, "delivered", "non-delivered order cannot be exchanged")? {
+/// Items of an order and what they are to become.
+struct Swap {
+    order: Value,
+    old: Vec<Value>,
+    new: Vec<Value>,
+    difference: Num,
+}
+
+/// What exchanging and modifying items check alike, in upstream's order; the message upstream returns if one fails.
+fn swap(
+    data: &Database,
+    a: &Arguments<'_>,
+    status: &str,
+    otherwise: &str,
+) -> Result<std::result::Result<Swap, String>> {
+    let order = match order_in(data, a.key("order_id")?, status, otherwise)? {
         Ok(order) => order,
-        Err(message) => return Ok(message),
+        Err(message) => return Ok(Err(message)),
     };
     let (old, new) = (iterate(a.get("item_ids"))?, iterate(a.get("new_item_ids"))?);
     if let Some(missing) = missing_item(&order, &old)? {
-        return say(&format!("{} not found", text(&missing)));
+        return Ok(Err(format!("Error: {} not found", text(&missing))));
     }
     if old.len() != new.len() {
-        return say("the number of items to be exchanged should match");
+        return Ok(Err("Error: the number of items to be exchanged should match".into()));
     }
-    let difference = match price_difference(data, &order, &old, &new)? {
-        Ok(difference) => difference.round2(),
-        Err(message) => return Ok(message),
-    };
+    Ok(price_difference(data, &order, &old, &new)?.map(|difference| Swap { order, old, new, difference }))
+}
+
+fn exchange_delivered_order_items(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
+    let id = a.key("order_id")?;
+    let Swap { order, old, new, difference } =
+        match swap(data, a, "delivered", "non-delivered order cannot be exchanged")? {
+            Ok(swap) => swap,
+            Err(message) => return Ok(message),
+        };
+    let difference = difference.round2();
     let method_id = a.key("payment_method_id")?;
     let Some((method, _)) = method_of(data, &order, method_id)? else { return say("payment method not found") };
     if short_of(&method, difference)? {
@@ -267,19 +287,8 @@ fn modify_user_address(data: &mut Database, a: &Arguments<'_>) -> Result<String>
 
 fn modify_pending_order_items(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     let id = a.key("order_id")?;
-    let order = match order_in(data, id, "pending", "non-pending order cannot be modified")? {
-        Ok(order) => order,
-        Err(message) => return Ok(message),
-    };
-    let (old, new) = (iterate(a.get("item_ids"))?, iterate(a.get("new_item_ids"))?);
-    if let Some(missing) = missing_item(&order, &old)? {
-        return say(&format!("{} not found", text(&missing)));
-    }
-    if old.len() != new.len() {
-        return say("the number of items to be exchanged should match");
-    }
-    let difference = match price_difference(data, &order, &old, &new)? {
-        Ok(difference) => difference,
+    let Swap { order, old, new, difference } = match swap(data, a, "pending", "non-pending order cannot be modified")? {
+        Ok(swap) => swap,
         Err(message) => return Ok(message),
     };
     let method_id = a.key("payment_method_id")?;

@@ -133,6 +133,17 @@ impl Network {
         self.slots[1 + layer * PER_LAYER + tensor].range.clone()
     }
 
+    /// y = x·Wᵀ backwards, for the matrix in `slot`: adds dy·W to `dx` and dyᵀ·x to the matrix' gradient.
+    fn linear_back(&self, slot: usize, params: &[f32], grads: &mut [f32], dy: &[f32], x: &[f32], dx: &mut [f32]) {
+        let Slot { shape, range, .. } = &self.slots[slot];
+        let (outputs, inputs) = (shape[0], shape[1]);
+        let tokens = dy.len() / outputs;
+        let weight = Mat::new(&params[range.clone()], outputs, inputs);
+        product(dx, inputs, 1.0, 1.0, Mat::new(dy, tokens, outputs), weight);
+        let (dy, x) = (Mat::new(dy, tokens, outputs).t(), Mat::new(x, tokens, inputs));
+        product(&mut grads[range.clone()], inputs, 1.0, 1.0, dy, x);
+    }
+
     /// Rotates each head of each token in place; `sign` −1 undoes it.
     fn rotate(&self, x: &mut [f32], spans: &[std::ops::Range<usize>], sign: f32) {
         let (heads, dim) = (self.shape.heads, self.shape.head_dim);
@@ -275,22 +286,10 @@ impl Network {
 
         for layer in (0..self.shape.layers).rev() {
             let w = |tensor| &params[self.layer(layer, tensor)];
+            let slot = |tensor| 1 + layer * PER_LAYER + tensor;
             let kept = &kept[layer];
-            // y = x·Wᵀ: dx = dy·W, dW += dyᵀ·x
-            let mut linear_back =
-                |dy: &[f32], x: &[f32], tensor: usize, input: usize, output: usize, dx: &mut [f32], keep: f32| {
-                    product(dx, input, keep, 1.0, Mat::new(dy, n, output), Mat::new(w(tensor), output, input));
-                    product(
-                        &mut grads[self.layer(layer, tensor)],
-                        input,
-                        1.0,
-                        1.0,
-                        Mat::new(dy, n, output).t(),
-                        Mat::new(x, n, input),
-                    );
-                };
             let mut d_act = vec![0.0; n * f];
-            linear_back(&dx, &kept.act, 10, f, d, &mut d_act, 0.0);
+            self.linear_back(slot(10), params, grads, &dx, &kept.act, &mut d_act);
             let (mut d_gate, mut d_up) = (vec![0.0; n * f], vec![0.0; n * f]);
             for i in 0..n * f {
                 let (g, u) = (kept.gate[i], kept.up[i]);
@@ -299,23 +298,11 @@ impl Network {
                 d_gate[i] = d_act[i] * u * s * (1.0 + g * (1.0 - s));
             }
             let mut d_normed2 = vec![0.0; n * d];
-            linear_back(&d_gate, &kept.normed2, 8, d, f, &mut d_normed2, 0.0);
-            linear_back(&d_up, &kept.normed2, 9, d, f, &mut d_normed2, 1.0);
+            self.linear_back(slot(8), params, grads, &d_gate, &kept.normed2, &mut d_normed2);
+            self.linear_back(slot(9), params, grads, &d_up, &kept.normed2, &mut d_normed2);
             let mut d_mixed = vec![0.0; n * width];
             rms_norm_back(&kept.middle, w(7), &d_normed2, &mut dx, &mut grads[self.layer(layer, 7)]);
-            let mut linear_back =
-                |dy: &[f32], x: &[f32], tensor: usize, input: usize, output: usize, dx: &mut [f32], keep: f32| {
-                    product(dx, input, keep, 1.0, Mat::new(dy, n, output), Mat::new(w(tensor), output, input));
-                    product(
-                        &mut grads[self.layer(layer, tensor)],
-                        input,
-                        1.0,
-                        1.0,
-                        Mat::new(dy, n, output).t(),
-                        Mat::new(x, n, input),
-                    );
-                };
-            linear_back(&dx, &kept.mixed, 4, width, d, &mut d_mixed, 0.0);
+            self.linear_back(slot(4), params, grads, &dx, &kept.mixed, &mut d_mixed);
             let (mut dq, mut dk, mut dv) = (vec![0.0; n * width], vec![0.0; n * width], vec![0.0; n * width]);
             let mut probs = kept.probs.iter();
             for span in &spans {
@@ -350,20 +337,12 @@ impl Network {
                 }
             }
             let mut d_normed = vec![0.0; n * d];
-            linear_back(&dv, &kept.normed, 3, d, width, &mut d_normed, 0.0);
+            self.linear_back(slot(3), params, grads, &dv, &kept.normed, &mut d_normed);
             for (rotated, raw, norm, tensor) in [(&mut dq, &kept.q, 5, 1), (&mut dk, &kept.k, 6, 2)] {
                 self.rotate(rotated, &spans, -1.0);
                 let mut d_raw = vec![0.0; n * width];
                 rms_norm_back(raw, w(norm), rotated, &mut d_raw, &mut grads[self.layer(layer, norm)]);
-                product(&mut d_normed, d, 1.0, 1.0, Mat::new(&d_raw, n, width), Mat::new(w(tensor), width, d));
-                product(
-                    &mut grads[self.layer(layer, tensor)],
-                    d,
-                    1.0,
-                    1.0,
-                    Mat::new(&d_raw, n, width).t(),
-                    Mat::new(&kept.normed, n, d),
-                );
+                self.linear_back(slot(tensor), params, grads, &d_raw, &kept.normed, &mut d_normed);
             }
             rms_norm_back(&kept.input, w(0), &d_normed, &mut dx, &mut grads[self.layer(layer, 0)]);
         }
