@@ -18,14 +18,18 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
+fn hint(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull if error.raw_os_error().is_none() => {
+            return format!(": the disk is full, {error}; free some space and run the same command to resume");
+        }
         io::ErrorKind::StorageFull => ": the disk is full; free some space and run the same command to resume",
         io::ErrorKind::QuotaExceeded => ": the quota is used up; free some space and run the same command to resume",
         io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only",
         io::ErrorKind::PermissionDenied => ": permission denied",
         _ => "",
-    }
+    };
+    hint.to_owned()
 }
 
 impl WriteError {

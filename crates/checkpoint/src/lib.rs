@@ -2,8 +2,8 @@
 //!
 //! A [`Checkpoint`] is a directory with `config.json`, safetensors shards and a tokenizer. Nothing in it is trusted:
 //! headers are bounded before they are parsed, every tensor's range is checked against its dtype, shape, neighbours and
-//! file length, and shards are read through maps whose length is checked again at each access. A [`Writer`] streams
-//! tensors into a directory that gets its name only when it is whole.
+//! file length, and shards are read by position, or through maps whose length is checked again at each access. A
+//! [`Writer`] streams tensors into a directory that gets its name only when it is whole.
 //!
 //! What the tensors mean is for others: this crate knows names, shapes and bytes.
 
@@ -11,14 +11,18 @@ pub mod atomic;
 mod checkpoint;
 mod config;
 mod dtype;
+mod fingerprint;
 mod pool;
 pub mod safetensors;
+mod tensors;
 mod writer;
 
 pub use atomic::{Digest, WriteError, write_atomic};
-pub use checkpoint::{Checkpoint, OpenError, Tensor};
+pub use checkpoint::Checkpoint;
 pub use config::{ConfigError, ModelConfig};
-pub use dtype::Dtype;
+pub use dtype::{Dtype, round_bf16};
+pub use fingerprint::{FINGERPRINT_BLOCK, Fingerprints};
 pub use pool::{PoolError, check_pool};
 pub use safetensors::{Header, HeaderError, TensorInfo};
-pub use writer::Writer;
+pub use tensors::{OpenError, Tensor, Tensors};
+pub use writer::{OpenShard, TensorPlan, Writer, set_dtype};

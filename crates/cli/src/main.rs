@@ -2,7 +2,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "this crate alone speaks to the terminal")]
 
 mod commands;
+mod conformance;
 mod doctor;
+mod merge;
 mod talk;
 
 use clap::{Parser, Subcommand};
@@ -24,12 +26,16 @@ struct Arguments {
 enum Command {
     /// Run the whole loop of an experiment file, or what is left of it.
     Run(commands::Run),
+    /// Merge checkpoints by a recipe.
+    Merge(merge::Merge),
     /// Play one suite with one model and print its score.
     Eval(commands::Eval),
     /// Score a recorded log again, without a model; exit 1 if anything differs.
     Score(commands::Score),
     /// Read replies (JSONL on stdin, each a string or an object with `reply`) and print spans and violations as JSONL.
     Parse(commands::Parse),
+    /// Replay what reference implementations recorded and count agreements; exit 1 if anything differs.
+    Conformance(conformance::Conformance),
     /// Build the laptop-sized expert pool and its tasks.
     #[command(subcommand)]
     Nano(commands::Nano),
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Command::Run(c) => c.execute(),
+        Command::Merge(c) => c.execute(),
+        Command::Conformance(c) => c.execute(),
         Command::Eval(c) => c.execute(),
         Command::Score(c) => c.execute(),
         Command::Parse(c) => c.execute(),

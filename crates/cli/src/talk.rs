@@ -4,7 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rolegraft_pipeline::{Progress, RunError};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,6 @@ pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 pub(crate) struct Reporter {
     bar: Option<ProgressBar>,
     last: Mutex<Instant>,
-    quiet: AtomicBool,
 }
 
 impl Reporter {
@@ -59,7 +58,7 @@ impl Reporter {
             let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} {wide_msg}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, last: Mutex::new(Instant::now()), quiet: AtomicBool::new(false) }
+        Self { bar, last: Mutex::new(Instant::now()) }
     }
     fn line(&self, text: &str) {
         match &self.bar {
@@ -70,7 +69,6 @@ impl Reporter {
         }
     }
     pub(crate) fn done(&self) {
-        self.quiet.store(true, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -97,4 +95,60 @@ impl Progress for Reporter {
     fn note(&self, text: &str) {
         self.line(&format!("  {text}"));
     }
+}
+
+/// Progress in bytes, with a rate and the time left.
+pub(crate) struct ByteReporter {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last: Mutex<Instant>,
+}
+
+impl ByteReporter {
+    pub(crate) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let template = "  {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left {wide_msg}";
+            let style = ProgressStyle::with_template(template);
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { bar, started: Instant::now(), last: Mutex::new(Instant::now()) }
+    }
+    pub(crate) fn update(&self, finished: u64, of: u64, resumed: u64, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(of);
+            bar.set_position(finished);
+            bar.set_message(what.to_owned());
+            return;
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= PLAIN_EVERY {
+            *last = Instant::now();
+            let rate = (finished - resumed) as f64 / self.started.elapsed().as_secs_f64();
+            let left = (of - finished) as f64 / rate.max(1.0);
+            let (finished, of, rate) = (bytes(finished), bytes(of), bytes(rate as u64));
+            let _ = writeln!(std::io::stderr().lock(), "  {finished} of {of}, {rate}/s, {left:.0} s left");
+        }
+    }
+    pub(crate) fn done(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A size for people, in powers of a thousand.
+pub(crate) fn bytes(n: u64) -> String {
+    match n {
+        0..1_000 => format!("{n} B"),
+        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        _ => format!("{:.2} GB", n as f64 / 1e9),
+    }
+}
+
+/// The most memory this process ever held, in bytes.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()? * 1024)
 }

@@ -1,12 +1,55 @@
-//! Training-free merge operators, and the loop that streams a pool through one of them.
+//! Training-free merging of checkpoints: recipes, operators, and the loop that streams a pool through one of them.
 //!
-//! An [`Operator`] is a function of one tensor at a time; all arithmetic is F32 and rounded once to the base's dtype.
-//! Random operators draw from a counter keyed by seed, tensor, expert and element, so the bytes do not depend on the
-//! number of threads. Formulas follow the reference implementations named in each operator's file.
+//! A [`Recipe`] (mergekit's grammar, in YAML or TOML) and its models make a [`Plan`]: every output tensor with its inputs
+//! and parameters, checked before anything is computed. [`Plan::execute`] runs it. Tensors are never held whole: an
+//! [`Operator`] gathers a tensor's statistics in as many passes as it needs, then maps blocks of the inputs to blocks of
+//! the output, which go to their place on disk at once. The spectral operators (`tsv_m`, `iso_c`, `resmerge`) are the
+//! exception and say so.
+//!
+//! Bytes depend on recipe, models and seed alone: sums are made of segments whose borders the tensor's size decides,
+//! random masks come from counters, and no fused or reordered operation depends on the processor. Formulas and sources are
+//! in each operator's file. Activations are measured elsewhere; their statistics come in as plain tensors.
+//!
+//! ```no_run
+//! use rolegraft_merge::{Execution, Plan, PlanOptions, Recipe};
+//! use std::path::Path;
+//!
+//! let recipe = Recipe::read(Path::new("recipe.yaml"))?;
+//! let plan = Plan::new(recipe, &[Path::new(".")], &PlanOptions::default())?;
+//! plan.execute(Path::new("merged"), &Execution::default())?;
+//! # Ok::<(), rolegraft_merge::MergeError>(())
+//! ```
 
-mod merge;
+mod arithmetic;
+mod card;
+mod chat_template;
+mod error;
+mod execute;
+mod method;
 mod operators;
+mod plan;
 mod random;
+mod rank;
+mod recipe;
+mod source;
+mod vocabulary;
 
-pub use merge::{MergeError, merge};
-pub use operators::{Operator, Parameters};
+pub use arithmetic::Compute;
+pub use error::MergeError;
+pub use execute::{Execution, Outcome, Progress};
+pub use method::{Base, Fallback, Operator, Parameter, Resolved, Scope, Spec, Value};
+pub use operators::della::keep_probabilities;
+pub use plan::{Output, Plan, PlanOptions, read_importance};
+pub use recipe::{Aim, Preset, Recipe, RowOrigin, TokenRule, TokenizerRule, TokenizerSource};
+pub use source::{BLOCK, Model};
+
+/// For messages about an unknown word: `; did you mean …?` if a known one is near, else all known ones.
+#[must_use]
+pub fn nearest(word: &str, known: &[&str]) -> String {
+    let best =
+        known.iter().map(|k| (strsim::normalized_damerau_levenshtein(word, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match best {
+        Some((score, name)) if score > 0.5 => format!("; did you mean `{name}`?"),
+        _ => format!("; known: {}", known.join(", ")),
+    }
+}

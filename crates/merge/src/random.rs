@@ -1,25 +1,115 @@
-//! Counter-based draws for random masks.
+//! Counter-based draws for random masks: Philox4x32-10 (Salmon et al., SC 2011), keyed by seed, tensor and expert, with
+//! the element's index as counter. Any element's draw can be made alone, so masks do not depend on threads or order.
 
-/// SplitMix64's finaliser.
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
+use twox_hash::XxHash3_64;
 
 /// A stream of draws for one tensor of one expert.
 #[derive(Clone, Copy)]
-pub(crate) struct Stream(u64);
+pub(crate) struct Stream {
+    key: [u32; 2],
+}
+
+/// Counters whose rounds run side by side.
+const LANES: usize = 16;
+/// Draws that [`Stream::fill`] makes at a time; blocks of elements start at multiples of it.
+pub(crate) const DRAWS: usize = 4 * LANES;
 
 impl Stream {
     pub(crate) fn new(seed: u64, tensor: &str, expert: usize) -> Self {
-        let name = tensor.bytes().fold(mix(seed), |state, byte| mix(state ^ u64::from(byte)));
-        Self(mix(name ^ mix(expert as u64)))
+        let key = XxHash3_64::oneshot_with_seed(seed, format!("{expert}\0{tensor}").as_bytes());
+        Self { key: [key as u32, (key >> 32) as u32] }
     }
-    /// Draw number `element` in [0, 1).
-    pub(crate) fn uniform(self, element: usize) -> f64 {
-        (mix(self.0.wrapping_add((element as u64).wrapping_mul(0xD134_2543_DE82_EF95))) >> 11) as f64
-            / (1u64 << 53) as f64
+
+    /// Draws of elements `start..start + out.len()`, uniform over all of u32.
+    #[inline(always)]
+    pub(crate) fn fill(self, start: u64, out: &mut [u32]) {
+        let mut skip = (start % DRAWS as u64) as usize;
+        let mut counter = start / DRAWS as u64;
+        let mut out = out;
+        while !out.is_empty() {
+            let draws = self.draws(counter);
+            let take = (DRAWS - skip).min(out.len());
+            let (now, later) = out.split_at_mut(take);
+            now.copy_from_slice(&draws[skip..skip + take]);
+            (out, skip, counter) = (later, 0, counter + 1);
+        }
+    }
+
+    /// The draws of sixteen consecutive counters: word `w` of counter `c` is element `DRAWS·group + LANES·w + c`.
+    #[inline(always)]
+    fn draws(self, group: u64) -> [u32; DRAWS] {
+        let first = group * LANES as u64;
+        let mut x: [[u32; LANES]; 4] = [[0; LANES]; 4];
+        for lane in 0..LANES {
+            let counter = first + lane as u64;
+            x[0][lane] = counter as u32;
+            x[1][lane] = (counter >> 32) as u32;
+        }
+        let mut key = self.key;
+        for _ in 0..10 {
+            for lane in 0..LANES {
+                let a = u64::from(x[0][lane]) * 0xD251_1F53;
+                let b = u64::from(x[2][lane]) * 0xCD9E_8D57;
+                let (one, three) = (x[1][lane], x[3][lane]);
+                x[0][lane] = (b >> 32) as u32 ^ one ^ key[0];
+                x[1][lane] = b as u32;
+                x[2][lane] = (a >> 32) as u32 ^ three ^ key[1];
+                x[3][lane] = a as u32;
+            }
+            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+        }
+        let mut out = [0; DRAWS];
+        for (word, lanes) in x.iter().enumerate() {
+            out[word * LANES..(word + 1) * LANES].copy_from_slice(lanes);
+        }
+        out
+    }
+}
+
+/// The draws below which an element is kept with probability `p`, as an exclusive bound on u32.
+#[inline(always)]
+pub(crate) fn bound(p: f64) -> u64 {
+    (p.clamp(0.0, 1.0) * 4_294_967_296.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn philox_matches_its_known_answers() {
+        // Random123 kat_vectors, philox4x32 10: counter 0, key 0.
+        let draws = Stream { key: [0, 0] }.draws(0);
+        assert_eq!([draws[0], draws[16], draws[32], draws[48]], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+    }
+
+    #[test]
+    fn any_range_gives_the_same_draws() {
+        let stream = Stream::new(7, "w", 2);
+        let mut all = vec![0; 1000];
+        stream.fill(0, &mut all);
+        for (start, len) in [(0, 1), (5, 64), (63, 2), (64, 300), (999, 1)] {
+            let mut part = vec![0; len];
+            stream.fill(start as u64, &mut part);
+            assert_eq!(part, all[start..start + len], "{start}");
+        }
+    }
+
+    #[test]
+    fn streams_are_uniform_and_apart() {
+        let draw = |seed, tensor, expert| {
+            let mut out = vec![0; 1 << 16];
+            Stream::new(seed, tensor, expert).fill(0, &mut out);
+            out
+        };
+        let a = draw(1, "a", 0);
+        let mut cells = [0f64; 256];
+        a.iter().for_each(|d| cells[(d >> 24) as usize] += 1.0);
+        let chi: f64 = cells.iter().map(|c| (c - 256.0).powi(2) / 256.0).sum();
+        assert!((150.0..380.0).contains(&chi), "{chi}");
+        for other in [draw(2, "a", 0), draw(1, "b", 0), draw(1, "a", 1)] {
+            let agree = a.iter().zip(&other).filter(|(x, y)| (**x < 1 << 31) == (**y < 1 << 31)).count() as f64;
+            assert!((agree - 32_768.0).abs() < 4.0 * 128.0, "{agree}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::engine::EngineKind;
 use rolegraft_graft::{DiagnosisRules, Protect};
-use rolegraft_merge::{Operator, Parameters};
+use rolegraft_merge::{Operator, Value, nearest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,9 +86,12 @@ pub struct CandidateEntry {
     pub name: String,
     /// How it is merged.
     pub operator: Operator,
-    /// With what.
+    /// With what; the rest as the preset `arm` has it.
     #[serde(default)]
-    pub parameters: Parameters,
+    pub parameters: BTreeMap<String, Value>,
+    /// Seed of random operators.
+    #[serde(default)]
+    pub seed: u64,
 }
 
 /// Which tokens count, and how many neurons are salient.
@@ -214,17 +217,6 @@ impl Experiment {
             return Err("no benchmark names an `expert`, so there is nothing to select by".into());
         }
         Ok(())
-    }
-}
-
-/// `; did you mean …?` for the nearest of some words, if one is near.
-#[must_use]
-pub(crate) fn nearest(word: &str, known: &[&str]) -> String {
-    let best =
-        known.iter().map(|k| (strsim::normalized_damerau_levenshtein(word, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match best {
-        Some((score, name)) if score > 0.5 => format!("; did you mean `{name}`?"),
-        _ => format!("; known: {}", known.join(", ")),
     }
 }
 

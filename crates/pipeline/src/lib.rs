@@ -6,6 +6,7 @@
 
 mod engine;
 mod experiment;
+mod merging;
 mod outputs;
 mod progress;
 mod rescore;
@@ -16,9 +17,11 @@ mod suites;
 
 pub use engine::{EngineError, EngineKind, open_model};
 pub use experiment::{Experiment, ExperimentError};
+pub use merging::plan_merge;
 pub use outputs::cards;
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
+pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
 pub use rolegraft_suite::Split;
 pub use run::{RunError, RunSummary, run};
 pub use solo::{Solo, SoloResult, evaluate};

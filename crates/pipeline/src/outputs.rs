@@ -16,22 +16,10 @@ const PAIRS: usize = 40;
 
 /// Model cards.
 pub mod cards {
-    use crate::experiment::{CandidateEntry, Experiment};
+    use crate::experiment::Experiment;
     use rolegraft_graft::Plan;
 
     const FRONT: &str = "---\nlibrary_name: transformers\ntags:\n- merge\n- rolegraft\n---\n";
-
-    /// Of a merge.
-    #[must_use]
-    pub fn merged(entry: &CandidateEntry, experts: &[&str]) -> String {
-        let parameters = toml::to_string(&entry.parameters).unwrap_or_default();
-        format!(
-            "{FRONT}# {}\n\nMerged by rolegraft with `{:?}` from the experts {}.\n\n```toml\n{parameters}```\n",
-            entry.name,
-            entry.operator,
-            experts.join(", ")
-        )
-    }
 
     /// Of an ARM checkpoint.
     #[must_use]

@@ -2,6 +2,7 @@
 
 use crate::engine::{EngineError, open_model};
 use crate::experiment::{Experiment, ExperimentError, Shift, Tokens};
+use crate::merging::merge_candidate;
 use crate::outputs;
 use crate::progress::Progress;
 use crate::store::{Store, StoreError};
@@ -9,7 +10,7 @@ use crate::suites::{SuiteLibrary, SuitesError};
 use rolegraft_checkpoint::{Checkpoint, Digest, OpenError, PoolError, check_pool};
 use rolegraft_evaluate::{Evaluation, EvaluationError, play};
 use rolegraft_graft::{ApplyError, Candidate, Diagnosis, Plan, Selection, Signal, diagnose, plan, select};
-use rolegraft_merge::{MergeError, merge};
+use rolegraft_merge::MergeError;
 use rolegraft_model::{ChatModel, Scripted};
 use rolegraft_report::{FailureRates, ModelScores, failure_rates};
 use rolegraft_saliency::{DecoderError, NeuronSet, Saliency, TokenRun, Trajectory, trace, union_overlap};
@@ -71,7 +72,12 @@ impl RunError {
     /// Whether a person stopped the run.
     #[must_use]
     pub fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Interrupted | Self::Evaluation { source: EvaluationError::Interrupted, .. })
+        matches!(
+            self,
+            Self::Interrupted
+                | Self::Merge(MergeError::Interrupted)
+                | Self::Evaluation { source: EvaluationError::Interrupted, .. }
+        )
     }
     /// Whether the machine, not the input, is at fault.
     #[must_use]
@@ -364,12 +370,12 @@ fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
         let mut candidates = Vec::new();
         for (i, entry) in experiment.candidate.iter().enumerate() {
             let digests: Vec<&str> = experts.iter().map(|(_, p)| p.digest.as_str()).collect();
-            let inputs = (base_played.digest.as_str(), digests, entry.operator, entry.parameters);
+            let inputs = (base_played.digest.as_str(), digests, entry.operator, &entry.parameters, entry.seed);
             let dir = context.store.place("merge", &inputs);
             if !dir.exists() {
-                let names: Vec<&str> = experts.iter().map(|(_, p)| p.name.as_str()).collect();
-                let card = outputs::cards::merged(entry, &names);
-                merge(entry.operator, &entry.parameters, &base, &checkpoints, &dir, SHARD, &card)?;
+                let experts: Vec<(&str, PathBuf)> =
+                    experts.iter().map(|(_, p)| (p.name.as_str(), p.dir.clone())).collect();
+                merge_candidate(entry, ("base", &base_played.dir), &experts, &dir, &context.stop)?;
             }
             candidates.push(open_checkpoint("candidate", &entry.name, &dir)?.1);
             context.progress.update(i + 1, experiment.candidate.len(), &entry.name);

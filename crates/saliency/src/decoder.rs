@@ -58,7 +58,7 @@ impl Linear {
     }
 }
 
-fn tensor(checkpoint: &Checkpoint, name: &str) -> Result<Tensor> {
+pub(crate) fn tensor(checkpoint: &Checkpoint, name: &str) -> Result<Tensor> {
     let shape = checkpoint.tensor(name).map(|t| t.shape).unwrap_or_default();
     Ok(Tensor::from_vec(checkpoint.f32(name)?, shape, &Device::Cpu)?)
 }
@@ -107,7 +107,8 @@ impl Layer {
         })
     }
 
-    /// (tokens, hidden) at positions from `start` → the same, and z, the input of `down_proj`: (tokens, `d_ff`).
+    /// (tokens, hidden) at positions from `start` → the same. `observe` sees the input of every module by its name in
+    /// the layer: (tokens, channels), or (tokens, heads, channels) for head norms.
     pub(crate) fn forward(
         &self,
         config: &ModelConfig,
@@ -115,11 +116,16 @@ impl Layer {
         x: &Tensor,
         start: usize,
         cache: &mut LayerCache,
-    ) -> Result<(Tensor, Tensor)> {
+        observe: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
         let eps = config.rms_norm_eps as f32;
         let (heads, groups, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let tokens = x.dim(0)?;
+        observe("input_layernorm", x)?;
         let y = rms_norm(x, &self.input_norm, eps)?;
+        for module in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] {
+            observe(module, &y)?;
+        }
         // (tokens, n·dim) → (n, tokens, dim), normed per head where the architecture does so, and rotated.
         let split = |t: Tensor, n: usize| -> Result<Tensor> { Ok(t.reshape((tokens, n, dim))?) };
         let normed = |t: Tensor, norm: Option<&Tensor>| -> Result<Tensor> {
@@ -133,8 +139,13 @@ impl Layer {
             Ok(rope(&t.transpose(0, 1)?.contiguous()?.unsqueeze(0)?, &cos, &sin)?.squeeze(0)?)
         };
         let norms = self.head_norms.as_ref();
-        let q = turn(normed(split(self.q.forward(&y)?, heads)?, norms.map(|n| &n.0))?)?;
-        let mut k = turn(normed(split(self.k.forward(&y)?, groups)?, norms.map(|n| &n.1))?)?;
+        let (q, k) = (split(self.q.forward(&y)?, heads)?, split(self.k.forward(&y)?, groups)?);
+        if norms.is_some() {
+            observe("self_attn.q_norm", &q)?;
+            observe("self_attn.k_norm", &k)?;
+        }
+        let q = turn(normed(q, norms.map(|n| &n.0))?)?;
+        let mut k = turn(normed(k, norms.map(|n| &n.1))?)?;
         let mut v = split(self.v.forward(&y)?, groups)?.transpose(0, 1)?.contiguous()?;
         if let Some((keys, values)) = cache {
             k = Tensor::cat(&[&*keys, &k], 1)?;
@@ -143,11 +154,15 @@ impl Layer {
         let attended = attend(&q, &k, &v, start)?;
         *cache = Some((k, v));
         let mixed = attended.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * dim))?;
+        observe("self_attn.o_proj", &mixed)?;
         let x = (x + self.o.forward(&mixed)?)?;
+        observe("post_attention_layernorm", &x)?;
         let y = rms_norm(&x, &self.post_norm, eps)?;
+        observe("mlp.gate_proj", &y)?;
+        observe("mlp.up_proj", &y)?;
         let z = (silu(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
-        let x = (x + self.down.forward(&z)?)?;
-        Ok((x, z))
+        observe("mlp.down_proj", &z)?;
+        Ok((x + self.down.forward(&z)?)?)
     }
 }
 
@@ -287,7 +302,7 @@ impl Decoder {
         let index = Tensor::new(ids, &Device::Cpu)?;
         let mut x = self.embedding.index_select(&index, 0)?.to_dtype(DType::F32)?;
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.forward(&self.config, &self.rotary, &x, start, cache)?.0;
+            x = layer.forward(&self.config, &self.rotary, &x, start, cache, &mut |_, _| Ok(()))?;
         }
         cache.ids.extend_from_slice(ids);
         let last = x.narrow(0, ids.len() - 1, 1)?;

@@ -8,9 +8,11 @@
 //! kept as (sum, count), so files traced from shards of a calibration set add up.
 
 mod decoder;
+mod importance;
 mod saliency;
 mod tracer;
 
 pub use decoder::{Cache, Decoder, DecoderError};
+pub use importance::{Importance, channel_importance};
 pub use saliency::{NeuronSet, Saliency, SaliencyError, aos};
 pub use tracer::{TokenRun, Trajectory, trace, union_overlap};

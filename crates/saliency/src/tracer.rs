@@ -58,13 +58,14 @@ pub fn trace(checkpoint: &Checkpoint, trajectories: &[Trajectory]) -> Result<Sal
         let sums: Vec<Vec<f64>> = waves
             .par_iter_mut()
             .map(|(trajectory, role, x)| {
-                let (next, z) = layer.forward(config, &rotary, x, 0, &mut None)?;
-                *x = next;
                 let mut sum = vec![0.0; config.intermediate_size];
-                for position in *role {
-                    let row: Vec<f32> = z.get(*position)?.to_vec1()?;
-                    sum.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(v.abs()));
-                }
+                *x = layer.forward(config, &rotary, x, 0, &mut None, &mut |module, input| {
+                    for position in role.iter().filter(|_| module == "mlp.down_proj") {
+                        let row: Vec<f32> = input.get(*position)?.to_vec1()?;
+                        sum.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(v.abs()));
+                    }
+                    Ok(())
+                })?;
                 sum.iter_mut().for_each(|s| *s *= weights[*trajectory]);
                 Ok(sum)
             })

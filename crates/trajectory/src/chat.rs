@@ -53,6 +53,25 @@ pub struct ReplyTokens {
     pub tokens: Vec<(usize, Range<usize>)>,
 }
 
+fn read_tokenizer(dir: &Path) -> Result<Tokenizer, ChatError> {
+    let path = dir.join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).map_err(|source| ChatError::Read { path: path.clone(), source })?;
+    text.parse().map_err(|e: tokenizers::Error| ChatError::Tokenizer { path, reason: e.to_string() })
+}
+
+/// Token ids of plain texts by a checkpoint's tokenizer, special tokens added as it does by itself.
+///
+/// # Errors
+/// If the directory has no tokenizer, or it refuses a text.
+pub fn text_ids(dir: &Path, texts: &[&str]) -> Result<Vec<Vec<u32>>, ChatError> {
+    let tokenizer = read_tokenizer(dir)?;
+    let ids = |text: &&str| {
+        let refused = |e: tokenizers::Error| ChatError::Tokenizer { path: dir.to_owned(), reason: e.to_string() };
+        Ok(tokenizer.encode(*text, true).map_err(refused)?.get_ids().to_vec())
+    };
+    texts.iter().map(ids).collect()
+}
+
 impl ChatTokenizer {
     /// Reads tokenizer, template and end-of-turn ids from a checkpoint directory.
     ///
@@ -71,10 +90,7 @@ impl ChatTokenizer {
                 .map(str::to_owned)
                 .ok_or_else(|| ChatError::NoTemplate(dir.to_owned()))?,
         };
-        let path = dir.join("tokenizer.json");
-        let tokenizer: Tokenizer = read("tokenizer.json")?
-            .parse()
-            .map_err(|e: tokenizers::Error| ChatError::Tokenizer { path: path.clone(), reason: e.to_string() })?;
+        let tokenizer = read_tokenizer(dir)?;
         let mut end_ids = Vec::new();
         for name in ["generation_config.json", "config.json"] {
             let json: Value = read(name).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();

@@ -9,7 +9,7 @@ mod log;
 pub mod message;
 pub mod seed;
 
-pub use chat::{ChatError, ChatTokenizer, ReplyTokens, Sequence};
+pub use chat::{ChatError, ChatTokenizer, ReplyTokens, Sequence, text_ids};
 pub use episode::{Episode, EpisodeKey, Finish, Status, Turn};
 pub use log::{EpisodeLog, LogError};
 pub use message::{Message, Role};

@@ -1,0 +1,238 @@
+//! `rolegraft merge`.
+
+use crate::talk::{ByteReporter, Reporter, bytes, peak_memory, say, stop_flag};
+use anyhow::{Result, bail};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use rolegraft_pipeline::{Execution, Outcome, Plan, PlanOptions, plan_merge};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[derive(Args)]
+pub(crate) struct Merge {
+    /// The recipe: mergekit's YAML, or the same in TOML.
+    recipe: PathBuf,
+    /// Where the merged checkpoint goes; must not exist, or be empty.
+    #[arg(long, short, required_unless_present_any = ["out_path", "dry_run", "explain"])]
+    out: Option<PathBuf>,
+    #[arg(hide = true, conflicts_with = "out")]
+    out_path: Option<PathBuf>,
+    /// Threads (0: one a core). The bytes written do not depend on them.
+    #[arg(long, short = 'j', alias = "num-threads", default_value_t = 0)]
+    threads: usize,
+    /// Largest shard, as 5GB, 500MB or a number of bytes.
+    #[arg(long, alias = "out-shard-size", default_value = "5GB", value_parser = size)]
+    shard_size: u64,
+    /// Seed of random operators.
+    #[arg(long, alias = "seed", default_value_t = 0)]
+    random_seed: u64,
+    /// Check everything and say what would be done, without reading or writing weights.
+    #[arg(long)]
+    dry_run: bool,
+    /// Say what one tensor is made of, with its parameters, and stop.
+    #[arg(long, value_name = "TENSOR")]
+    explain: Option<String>,
+    /// Merge NaN and infinite values as they are and count them, instead of stopping.
+    #[arg(long, alias = "allow-nan")]
+    allow_nonfinite: bool,
+    /// Give rebuilt embeddings exactly the tokenizer's height, as mergekit does, instead of the inputs' padded height.
+    #[arg(long)]
+    exact_vocab: bool,
+    /// Cut embeddings of different heights to the lowest, instead of refusing them.
+    #[arg(long)]
+    unsafe_truncate_embeddings: bool,
+    #[command(flatten)]
+    mergekit: MergekitFlags,
+}
+
+impl Merge {
+    pub(crate) fn execute(&self) -> Result<ExitCode> {
+        self.mergekit.explain()?;
+        let options =
+            PlanOptions { truncate_embeddings: self.unsafe_truncate_embeddings, exact_vocab: self.exact_vocab };
+        let reporter = Reporter::new();
+        let plan = plan_merge(&self.recipe, &options, &reporter);
+        reporter.done();
+        let plan = plan?;
+        if let Some(tensor) = &self.explain {
+            let Some(text) = plan.explain(tensor) else {
+                bail!("the merge has no tensor `{tensor}`; --dry-run lists the models, `rolegraft inspect` their tensors");
+            };
+            say(&text);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            n => n,
+        };
+        describe(&plan, threads);
+        let Some(out) = self.out.as_ref().or(self.out_path.as_ref()).filter(|_| !self.dry_run) else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        let (stop, started, progress) = (stop_flag()?, Instant::now(), ByteReporter::new());
+        let outcome = plan.execute(
+            out,
+            &Execution {
+                threads: self.threads,
+                shard_size: self.shard_size,
+                seed: self.random_seed,
+                allow_nonfinite: self.allow_nonfinite,
+                stop: &stop,
+                progress: &|p| progress.update(p.written, p.total, p.resumed, p.tensor),
+                ..Execution::default()
+            },
+        );
+        progress.done();
+        let outcome = outcome.map_err(rolegraft_pipeline::RunError::from)?;
+        self.conclude(&plan, &outcome, out, started);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn conclude(&self, plan: &Plan, outcome: &Outcome, out: &Path, started: Instant) {
+        if outcome.nonfinite_in > 0 {
+            eprintln!("warning: {} NaN or infinite values in the inputs were merged as they are", outcome.nonfinite_in);
+        }
+        if outcome.nonfinite_out > outcome.nonfinite_in {
+            eprintln!("warning: {} values of the output are NaN or infinite", outcome.nonfinite_out);
+        }
+        if !outcome.all_zero.is_empty() {
+            eprintln!("warning: all zero: {}", outcome.all_zero.join(", "));
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let (_, written) = plan.bytes();
+        let rate = (written - outcome.resumed.min(written)) as f64 / seconds.max(1e-9);
+        eprintln!(
+            "{} tensors, {} in {seconds:.1} s ({}/s), peak memory {}",
+            plan.outputs.len(),
+            bytes(written),
+            bytes(rate as u64),
+            peak_memory().map_or_else(|| "unknown".into(), bytes)
+        );
+        say(&out.display().to_string());
+    }
+}
+
+/// What is going to be done, on stderr.
+fn describe(plan: &Plan, threads: usize) {
+    let spec = plan.recipe.operator.spec();
+    let (read, written) = plan.bytes();
+    let relaxed = if plan.recipe.aim.is_some() { ", relaxed by aim" } else { "" };
+    eprintln!("{}{relaxed}: {}", spec.name, spec.summary);
+    for (i, model) in plan.models.iter().enumerate() {
+        let role = if plan.recipe.base == Some(i) { " (base)" } else { "" };
+        eprintln!("  {}{role}", model.name);
+    }
+    for note in &plan.notes {
+        eprintln!("note: {note}");
+    }
+    eprintln!(
+        "{} tensors, {} in, {} out; about {} of memory with {threads} threads",
+        plan.outputs.len(),
+        bytes(read),
+        bytes(written),
+        bytes(plan.memory(threads) + (32 << 20))
+    );
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size; give 5GB, 500MB, 100k or a number of bytes");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        // mergekit's letter for 10⁹.
+        "b" | "g" | "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n > 0);
+    bytes.ok_or_else(wrong)
+}
+
+/// Options that users of mergekit type and that mean nothing here, so that their command lines work as they are.
+pub(crate) struct MergekitFlags(Vec<&'static str>);
+
+const SWITCHES: [(&str, &str); 18] = [
+    ("cuda", "merging runs on the processor"),
+    ("low-cpu-memory", "memory is bounded anyway"),
+    ("read-to-gpu", "merging runs on the processor"),
+    ("gpu-rich", "merging runs on the processor"),
+    ("multi-gpu", "merging runs on the processor"),
+    ("lazy-unpickle", "only safetensors are read"),
+    ("safe-serialization", "only safetensors are written"),
+    ("copy-tokenizer", "tokenizer files always go with the weights"),
+    ("no-copy-tokenizer", "tokenizer files always go with the weights"),
+    ("clone-tensors", "tensors are never shared"),
+    ("trust-remote-code", "no code of a checkpoint is ever run"),
+    ("no-trust-remote-code", ""),
+    ("async-write", "shards are always written while tensors are merged"),
+    ("write-model-card", ""),
+    ("no-write-model-card", "the card always goes with the weights"),
+    ("quiet", ""),
+    ("no-allow-crimes", ""),
+    ("allow-crimes", "models of different architectures are refused all the same"),
+];
+const VALUED: [(&str, &str); 5] = [
+    ("device", "merging runs on the processor"),
+    ("write-threads", "writing needs no threads of its own"),
+    ("transformers-cache", "models are looked for in the Hugging Face cache that HF_HOME names"),
+    ("lora-merge-cache", "adapters are not merged"),
+    ("lora-merge-dtype", "adapters are not merged"),
+];
+
+impl MergekitFlags {
+    /// Says what has no effect.
+    fn explain(&self) -> Result<()> {
+        for flag in &self.0 {
+            let why = SWITCHES.iter().chain(&VALUED).find(|(name, _)| name == flag).map_or("", |(_, why)| *why);
+            if !why.is_empty() {
+                eprintln!("note: --{flag} has no effect: {why}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromArgMatches for MergekitFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let switches = SWITCHES.iter().filter(|(name, _)| matches.get_flag(name));
+        let valued = VALUED.iter().filter(|(name, _)| matches.contains_id(name));
+        Ok(Self(switches.chain(valued).map(|(name, _)| *name).collect()))
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for MergekitFlags {
+    fn augment_args(command: Command) -> Command {
+        let switch = |(name, _): &(&'static str, _)| Arg::new(*name).long(*name).hide(true).action(ArgAction::SetTrue);
+        let valued = |(name, _): &(&'static str, _)| Arg::new(*name).long(*name).hide(true).action(ArgAction::Set);
+        command.args(SWITCHES.iter().map(switch)).args(VALUED.iter().map(valued))
+    }
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_mergekit_and_people_write_them() {
+        let read = |t: &str| size(t).ok();
+        assert_eq!([read("5GB"), read("5B"), read("2m"), read("1gib"), read("77")], [
+            Some(5_000_000_000),
+            Some(5_000_000_000),
+            Some(2_000_000),
+            Some(1 << 30),
+            Some(77)
+        ]);
+        assert_eq!([read("0"), read("GB"), read("5XB"), read("99999999999GB"), read("-1")], [None; 5]);
+    }
+}

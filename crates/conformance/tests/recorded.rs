@@ -1,0 +1,23 @@
+//! Everything recorded of the reference implementations that this project has.
+#![allow(missing_docs, clippy::print_stderr)]
+
+use std::path::PathBuf;
+
+fn recordings(folder: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("ROLEGRAFT_CONFORMANCE")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let path = root.join(folder);
+    if !path.exists() {
+        eprintln!("skipped: recordings `{folder}` not found (set ROLEGRAFT_CONFORMANCE)");
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn merges_match_their_references() {
+    let Some(folder) = recordings("merge-golden") else { return };
+    let report = rolegraft_conformance::merge(&folder).unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(report.verdicts.len() >= 150, "{}", report.verdicts.len());
+}

@@ -1,0 +1,119 @@
+//! The precision of a merge: every elementwise step rounds to it, as the reference's tensors do.
+
+use half::f16;
+use rolegraft_checkpoint::{Dtype, round_bf16};
+
+/// Working precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compute {
+    /// One rounding, at the end: the default.
+    F32,
+    /// mergekit's `dtype: bfloat16`.
+    BF16,
+    /// mergekit's `dtype: float16`.
+    F16,
+}
+
+impl Compute {
+    /// Of a dtype; none for integers and float64.
+    #[must_use]
+    pub fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F32 => Some(Self::F32),
+            Dtype::BF16 => Some(Self::BF16),
+            Dtype::F16 => Some(Self::F16),
+            _ => None,
+        }
+    }
+    /// Rounds a number to it.
+    #[must_use]
+    pub fn round(self, x: f32) -> f32 {
+        match self {
+            Self::F32 => x,
+            Self::BF16 => Bfloat::r(x),
+            Self::F16 => Half::r(x),
+        }
+    }
+}
+
+/// A precision that kernels are compiled for.
+pub(crate) trait Arithmetic: Copy + Send + Sync + 'static {
+    /// Rounds to it.
+    fn r(x: f32) -> f32;
+    /// Rounds a statistic to it.
+    #[inline(always)]
+    fn r64(x: f64) -> f32 {
+        Self::r(x as f32)
+    }
+    /// A product that is going to be summed.
+    #[inline(always)]
+    fn product(a: f32, b: f32) -> f64 {
+        f64::from(Self::r(a * b))
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Single;
+#[derive(Clone, Copy)]
+pub(crate) struct Bfloat;
+#[derive(Clone, Copy)]
+pub(crate) struct Half;
+
+impl Arithmetic for Single {
+    #[inline(always)]
+    fn r(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn product(a: f32, b: f32) -> f64 {
+        f64::from(a) * f64::from(b)
+    }
+}
+impl Arithmetic for Bfloat {
+    #[inline(always)]
+    fn r(x: f32) -> f32 {
+        round_bf16(x)
+    }
+}
+impl Arithmetic for Half {
+    #[inline(always)]
+    fn r(x: f32) -> f32 {
+        f16::from_f32(x).to_f32()
+    }
+}
+
+/// Calls a generic function with the arithmetic that a [`Compute`] names.
+macro_rules! with_arithmetic {
+    ($compute:expr, $f:ident ( $($argument:expr),* $(,)? )) => {
+        match $compute {
+            $crate::arithmetic::Compute::F32 => $f::<$crate::arithmetic::Single>($($argument),*),
+            $crate::arithmetic::Compute::BF16 => $f::<$crate::arithmetic::Bfloat>($($argument),*),
+            $crate::arithmetic::Compute::F16 => $f::<$crate::arithmetic::Half>($($argument),*),
+        }
+    };
+}
+pub(crate) use with_arithmetic;
+
+/// Runs a loop compiled for the widest vectors this processor has. Results are the same on every processor: nothing is
+/// contracted or reordered, and fused operations are written as such.
+#[inline(always)]
+pub(crate) fn simd<T>(f: impl FnOnce() -> T) -> T {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Numbers that one accumulator of a sum takes; the order of summation is fixed by it.
+const SUM_LANES: usize = 16;
+
+/// Σ f(i) for i in 0..len in f64, sixteen partial sums side by side.
+#[inline(always)]
+pub(crate) fn sum64(len: usize, f: impl Fn(usize) -> f64) -> f64 {
+    let mut lanes = [0.0; SUM_LANES];
+    let whole = len / SUM_LANES * SUM_LANES;
+    for start in (0..whole).step_by(SUM_LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+    }
+    let tail: f64 = (whole..len).map(&f).sum();
+    lanes.iter().sum::<f64>() + tail
+}

@@ -1,0 +1,621 @@
+//! Recipes: what to merge, how, and with which parameters. One grammar, mergekit's, in YAML or TOML.
+
+mod node;
+mod setting;
+
+use crate::method::{Operator, Value};
+use crate::{Compute, MergeError};
+use node::{Kind, Node};
+use rolegraft_checkpoint::Dtype;
+use serde_json::json;
+pub(crate) use setting::{Settings, resolve};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A recipe, read and checked as far as it can be without its models.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Its text, for the model card.
+    pub text: String,
+    /// Where it was read.
+    pub path: Option<PathBuf>,
+    /// The method.
+    pub operator: Operator,
+    /// AIM on top of it.
+    pub aim: Option<Aim>,
+    /// Names of the models, in order of first mention.
+    pub models: Vec<String>,
+    /// Index of the base.
+    pub base: Option<usize>,
+    /// Output slices.
+    pub(crate) slices: Vec<Slice>,
+    /// Parameters of the module.
+    pub(crate) module: Settings,
+    /// Parameters of the recipe.
+    pub(crate) shared: Settings,
+    /// Working precision; F32 if the recipe does not say.
+    pub compute: Compute,
+    /// Output dtype; each tensor's own if the recipe says neither this nor `dtype`.
+    pub out_dtype: Option<Dtype>,
+    /// What to do with vocabularies.
+    pub tokenizer: Option<TokenizerRule>,
+    /// A template's text or name, or `auto`.
+    pub chat_template: Option<String>,
+    /// Defaults taken instead of the methods' own.
+    pub preset: Option<Preset>,
+    /// A safetensors file of statistics that the method needs.
+    pub statistics: Option<PathBuf>,
+    /// What a user should know: unknown keys and parameters, with the nearest known name.
+    pub warnings: Vec<String>,
+}
+
+/// AIM's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aim {
+    /// How far the most active channel moves.
+    pub omega: f64,
+    /// Whether a tied embedding stays as merged, instead of getting the head's relaxation.
+    pub leave_tied: bool,
+    /// Importances of the base's channels.
+    pub importance: Option<PathBuf>,
+    /// Text or trajectories to measure them on.
+    pub calibration: Option<PathBuf>,
+}
+
+/// Named defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// What Agent-Role Merging used, as far as known: weights and densities 1.
+    Arm,
+    /// The methods' own papers.
+    Papers,
+}
+
+impl Preset {
+    /// Its name in recipes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arm => "arm",
+            Self::Papers => "papers",
+        }
+    }
+    /// A parameter's default under this preset.
+    #[must_use]
+    pub fn default_of(self, operator: Operator, parameter: &str) -> Option<f64> {
+        match (self, operator.spec().name, parameter) {
+            (_, _, "weight") => Some(1.0),
+            (Self::Papers, "task_arithmetic", "lambda") => Some(0.4),
+            (Self::Papers, "ties", "density") => Some(0.2),
+            (Self::Papers, "dare_linear" | "dare_ties", "density") => Some(0.5),
+            _ => None,
+        }
+    }
+}
+
+/// Layers of some models that become layers of the output.
+#[derive(Debug, Clone)]
+pub(crate) struct Slice {
+    pub(crate) sources: Vec<SliceSource>,
+    /// Index of the base among the models.
+    pub(crate) base: Option<usize>,
+    pub(crate) parameters: Settings,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct SliceSource {
+    pub(crate) model: usize,
+    /// First layer and one past the last; all if absent.
+    pub(crate) layers: Option<(usize, usize)>,
+    pub(crate) parameters: Settings,
+    pub(crate) line: usize,
+}
+
+/// How the output's vocabulary is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenizerRule {
+    /// Whose tokenizer.
+    pub source: TokenizerSource,
+    /// Where the rows of single tokens come from.
+    pub tokens: Vec<(String, TokenRule)>,
+    /// The embedding's height is a multiple of this.
+    pub pad_to_multiple_of: Option<usize>,
+}
+
+/// Whose tokenizer the output has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenizerSource {
+    /// The base's, with the others' tokens added.
+    Union,
+    /// The base's.
+    Base,
+    /// A model's, by index.
+    Model(usize),
+}
+
+/// Where a token's row comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRule {
+    /// The row that models without the token get.
+    pub row: Option<RowOrigin>,
+    /// Whether models that have the token get it too.
+    pub force: bool,
+}
+
+/// A row of an embedding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowOrigin {
+    /// Zeros.
+    Zero,
+    /// The token's row in a model.
+    Model(usize),
+    /// Another token's row in a model.
+    Token(usize, String),
+    /// A row of a model by number.
+    Row(usize, usize),
+}
+
+const TOP: [&str; 17] = [
+    "merge_method",
+    "models",
+    "slices",
+    "modules",
+    "base_model",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "tokenizer",
+    "chat_template",
+    "preset",
+    "importance",
+    "calibration",
+    "statistics",
+    "name",
+    "random_seed",
+];
+
+impl Recipe {
+    /// Reads a recipe file: TOML by its ending, YAML otherwise.
+    ///
+    /// # Errors
+    /// If it is missing, not YAML or TOML, or says something that cannot be done; with the line.
+    pub fn read(path: &Path) -> Result<Self, MergeError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| MergeError::Read { path: path.to_owned(), source })?;
+        let file = |reason| MergeError::File { path: path.to_owned(), reason };
+        let mut recipe = Self::parse(&text, path).map_err(file)?;
+        recipe.path = Some(path.to_owned());
+        Ok(recipe)
+    }
+
+    /// Reads a recipe's text; `path` tells the language.
+    ///
+    /// # Errors
+    /// As [`Self::read`], without the file's name.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, String> {
+        let node = Node::parse(text, path)?;
+        Reader::default().recipe(&node, text)
+    }
+
+    /// A recipe that merges experts of a base by one method, without a file: names stand for the models.
+    ///
+    /// # Errors
+    /// If the parameters do not fit the method.
+    pub fn of_pool(
+        operator: Operator,
+        parameters: &BTreeMap<String, Value>,
+        base: &str,
+        experts: &[&str],
+        preset: Preset,
+    ) -> Result<Self, String> {
+        let known: Vec<&str> = operator.spec().parameters.iter().map(|p| p.name).collect();
+        if let Some(unknown) = parameters.keys().find(|k| !known.contains(&k.as_str())) {
+            let hint = crate::nearest(unknown, &known);
+            return Err(format!("`{}` has no parameter `{unknown}`{hint}", operator.spec().name));
+        }
+        let mut recipe = json!({
+            "merge_method": operator,
+            "models": experts.iter().map(|e| json!({"model": e})).collect::<Vec<_>>(),
+            "parameters": parameters,
+            "preset": preset.name(),
+        });
+        if operator.spec().base != crate::method::Base::Ignored {
+            recipe["base_model"] = json!(base);
+        }
+        // JSON is YAML.
+        let text = serde_json::to_string_pretty(&recipe).map_err(|e| e.to_string())?;
+        Self::parse(&text, Path::new("recipe.yaml"))
+    }
+}
+
+/// Collects models as they are mentioned.
+#[derive(Default)]
+struct Reader {
+    models: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    fn recipe(mut self, node: &Node, text: &str) -> Result<Recipe, String> {
+        let Kind::Map(entries) = &node.kind else {
+            return Err(format!("line {}: a recipe is a table with `merge_method`, not {}", node.line, node.what()));
+        };
+        self.unknown_keys(entries, &TOP, "the recipe");
+        let method = node
+            .get("merge_method")
+            .ok_or("`merge_method` is missing; name one, for instance `merge_method: linear`")?;
+        let name = self.text(method, "merge_method")?;
+        let shared = Settings::read(node.get("parameters"))?;
+        let (operator, is_aim) = self.operator(&name, method.line, node)?;
+        let base = node.get("base_model").map(|n| self.model(n)).transpose()?;
+        let (slices, module) = self.slices(node, base)?;
+        let mut recipe = Recipe {
+            text: text.to_owned(),
+            path: None,
+            operator,
+            aim: None,
+            base,
+            slices,
+            module,
+            shared,
+            compute: Compute::F32,
+            out_dtype: None,
+            tokenizer: None,
+            chat_template: node.get("chat_template").map(|n| self.text(n, "chat_template")).transpose()?,
+            preset: node.get("preset").map(|n| self.preset(n)).transpose()?,
+            statistics: node.get("statistics").map(|n| self.text(n, "statistics")).transpose()?.map(PathBuf::from),
+            models: Vec::new(),
+            warnings: Vec::new(),
+        };
+        if let Some(n) = node.get("dtype") {
+            let dtype = self.dtype(n, "dtype")?;
+            recipe.compute = Compute::of(dtype).ok_or_else(|| {
+                format!(
+                    "line {}: `dtype: float64` is not supported; use float32, and `out_dtype: float64` if need be",
+                    n.line
+                )
+            })?;
+            recipe.out_dtype = Some(dtype);
+        }
+        if let Some(n) = node.get("out_dtype") {
+            recipe.out_dtype = Some(self.dtype(n, "out_dtype")?);
+        }
+        recipe.tokenizer = self.tokenizer(node)?;
+        if is_aim {
+            recipe.aim = Some(self.aim(node)?);
+        }
+        self.unknown_parameters(&recipe, is_aim);
+        recipe.models = self.models;
+        recipe.warnings = self.warnings;
+        Ok(recipe)
+    }
+
+    fn operator(&self, name: &str, line: usize, node: &Node) -> Result<(Operator, bool), String> {
+        let constituent = match name {
+            "aim" => match node.get("parameters").and_then(|p| p.get("of")) {
+                Some(of) => self.text(of, "of")?,
+                // Inferred from ARM's tables; upstream's own default is `ties`.
+                None => "task_arithmetic".into(),
+            },
+            other => other.to_owned(),
+        };
+        let known: Vec<&str> = Operator::all().map(|o| o.spec().name).chain(["aim", "average"]).collect();
+        let operator = Operator::find(&constituent).ok_or_else(|| {
+            format!("line {line}: there is no merge method `{constituent}`{}", crate::nearest(&constituent, &known))
+        })?;
+        Ok((operator, name == "aim"))
+    }
+
+    fn aim(&mut self, node: &Node) -> Result<Aim, String> {
+        let parameters = node.get("parameters");
+        let omega = match parameters.and_then(|p| p.get("omega")) {
+            None => 0.4,
+            Some(Node { kind: Kind::Number(n), .. }) if (0.0..=1.0).contains(n) => *n,
+            Some(n) => return Err(format!("line {}: `omega` must be a number between 0 and 1", n.line)),
+        };
+        let leave_tied = match parameters.and_then(|p| p.get("tied")) {
+            None => false,
+            Some(n) => match self.text(n, "tied")?.as_str() {
+                "leave" => true,
+                "head" => false,
+                other => return Err(format!("line {}: `tied` must be `head` or `leave`, not `{other}`", n.line)),
+            },
+        };
+        let file = |key: &str| node.get(key).map(|n| self.text(n, key)).transpose().map(|t| t.map(PathBuf::from));
+        let (importance, calibration) = (file("importance")?, file("calibration")?);
+        if importance.is_none() && calibration.is_none() {
+            return Err(
+                "`aim` needs `importance` (a safetensors file) or `calibration` (a text file to measure it on)".into(),
+            );
+        }
+        Ok(Aim { omega, leave_tied, importance, calibration })
+    }
+
+    fn slices(&mut self, node: &Node, base: Option<usize>) -> Result<(Vec<Slice>, Settings), String> {
+        let given: Vec<&str> = ["models", "slices", "modules"].into_iter().filter(|k| node.get(k).is_some()).collect();
+        let (inner, module) = match given[..] {
+            ["modules"] => {
+                let modules = node.get("modules").ok_or("modules")?;
+                let Kind::Map(entries) = &modules.kind else {
+                    return Err(format!("line {}: `modules` must be a table", modules.line));
+                };
+                match &entries[..] {
+                    [only] if only.key == "default" || only.key == "text_decoder" || only.key == "text_model" => {
+                        (&only.value, Settings::read(only.value.get("parameters"))?)
+                    }
+                    _ => {
+                        return Err(format!(
+                            "line {}: `modules` may hold only `default`; models of several modules are not supported",
+                            modules.line
+                        ));
+                    }
+                }
+            }
+            ["models" | "slices"] => (node, Settings::default()),
+            [] => return Err("the recipe names nothing to merge; give `models` or `slices`".into()),
+            _ => return Err(format!("give only one of `models`, `slices` and `modules`, not {}", given.join(" and "))),
+        };
+        if let Some(models) = inner.get("models") {
+            let mut sources = Vec::new();
+            for item in list(models, "models")? {
+                sources.push(self.source(item, false)?);
+            }
+            if let Some(b) = base
+                && !sources.iter().any(|s| s.model == b)
+            {
+                sources.push(SliceSource { model: b, layers: None, parameters: Settings::default(), line: 0 });
+            }
+            let slice = Slice { sources, base, parameters: Settings::default() };
+            self.check_slice(&slice, models.line)?;
+            return Ok((vec![slice], module));
+        }
+        let slices = inner.get("slices").ok_or_else(|| format!("line {}: give `models` or `slices`", inner.line))?;
+        let mut out = Vec::new();
+        for item in list(slices, "slices")? {
+            if let Kind::Map(entries) = &item.kind {
+                self.unknown_keys(entries, &["sources", "base_model", "parameters", "residual_weight"], "a slice");
+            }
+            if item.get("residual_weight").is_some() {
+                return Err(format!("line {}: `residual_weight` is not supported", item.line));
+            }
+            let from = item.get("sources").ok_or_else(|| format!("line {}: a slice needs `sources`", item.line))?;
+            let mut sources = Vec::new();
+            for source in list(from, "sources")? {
+                sources.push(self.source(source, true)?);
+            }
+            let own = item.get("base_model").map(|n| self.model(n)).transpose()?;
+            let slice = Slice { sources, base: own.or(base), parameters: Settings::read(item.get("parameters"))? };
+            self.check_slice(&slice, item.line)?;
+            out.push(slice);
+        }
+        Ok((out, module))
+    }
+
+    fn check_slice(&self, slice: &Slice, line: usize) -> Result<(), String> {
+        for (i, source) in slice.sources.iter().enumerate() {
+            if slice.sources[..i].iter().any(|s| s.model == source.model) {
+                let line = if source.line > 0 { source.line } else { line };
+                return Err(format!(
+                    "line {line}: model `{}` is listed twice; list it once",
+                    self.models[source.model]
+                ));
+            }
+        }
+        let lengths: Vec<usize> = slice.sources.iter().filter_map(|s| s.layers.map(|(a, b)| b - a)).collect();
+        if lengths.iter().any(|l| *l != lengths[0]) {
+            return Err(format!(
+                "line {line}: the sources of a slice must have the same number of layers, not {lengths:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn source(&mut self, node: &Node, needs_range: bool) -> Result<SliceSource, String> {
+        let Kind::Map(entries) = &node.kind else {
+            return Err(format!("line {}: expected a table with `model`, not {}", node.line, node.what()));
+        };
+        let known: &[&str] =
+            if needs_range { &["model", "layer_range", "parameters"] } else { &["model", "parameters"] };
+        self.unknown_keys(entries, known, "a model");
+        let model = node.get("model").ok_or_else(|| format!("line {}: `model` is missing", node.line))?;
+        let layers = match node.get("layer_range") {
+            Some(range) => match &range.kind {
+                Kind::List(ends) => match (ends.first().map(|n| &n.kind), ends.get(1).map(|n| &n.kind), ends.len()) {
+                    (Some(Kind::Number(a)), Some(Kind::Number(b)), 2)
+                        if *a >= 0.0 && b > a && a.fract() == 0.0 && b.fract() == 0.0 && *b < 1e6 =>
+                    {
+                        Some((*a as usize, *b as usize))
+                    }
+                    _ => {
+                        return Err(format!(
+                            "line {}: `layer_range` must be [first, one past the last], with the second greater",
+                            range.line
+                        ));
+                    }
+                },
+                _ => return Err(format!("line {}: `layer_range` must be a list of two numbers", range.line)),
+            },
+            None if needs_range => {
+                return Err(format!(
+                    "line {}: a slice's source needs `layer_range: [first, one past the last]`",
+                    node.line
+                ));
+            }
+            None => None,
+        };
+        let parameters = Settings::read(node.get("parameters"))?;
+        Ok(SliceSource { model: self.model(model)?, layers, parameters, line: node.line })
+    }
+
+    /// A model reference: a path or hub name, perhaps with `@revision`.
+    fn model(&mut self, node: &Node) -> Result<usize, String> {
+        let adapter = |line: usize, name: &str| {
+            Err(format!(
+                "line {line}: `{name}` asks for a LoRA adapter; merge the adapter into its model first and name the result"
+            ))
+        };
+        let name = match &node.kind {
+            Kind::Text(t) => t.clone(),
+            Kind::Number(n) => n.to_string(),
+            Kind::Map(_) => {
+                if node.get("override_architecture").is_some() {
+                    return Err(format!("line {}: `override_architecture` is not supported", node.line));
+                }
+                if node.get("lora").is_some() {
+                    return adapter(node.line, "lora");
+                }
+                let inner = node.get("model").unwrap_or(node);
+                let path = match &inner.kind {
+                    Kind::Text(t) => t.clone(),
+                    _ => {
+                        let path =
+                            inner.get("path").ok_or_else(|| format!("line {}: a model needs `path`", node.line))?;
+                        let mut name = self.text(path, "path")?;
+                        if let Some(revision) = inner.get("revision") {
+                            name = format!("{name}@{}", self.text(revision, "revision")?);
+                        }
+                        name
+                    }
+                };
+                path
+            }
+            _ => return Err(format!("line {}: a model is named by a path, not by {}", node.line, node.what())),
+        };
+        if name.contains('+') && !Path::new(&name).exists() {
+            return adapter(node.line, &name);
+        }
+        Ok(self.models.iter().position(|m| *m == name).unwrap_or_else(|| {
+            self.models.push(name);
+            self.models.len() - 1
+        }))
+    }
+
+    fn tokenizer(&mut self, node: &Node) -> Result<Option<TokenizerRule>, String> {
+        let plain = |source| TokenizerRule { source, tokens: Vec::new(), pad_to_multiple_of: None };
+        match (node.get("tokenizer_source"), node.get("tokenizer")) {
+            (None, None) => Ok(None),
+            (Some(n), None) => Ok(Some(plain(self.tokenizer_source(n)?))),
+            (Some(_), Some(n)) => Err(format!("line {}: give `tokenizer_source` or `tokenizer`, not both", n.line)),
+            (None, Some(n)) => {
+                let Kind::Map(entries) = &n.kind else {
+                    return Err(format!("line {}: `tokenizer` must be a table with `source`", n.line));
+                };
+                self.unknown_keys(entries, &["source", "tokens", "pad_to_multiple_of"], "`tokenizer`");
+                let source = n.get("source").map_or(Ok(TokenizerSource::Union), |s| self.tokenizer_source(s))?;
+                let pad_to_multiple_of = match n.get("pad_to_multiple_of") {
+                    None => None,
+                    Some(Node { kind: Kind::Number(x), .. }) if *x >= 1.0 && x.fract() == 0.0 && *x < 1e6 => {
+                        Some(*x as usize)
+                    }
+                    Some(x) => return Err(format!("line {}: `pad_to_multiple_of` must be a whole number", x.line)),
+                };
+                let mut tokens = Vec::new();
+                if let Some(map) = n.get("tokens") {
+                    let Kind::Map(entries) = &map.kind else {
+                        return Err(format!("line {}: `tokens` must be a table", map.line));
+                    };
+                    for entry in entries {
+                        tokens.push((entry.key.clone(), self.token(&entry.value)?));
+                    }
+                }
+                Ok(Some(TokenizerRule { source, tokens, pad_to_multiple_of }))
+            }
+        }
+    }
+
+    fn tokenizer_source(&mut self, node: &Node) -> Result<TokenizerSource, String> {
+        match &node.kind {
+            Kind::Text(t) if t == "union" => Ok(TokenizerSource::Union),
+            Kind::Text(t) if t == "base" => Ok(TokenizerSource::Base),
+            _ => Ok(TokenizerSource::Model(self.model(node)?)),
+        }
+    }
+
+    fn token(&mut self, node: &Node) -> Result<TokenRule, String> {
+        let row = match node.get("source") {
+            None => None,
+            Some(source) => match source.get("kind").map(|k| self.text(k, "kind")).transpose()?.as_deref() {
+                Some("zero") => Some(RowOrigin::Zero),
+                Some("model_token") => {
+                    let model =
+                        source.get("model").ok_or_else(|| format!("line {}: `model` is missing", source.line))?;
+                    let model = self.model(model)?;
+                    match (source.get("token"), source.get("token_id").map(|n| &n.kind)) {
+                        (Some(t), None) => Some(RowOrigin::Token(model, self.text(t, "token")?)),
+                        (None, Some(Kind::Number(n))) if *n >= 0.0 => Some(RowOrigin::Row(model, *n as usize)),
+                        _ => return Err(format!("line {}: give `token` or `token_id`, one of them", source.line)),
+                    }
+                }
+                Some(other) => {
+                    return Err(format!("line {}: `kind` is `{other}`; known: zero, model_token", source.line));
+                }
+                None => Some(RowOrigin::Model(self.model(source)?)),
+            },
+        };
+        let force = matches!(node.get("force"), Some(Node { kind: Kind::Bool(true), .. }));
+        Ok(TokenRule { row, force })
+    }
+
+    fn preset(&self, node: &Node) -> Result<Preset, String> {
+        match self.text(node, "preset")?.as_str() {
+            "arm" => Ok(Preset::Arm),
+            "papers" => Ok(Preset::Papers),
+            other => Err(format!("line {}: there is no preset `{other}`; known: arm, papers", node.line)),
+        }
+    }
+
+    fn dtype(&self, node: &Node, key: &str) -> Result<Dtype, String> {
+        let name = self.text(node, key)?;
+        match name.strip_prefix("torch.").unwrap_or(&name) {
+            "float32" | "float" => Ok(Dtype::F32),
+            "float16" | "half" => Ok(Dtype::F16),
+            "bfloat16" => Ok(Dtype::BF16),
+            "float64" | "double" => Ok(Dtype::F64),
+            _ => Err(format!("line {}: `{key}` is `{name}`; known: float32, float16, bfloat16, float64", node.line)),
+        }
+    }
+
+    fn text(&self, node: &Node, key: &str) -> Result<String, String> {
+        match &node.kind {
+            Kind::Text(t) => Ok(t.clone()),
+            Kind::Number(n) => Ok(n.to_string()),
+            _ => Err(format!("line {}: `{key}` must be a text, not {}", node.line, node.what())),
+        }
+    }
+
+    fn unknown_keys(&mut self, entries: &[node::Entry], known: &[&str], place: &str) {
+        for entry in entries.iter().filter(|e| !known.contains(&e.key.as_str())) {
+            let hint = crate::nearest(&entry.key, known);
+            self.warnings.push(format!(
+                "line {}: {place} has an unknown key `{}`, which is ignored{hint}",
+                entry.line, entry.key
+            ));
+        }
+    }
+
+    fn unknown_parameters(&mut self, recipe: &Recipe, is_aim: bool) {
+        let spec = recipe.operator.spec();
+        let mut known: Vec<&str> = spec.parameters.iter().map(|p| p.name).collect();
+        if is_aim {
+            known.extend(["of", "omega", "tied"]);
+        }
+        let slices = recipe.slices.iter().flat_map(|s| s.sources.iter().map(|s| &s.parameters).chain([&s.parameters]));
+        for settings in slices.chain([&recipe.module, &recipe.shared]) {
+            for setting in settings.0.iter().filter(|s| !known.contains(&s.name.as_str())) {
+                let hint = crate::nearest(&setting.name, &known);
+                self.warnings.push(format!(
+                    "line {}: `{}` has no parameter `{}`, which is ignored{hint}",
+                    setting.line, spec.name, setting.name
+                ));
+            }
+        }
+    }
+}
+
+fn list<'n>(node: &'n Node, key: &str) -> Result<&'n [Node], String> {
+    match &node.kind {
+        Kind::List(items) if !items.is_empty() => Ok(items),
+        _ => Err(format!("line {}: `{key}` must be a list with at least one entry, not {}", node.line, node.what())),
+    }
+}

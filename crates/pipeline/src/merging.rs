@@ -1,0 +1,98 @@
+//! Merging outside an experiment: a recipe's plan, with AIM's importances measured where the recipe asks for it.
+
+use crate::run::{RunError, SHARD};
+use crate::{Progress, experiment::CandidateEntry};
+use rolegraft_checkpoint::{Checkpoint, Dtype, Header, write_atomic};
+use rolegraft_merge::{Execution, MergeError, Model, Plan, PlanOptions, Preset, Recipe};
+use rolegraft_saliency::{Importance, channel_importance};
+use rolegraft_trajectory::text_ids;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Texts, and tokens per block, that importances are measured on (AIM's own calibration: 256 texts, blocks of 512).
+const TEXTS: usize = 256;
+const BLOCK: usize = 512;
+
+/// Reads a recipe and plans its merge; models are looked for in the working directory, then beside the recipe.
+///
+/// # Errors
+/// If the recipe or a model cannot be used, or importances cannot be measured.
+pub fn plan_merge(recipe: &Path, options: &PlanOptions, progress: &dyn Progress) -> Result<Plan, RunError> {
+    let beside = recipe.parent().unwrap_or(Path::new(""));
+    let folders = [Path::new(""), beside];
+    let mut plan = Plan::new(Recipe::read(recipe)?, &folders, options)?;
+    let Some(aim) = plan.recipe.aim.clone().filter(|_| plan.importance.is_none()) else { return Ok(plan) };
+    let (Some(calibration), Some(base)) = (aim.calibration, plan.recipe.base) else { return Ok(plan) };
+    let calibration = folders.iter().map(|f| f.join(&calibration)).find(|p| p.exists()).unwrap_or(calibration);
+    progress.stage("measure importances");
+    let importance = measure(&plan.models[base].dir, &calibration, progress)?;
+    if let Some(path) = aim.importance {
+        write_importance(&path, &importance)?;
+        progress.note(&format!("importances written to {}", path.display()));
+    }
+    plan.importance = Some(importance);
+    Ok(plan)
+}
+
+/// Importances of a base's channels on the texts of a file: JSONL with `text`, or paragraphs parted by empty lines.
+fn measure(base: &Path, calibration: &Path, progress: &dyn Progress) -> Result<Importance, RunError> {
+    let read = |source| MergeError::Read { path: calibration.to_owned(), source };
+    let bad = |reason: String| MergeError::File { path: calibration.to_owned(), reason };
+    let file = std::fs::read_to_string(calibration).map_err(read)?;
+    let texts: Vec<String> = if calibration.extension().is_some_and(|e| e == "jsonl") {
+        let parsed = file.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).map(|(i, line)| {
+            let value: serde_json::Value =
+                serde_json::from_str(line).map_err(|e| bad(format!("line {} is not JSON: {e}", i + 1)))?;
+            let text = value["text"].as_str().ok_or_else(|| bad(format!("line {} has no `text`", i + 1)))?;
+            Ok(text.to_owned())
+        });
+        parsed.collect::<Result<_, MergeError>>()?
+    } else {
+        file.split("\n\n").map(str::to_owned).collect()
+    };
+    let texts: Vec<&str> = texts.iter().map(|t| t.trim()).filter(|t| !t.is_empty()).collect();
+    let mut ids: Vec<Vec<u32>> = text_ids(base, &texts)?;
+    // upstream: texts longer than a block are skipped, not cut.
+    ids.retain(|ids| !ids.is_empty() && ids.len() <= BLOCK);
+    ids.truncate(TEXTS);
+    let all = ids.concat();
+    let mut blocks: Vec<Vec<u32>> = all.chunks_exact(BLOCK).map(<[u32]>::to_vec).collect();
+    if blocks.is_empty() {
+        if all.is_empty() {
+            return Err(bad(format!("it has no text of at most {BLOCK} tokens")).into());
+        }
+        progress.note(&format!("the calibration text has only {} tokens; {BLOCK} a block are usual", all.len()));
+        blocks.push(all);
+    }
+    let checkpoint = Checkpoint::open(base)?;
+    let layers = checkpoint.config().num_hidden_layers;
+    Ok(channel_importance(&checkpoint, &blocks, &|done| progress.update(done, layers, "layers"))?)
+}
+
+fn write_importance(path: &Path, importance: &Importance) -> Result<(), RunError> {
+    let layout: Vec<_> =
+        importance.iter().map(|(m, values)| (format!("importance.{m}"), Dtype::F32, vec![values.len()])).collect();
+    let mut bytes = Header::encode(&layout);
+    importance.values().for_each(|values| bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())));
+    write_atomic(path, &bytes).map_err(MergeError::from)?;
+    Ok(())
+}
+
+/// Merges an experiment's pool as one of its candidates says.
+pub(crate) fn merge_candidate(
+    entry: &CandidateEntry,
+    base: (&str, &Path),
+    experts: &[(&str, PathBuf)],
+    out: &Path,
+    stop: &AtomicBool,
+) -> Result<(), RunError> {
+    let names: Vec<&str> = experts.iter().map(|(name, _)| *name).collect();
+    let recipe = Recipe::of_pool(entry.operator, &entry.parameters, base.0, &names, Preset::Arm);
+    let recipe = recipe.map_err(|why| MergeError::Recipe(format!("candidate `{}`: {why}", entry.name)))?;
+    let dirs: Vec<(&str, &Path)> = experts.iter().map(|(name, dir)| (*name, dir.as_path())).chain([base]).collect();
+    let mentioned = recipe.models.iter().filter_map(|model| dirs.iter().find(|(name, _)| name == model));
+    let models = mentioned.map(|(name, dir)| Model::open(name, dir)).collect::<Result<_, _>>()?;
+    let plan = Plan::of_models(recipe, models, &PlanOptions::default())?;
+    plan.execute(out, &Execution { shard_size: SHARD, seed: entry.seed, stop, ..Execution::default() })?;
+    Ok(())
+}
