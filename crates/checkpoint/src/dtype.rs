@@ -100,7 +100,9 @@ impl Dtype {
         self.encode(values, &mut out).then_some(out)
     }
 
-    /// As [`Self::to_f32`], into a slice as long as the numbers are many; `false` for integers.
+    /// As [`Self::to_f32`], into a slice as long as the numbers are many; `false` for integers. Inlined, so that callers
+    /// who compile for wider vectors get them.
+    #[inline(always)]
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) -> bool {
         match self {
             Self::F32 => out
@@ -128,6 +130,7 @@ impl Dtype {
     }
 
     /// As [`Self::from_f32`], into a slice of the right length; `false` for integers.
+    #[inline(always)]
     pub fn encode(self, values: &[f32], out: &mut [u8]) -> bool {
         match self {
             Self::F32 => {

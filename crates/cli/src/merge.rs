@@ -56,7 +56,9 @@ impl Merge {
         let plan = plan?;
         if let Some(tensor) = &self.explain {
             let Some(text) = plan.explain(tensor) else {
-                bail!("the merge has no tensor `{tensor}`; --dry-run lists the models, `rolegraft inspect` their tensors");
+                bail!(
+                    "the merge has no tensor `{tensor}`; --dry-run lists the models, `rolegraft inspect` their tensors"
+                );
             };
             say(&text);
             return Ok(ExitCode::SUCCESS);
@@ -226,13 +228,10 @@ mod tests {
     #[test]
     fn sizes_are_read_as_mergekit_and_people_write_them() {
         let read = |t: &str| size(t).ok();
-        assert_eq!([read("5GB"), read("5B"), read("2m"), read("1gib"), read("77")], [
-            Some(5_000_000_000),
-            Some(5_000_000_000),
-            Some(2_000_000),
-            Some(1 << 30),
-            Some(77)
-        ]);
+        assert_eq!(
+            [read("5GB"), read("5B"), read("2m"), read("1gib"), read("77")],
+            [Some(5_000_000_000), Some(5_000_000_000), Some(2_000_000), Some(1 << 30), Some(77)]
+        );
         assert_eq!([read("0"), read("GB"), read("5XB"), read("99999999999GB"), read("-1")], [None; 5]);
     }
 }

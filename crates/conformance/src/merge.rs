@@ -4,7 +4,9 @@
 use crate::tolerance::Tolerance;
 use crate::{ConformanceError, Report};
 use rolegraft_checkpoint::{Checkpoint, Dtype, Tensors, round_bf16};
-use rolegraft_merge::{Compute, Execution, Model, Plan, PlanOptions, Recipe, Value as Setting, keep_probabilities, read_importance};
+use rolegraft_merge::{
+    Compute, Execution, Model, Plan, PlanOptions, Recipe, Value as Setting, keep_probabilities, read_importance,
+};
 use rolegraft_saliency::{Importance, channel_importance};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -134,7 +136,8 @@ impl Case<'_> {
             return Plan::new(recipe, &[self.set], &options).map_err(text);
         };
         // AIM on a recorded merge, which is a file without a config of its own.
-        let base = Model::open(self.text("base").unwrap_or("base"), &self.set.join(self.text("base").unwrap_or("base")));
+        let base =
+            Model::open(self.text("base").unwrap_or("base"), &self.set.join(self.text("base").unwrap_or("base")));
         let base = base.map_err(text)?;
         let merged = Model::of_tensors("merged", Tensors::open(merged).map_err(text)?, base.config.clone());
         let mut plan = Plan::of_models(recipe, vec![base, merged], &options).map_err(text)?;
@@ -157,8 +160,11 @@ impl Case<'_> {
         if operator == "aim" {
             // The f32 recordings have the formula alone; only upstream's own program relaxes a tied embedding.
             let leave = !self.text("upstream").is_some_and(|u| u.contains("_utils"));
-            recipe += &format!("  of: linear\n  tied: {}\nimportance: recorded\n", if leave { "leave" } else { "head" });
-            recipe += &format!("models:\n- {{model: {base}, parameters: {{weight: 0}}}}\n- {{model: merged, parameters: {{weight: 1}}}}\n");
+            recipe +=
+                &format!("  of: linear\n  tied: {}\nimportance: recorded\n", if leave { "leave" } else { "head" });
+            recipe += &format!(
+                "models:\n- {{model: {base}, parameters: {{weight: 0}}}}\n- {{model: merged, parameters: {{weight: 1}}}}\n"
+            );
         } else {
             recipe += "models:\n";
             for expert in self.case["experts"].as_array().into_iter().flatten() {
@@ -205,7 +211,10 @@ impl Case<'_> {
                 }
                 _ => {
                     let (ours, theirs, count) = (a[*first], b[*first], off.len());
-                    return Err(format!("`{name}`[{first}] is {ours} instead of {theirs} ({count} of {} differ)", a.len()));
+                    return Err(format!(
+                        "`{name}`[{first}] is {ours} instead of {theirs} ({count} of {} differ)",
+                        a.len()
+                    ));
                 }
             }
         }
@@ -290,15 +299,23 @@ impl Case<'_> {
                 let row = output.shape.last().copied().unwrap_or(1);
                 let ours = keep_probabilities(&inputs.delta(i), row, number("density"), number("epsilon"));
                 let theirs = tensor.dtype.to_f32(expected.bytes(&name).map_err(text)?).unwrap_or_default();
-                if let Some(at) = (0..ours.len().max(theirs.len())).find(|at| {
-                    !matches!((ours.get(*at), theirs.get(*at)), (Some(a), Some(b)) if (a - b).abs() <= 1e-6)
-                }) {
-                    return Err(format!("`{name}`[{at}] is kept with {:?} instead of {:?}", ours.get(at), theirs.get(at)));
+                if let Some(at) = (0..ours.len().max(theirs.len()))
+                    .find(|at| !matches!((ours.get(*at), theirs.get(*at)), (Some(a), Some(b)) if (a - b).abs() <= 1e-6))
+                {
+                    return Err(format!(
+                        "`{name}`[{at}] is kept with {:?} instead of {:?}",
+                        ours.get(at),
+                        theirs.get(at)
+                    ));
                 }
                 compared += 1;
             }
         }
-        if compared == expected.tensors().count() { Ok(()) } else { Err(format!("only {compared} tensors were compared")) }
+        if compared == expected.tensors().count() {
+            Ok(())
+        } else {
+            Err(format!("only {compared} tensors were compared"))
+        }
     }
 
     /// Importances measured anew, normalised per module, against the recorded ones.
@@ -346,15 +363,12 @@ fn layers_of(error: &str) -> Option<usize> {
 /// A stack: so many layers, numbered from zero, and a config that says the same.
 fn stacked(merged: &Merged, layers: usize) -> Outcome {
     let config = &merged.plan.config;
-    let found: std::collections::BTreeSet<&str> = merged
-        .plan
-        .outputs
-        .iter()
-        .filter_map(|o| o.name.split_once("layers.")?.1.split('.').next())
-        .collect();
+    let found: std::collections::BTreeSet<&str> =
+        merged.plan.outputs.iter().filter_map(|o| o.name.split_once("layers.")?.1.split('.').next()).collect();
     let expected: Vec<String> = (0..layers).map(|l| l.to_string()).collect();
     let types = config["layer_types"].as_array().map_or(layers, Vec::len);
-    if config["num_hidden_layers"] != layers || types != layers || !expected.iter().all(|l| found.contains(l.as_str())) {
+    if config["num_hidden_layers"] != layers || types != layers || !expected.iter().all(|l| found.contains(l.as_str()))
+    {
         return Err(format!("the stack must have {layers} layers in tensors and config, not {found:?}"));
     }
     Ok(())
@@ -364,7 +378,8 @@ fn parameters(set: &Path, recipe: &str, expected: &Value) -> Outcome {
     let recipe = Recipe::read(&set.join(format!("recipes/{recipe}.yaml"))).map_err(text)?;
     let plan = Plan::new(recipe, &[set], &PlanOptions::default()).map_err(text)?;
     for (tensor, expected) in expected.as_object().into_iter().flatten() {
-        let output = plan.outputs.iter().find(|o| o.name == *tensor).ok_or_else(|| format!("`{tensor}` is not planned"))?;
+        let output =
+            plan.outputs.iter().find(|o| o.name == *tensor).ok_or_else(|| format!("`{tensor}` is not planned"))?;
         let shared = &output.parameters.shared;
         same(&expected["shared"], |p| shared.get(p)).map_err(|why| format!("`{tensor}`: {why}"))?;
         for (model, expected) in expected["inputs"].as_object().into_iter().flatten() {
@@ -462,7 +477,8 @@ impl Inputs {
     fn linear(&self) -> Vec<f32> {
         let (base, experts) = (self.base(), self.experts());
         let sum: f32 = experts.iter().map(|e| self.weights[*e]).sum();
-        let mean = |i: usize| experts.iter().map(|e| self.weights[*e] / sum * (self.values[*e][i] - base[i])).sum::<f32>();
+        let mean =
+            |i: usize| experts.iter().map(|e| self.weights[*e] / sum * (self.values[*e][i] - base[i])).sum::<f32>();
         (0..base.len()).map(|i| base[i] + mean(i)).collect()
     }
 
@@ -510,4 +526,3 @@ fn variance(deltas: &[Vec<f32>], i: usize) -> f32 {
     let mean = deltas.iter().map(|d| d[i]).sum::<f32>() / n;
     deltas.iter().map(|d| (d[i] - mean).powi(2)).sum::<f32>() / n
 }
-

@@ -27,7 +27,9 @@ impl Tolerance {
         match self {
             _ if ours == theirs || (ours.is_nan() && theirs.is_nan()) => true,
             Self::Absolute(limit) => f64::from((ours - theirs).abs()) <= limit,
-            Self::Steps(most, dtype) => steps(ours, dtype).abs_diff(steps(theirs, dtype)) <= i64::from(most).unsigned_abs(),
+            Self::Steps(most, dtype) => {
+                steps(ours, dtype).abs_diff(steps(theirs, dtype)) <= i64::from(most).unsigned_abs()
+            }
         }
     }
 }

@@ -104,16 +104,36 @@ pub(crate) fn simd<T>(f: impl FnOnce() -> T) -> T {
 /// Numbers that one accumulator of a sum takes; the order of summation is fixed by it.
 const SUM_LANES: usize = 16;
 
-/// Σ f(i) for i in 0..len in f64, sixteen partial sums side by side.
+/// Σ f(aᵢ, bᵢ) in f64, sixteen partial sums side by side.
 #[inline(always)]
-pub(crate) fn sum64(len: usize, f: impl Fn(usize) -> f64) -> f64 {
+pub(crate) fn sum64(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f64) -> f64 {
     let mut lanes = [0.0; SUM_LANES];
-    let whole = len / SUM_LANES * SUM_LANES;
-    for start in (0..whole).step_by(SUM_LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<SUM_LANES>(), b.as_chunks::<SUM_LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += f(*a, *b);
         }
     }
-    let tail: f64 = (whole..len).map(&f).sum();
+    let tail: f64 = a_tail.iter().zip(b_tail).map(|(a, b)| f(*a, *b)).sum();
     lanes.iter().sum::<f64>() + tail
+}
+
+/// ‖x‖₁: sixteen additions in f32 at most, then f64.
+#[inline(always)]
+pub(crate) fn magnitude64(x: &[f32]) -> f64 {
+    const LANES: usize = 32;
+    let mut sum = 0.0;
+    for run in x.chunks(16 * LANES) {
+        let mut lanes = [0.0f32; LANES];
+        let (chunks, tail) = run.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane += x.abs();
+            }
+        }
+        for x in lanes.iter().chain(tail) {
+            sum += f64::from(x.abs());
+        }
+    }
+    sum
 }

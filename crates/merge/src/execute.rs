@@ -1,10 +1,11 @@
 //! Running a plan: shard by shard, tensors or parts of them side by side.
 
+use crate::arithmetic::simd;
 use crate::operators::aim::Relaxation;
 use crate::plan::{Output, Plan};
-use crate::source::{BLOCK, Input, Model, Session, Source, parallel};
+use crate::source::{BLOCK, Input, Model, Session, Source, TILE, not_finite, parallel};
 use crate::{MergeError, card};
-use rolegraft_checkpoint::{Digest, OpenError, OpenShard, Writer};
+use rolegraft_checkpoint::{Digest, Dtype, OpenError, OpenShard, Writer};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -213,6 +214,7 @@ impl Run<'_> {
     fn shard(&self, outputs: &[Output], open: &OpenShard) -> Result<(), MergeError> {
         self.each(outputs, |output, threads| {
             self.tensor(output, open, threads)?;
+            open.flush(&output.name);
             let bytes = (output.len() * output.dtype.size()) as u64;
             let written = self.counters.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
             let progress = Progress { tensor: &output.name, written, total: self.total, resumed: self.resumed };
@@ -228,11 +230,11 @@ impl Run<'_> {
         task: impl Fn(&Output, usize) -> Result<(), MergeError> + Sync,
     ) -> Result<(), MergeError> {
         if self.plan.recipe.operator.0.holds_tensors() {
-            return parallel(self.threads.min(HELD), outputs.len(), || (), |i, ()| task(&outputs[i], 1));
+            return parallel(self.threads.min(HELD), outputs.len(), || (), |i, ()| task(&outputs[i], 1)).map(drop);
         }
         let (large, small): (Vec<&Output>, Vec<&Output>) = outputs.iter().partition(|o| o.len() > self.session.segment);
         large.into_iter().try_for_each(|output| task(output, self.threads))?;
-        parallel(self.threads, small.len(), || (), |i, ()| task(small[i], 1))
+        parallel(self.threads, small.len(), || (), |i, ()| task(small[i], 1)).map(drop)
     }
 
     fn survey(&self) -> Result<Vec<u64>, MergeError> {
@@ -289,20 +291,19 @@ impl Run<'_> {
             kernel = relaxation.relax(&output.name, source.row(), source.base()?, source.compute, kernel)?;
         }
         let (size, nonzero) = (output.dtype.size(), AtomicBool::new(false));
-        source.merge(&*kernel, |start, values| {
-            let mut bytes = vec![0; BLOCK.min(values.len()) * size];
+        source.merge(&*kernel, |start, values, bytes| {
+            bytes.resize(BLOCK.min(values.len()) * size, 0);
             for (number, values) in values.chunks(BLOCK).enumerate() {
                 let bytes = &mut bytes[..values.len() * size];
-                let state = crate::arithmetic::simd(|| {
-                    output.dtype.encode(values, bytes);
-                    Seen::of(values)
-                });
+                let state = simd(
+                    #[inline(always)]
+                    || Seen::encode(output.dtype, values, bytes),
+                );
                 if state.nonzero {
                     nonzero.store(true, Ordering::Relaxed);
                 }
                 // What float16 cannot hold becomes infinite only now.
-                let lost =
-                    if output.dtype == rolegraft_checkpoint::Dtype::F16 { overflows(bytes) } else { state.nonfinite };
+                let lost = if output.dtype == Dtype::F16 { overflows(bytes) } else { state.nonfinite };
                 self.counters.nonfinite.fetch_add(lost, Ordering::Relaxed);
                 open.put(&output.name, ((start + number * BLOCK) * size) as u64, bytes)?;
             }
@@ -323,11 +324,14 @@ struct Seen {
 
 impl Seen {
     #[inline(always)]
-    fn of(values: &[f32]) -> Self {
-        Self {
-            nonzero: values.iter().fold(0, |any, v| any | (v.to_bits() << 1)) != 0,
-            nonfinite: crate::source::not_finite(values),
+    fn encode(dtype: Dtype, values: &[f32], bytes: &mut [u8]) -> Self {
+        let (mut any, mut nonfinite) = (0, 0);
+        for (values, bytes) in values.chunks(TILE).zip(bytes.chunks_mut(TILE * dtype.size())) {
+            dtype.encode(values, bytes);
+            any |= values.iter().fold(0, |any, v| any | (v.to_bits() << 1));
+            nonfinite += not_finite(values);
         }
+        Self { nonzero: any != 0, nonfinite }
     }
 }
 

@@ -23,53 +23,60 @@ impl Stream {
     /// Draws of elements `start..start + out.len()`, uniform over all of u32.
     #[inline(always)]
     pub(crate) fn fill(self, start: u64, out: &mut [u32]) {
-        let mut skip = (start % DRAWS as u64) as usize;
+        let skip = (start % DRAWS as u64) as usize;
         let mut counter = start / DRAWS as u64;
         let mut out = out;
-        while !out.is_empty() {
-            let draws = self.draws(counter);
-            let take = (DRAWS - skip).min(out.len());
-            let (now, later) = out.split_at_mut(take);
-            now.copy_from_slice(&draws[skip..skip + take]);
-            (out, skip, counter) = (later, 0, counter + 1);
+        if skip > 0 {
+            let (head, rest) = out.split_at_mut((DRAWS - skip).min(out.len()));
+            head.copy_from_slice(&self.draws(counter)[skip..skip + head.len()]);
+            (out, counter) = (rest, counter + 1);
         }
+        let (groups, tail) = out.as_chunks_mut::<DRAWS>();
+        for group in groups {
+            *group = self.draws(counter);
+            counter += 1;
+        }
+        tail.copy_from_slice(&self.draws(counter)[..tail.len()]);
     }
 
     /// The draws of sixteen consecutive counters: word `w` of counter `c` is element `DRAWS·group + LANES·w + c`.
     #[inline(always)]
     fn draws(self, group: u64) -> [u32; DRAWS] {
+        // Words live in the low halves of 64-bit lanes, so that a product's halves need no unpacking; what is left in
+        // the high halves is never looked at.
+        const LOW: u64 = 0xFFFF_FFFF;
         let first = group * LANES as u64;
-        let mut x: [[u32; LANES]; 4] = [[0; LANES]; 4];
+        let mut x: [[u64; LANES]; 4] = [[0; LANES]; 4];
         for lane in 0..LANES {
             let counter = first + lane as u64;
-            x[0][lane] = counter as u32;
-            x[1][lane] = (counter >> 32) as u32;
+            x[0][lane] = counter;
+            x[1][lane] = counter >> 32;
         }
         let mut key = self.key;
         for _ in 0..10 {
+            let [one, two] = key.map(u64::from);
             for lane in 0..LANES {
-                let a = u64::from(x[0][lane]) * 0xD251_1F53;
-                let b = u64::from(x[2][lane]) * 0xCD9E_8D57;
-                let (one, three) = (x[1][lane], x[3][lane]);
-                x[0][lane] = (b >> 32) as u32 ^ one ^ key[0];
-                x[1][lane] = b as u32;
-                x[2][lane] = (a >> 32) as u32 ^ three ^ key[1];
-                x[3][lane] = a as u32;
+                let a = (x[0][lane] & LOW) * 0xD251_1F53;
+                let b = (x[2][lane] & LOW) * 0xCD9E_8D57;
+                x[0][lane] = (b >> 32) ^ x[1][lane] ^ one;
+                x[1][lane] = b;
+                x[2][lane] = (a >> 32) ^ x[3][lane] ^ two;
+                x[3][lane] = a;
             }
             key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
         }
         let mut out = [0; DRAWS];
         for (word, lanes) in x.iter().enumerate() {
-            out[word * LANES..(word + 1) * LANES].copy_from_slice(lanes);
+            out[word * LANES..(word + 1) * LANES].iter_mut().zip(lanes).for_each(|(o, l)| *o = *l as u32);
         }
         out
     }
 }
 
-/// The draws below which an element is kept with probability `p`, as an exclusive bound on u32.
+/// An element is kept with probability `p` < 1 where its draw is below this.
 #[inline(always)]
-pub(crate) fn bound(p: f64) -> u64 {
-    (p.clamp(0.0, 1.0) * 4_294_967_296.0) as u64
+pub(crate) fn bound(p: f64) -> u32 {
+    (p.max(0.0) * 4_294_967_296.0) as u32
 }
 
 #[cfg(test)]

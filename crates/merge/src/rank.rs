@@ -1,20 +1,23 @@
 //! Exact order statistics over a tensor that is never held: the element of a given rank, found by narrowing an interval
-//! of bit patterns with a histogram. A sample guesses the first interval, so that few elements touch the histogram.
+//! of keys. A sample guesses the first interval.
 //!
 //! Keys are u32 whose order is the order of interest (the bits of a magnitude, for instance). Equal keys are ordered by
-//! index.
+//! index. Where an interval has few keys, as with task vectors of 16-bit checkpoints, each is counted block by block, and
+//! one pass finds key and index; otherwise a histogram narrows it.
 
 use crate::MergeError;
-use crate::source::{FEW_SEGMENTS, Rows, Source, View};
+use crate::source::{Rows, Source, View};
 
 /// Where an element of given rank lies: its key, and how many of the elements with the same key come before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) key: u32,
     /// Elements with this key that rank below.
     pub(crate) before: u64,
     /// Elements with this key.
     pub(crate) equal: u64,
+    /// First element of every block, with how many of its elements have this key; empty if nobody counted.
+    blocks: Vec<(usize, u64)>,
 }
 
 /// Writes the keys of stream `s` for a block.
@@ -24,6 +27,10 @@ impl<F: Fn(&View<'_>, usize, &mut [u32]) + Sync> Keys for F {}
 const BINS: usize = 1 << 16;
 const SAMPLE_RUNS: usize = 256;
 const SAMPLE_LENGTH: usize = 256;
+/// Most keys that are counted one by one.
+const LISTED: usize = 8;
+/// Elements whose keys are made at a time: they stay in the first-level cache.
+const TILE: usize = 2048;
 
 /// An interval of keys that holds the wanted rank.
 struct Search {
@@ -31,6 +38,8 @@ struct Search {
     rank: u64,
     low: u32,
     high: u32,
+    /// All keys that seem to occur in the interval, if they are few.
+    listed: Vec<u32>,
 }
 
 impl Search {
@@ -38,13 +47,31 @@ impl Search {
         let width = u64::from(self.high - self.low) + 1;
         (u64::BITS - (width - 1).leading_zeros()).saturating_sub(BINS.trailing_zeros())
     }
+    fn set(&mut self, low: u32, high: u32) {
+        (self.low, self.high) = (low, high);
+        let few = u64::from(high - low) < LISTED as u64;
+        self.listed = if few { (low..=high).collect() } else { Vec::new() };
+    }
+}
+
+/// What a pass counts for one search.
+struct Count {
+    /// Elements below the interval.
+    below: u64,
+    /// Elements in it.
+    inside: u64,
+    /// A histogram of it, where keys are not listed.
+    bins: Vec<u32>,
+    /// Per block: its first element, and how many have each listed key.
+    blocks: Vec<(usize, [u32; LISTED])>,
 }
 
 /// The elements of the given ascending ranks (0 = smallest), per stream.
 pub(crate) fn places(source: &Source<'_>, ranks: &[Vec<u64>], key: impl Keys) -> Result<Vec<Vec<Place>>, MergeError> {
     let mut searches: Vec<Search> = Vec::new();
     for (stream, ranks) in ranks.iter().enumerate() {
-        searches.extend(ranks.iter().map(|rank| Search { stream, rank: *rank, low: 0, high: u32::MAX }));
+        let search = |rank: &u64| Search { stream, rank: *rank, low: 0, high: u32::MAX, listed: Vec::new() };
+        searches.extend(ranks.iter().map(search));
     }
     if source.len() > 2 * SAMPLE_RUNS * SAMPLE_LENGTH {
         guess(source, &mut searches, ranks.len(), &key)?;
@@ -52,32 +79,8 @@ pub(crate) fn places(source: &Source<'_>, ranks: &[Vec<u64>], key: impl Keys) ->
     let mut found: Vec<Option<Place>> = vec![None; searches.len()];
     while found.iter().any(Option::is_none) {
         let open: Vec<usize> = (0..searches.len()).filter(|i| found[*i].is_none()).collect();
-        for (i, (below, bins)) in open.iter().zip(count(source, &searches, &open, &key)?) {
-            let search = &mut searches[*i];
-            let inside: u64 = bins.iter().sum();
-            if search.rank < below {
-                (search.low, search.high) = (0, search.low - 1);
-            } else if search.rank >= below + inside {
-                (search.low, search.high) = (search.high + 1, u32::MAX);
-            } else {
-                let (shift, mut at) = (search.shift(), below);
-                let bin = bins
-                    .iter()
-                    .position(|n| {
-                        at += n;
-                        at > search.rank
-                    })
-                    .unwrap_or(0);
-                at -= bins[bin];
-                if shift == 0 {
-                    found[*i] =
-                        Some(Place { key: search.low + bin as u32, before: search.rank - at, equal: bins[bin] });
-                } else {
-                    let low = search.low + ((bin as u32) << shift);
-                    search.high = search.high.min(low + ((1 << shift) - 1));
-                    search.low = low;
-                }
-            }
+        for (i, count) in open.iter().zip(count(source, &searches, &open, &key)?) {
+            found[*i] = narrow(&mut searches[*i], &count);
         }
     }
     let mut out = vec![Vec::new(); ranks.len()];
@@ -85,6 +88,48 @@ pub(crate) fn places(source: &Source<'_>, ranks: &[Vec<u64>], key: impl Keys) ->
         out[search.stream].push(place);
     }
     Ok(out)
+}
+
+/// The place, if a count decides it; else the search's interval becomes smaller, or another.
+fn narrow(search: &mut Search, count: &Count) -> Option<Place> {
+    if search.rank < count.below {
+        search.set(0, search.low - 1);
+        return None;
+    }
+    if search.rank >= count.below + count.inside {
+        search.set(search.high + 1, u32::MAX);
+        return None;
+    }
+    let mut at = count.below;
+    let mut find = |counts: &mut dyn Iterator<Item = u64>| {
+        for (i, n) in counts.enumerate() {
+            if at + n > search.rank {
+                return Some((i, n, search.rank - at));
+            }
+            at += n;
+        }
+        None
+    };
+    if !search.listed.is_empty() {
+        let totals: Vec<u64> =
+            (0..search.listed.len()).map(|l| count.blocks.iter().map(|(_, c)| u64::from(c[l])).sum()).collect();
+        if totals.iter().sum::<u64>() < count.inside {
+            // The sample missed some keys.
+            search.listed.clear();
+            return None;
+        }
+        let (i, equal, before) = find(&mut totals.into_iter())?;
+        let blocks = count.blocks.iter().map(|(start, counts)| (*start, u64::from(counts[i]))).collect();
+        return Some(Place { key: search.listed[i], before, equal, blocks });
+    }
+    let shift = search.shift();
+    let (bin, equal, before) = find(&mut count.bins.iter().map(|n| u64::from(*n)))?;
+    let low = search.low + ((bin as u32) << shift);
+    if shift == 0 {
+        return Some(Place { key: low, before, equal, blocks: Vec::new() });
+    }
+    search.set(low, search.high.min(low + ((1 << shift) - 1)));
+    None
 }
 
 /// First intervals from a sample. A wrong guess costs a pass, never the result.
@@ -103,96 +148,126 @@ fn guess(source: &Source<'_>, searches: &mut [Search], streams: usize, key: &imp
         let sample = &samples[search.stream];
         let share = search.rank as f64 / source.len() as f64;
         let middle = share * sample.len() as f64;
-        // Neighbours resemble each other, so the margin is three times that of independent draws.
-        let margin = 12.0 * (sample.len() as f64 * share * (1.0 - share)).sqrt() + 64.0;
-        search.low = if middle < margin { 0 } else { sample[(middle - margin) as usize] };
-        search.high = sample.get((middle + margin) as usize).copied().unwrap_or(u32::MAX);
+        // Neighbours resemble each other, so the margin is twice that of independent draws.
+        let margin = 8.0 * (sample.len() as f64 * share * (1.0 - share)).sqrt() + 64.0;
+        let (first, last) = ((middle - margin).max(0.0) as usize, (middle + margin) as usize);
+        search.low = if middle < margin { 0 } else { sample[first] };
+        search.high = sample.get(last).copied().unwrap_or(u32::MAX);
+        let mut listed = sample[first..(last + 1).min(sample.len())].to_vec();
+        listed.dedup();
+        if listed.len() <= LISTED {
+            search.listed = listed;
+        }
     }
     Ok(())
 }
 
-/// Per open search: elements below its interval, and the histogram inside it.
-fn count(
-    source: &Source<'_>,
-    searches: &[Search],
-    open: &[usize],
-    key: &impl Keys,
-) -> Result<Vec<(u64, Vec<u64>)>, MergeError> {
-    let make = || (Vec::new(), open.iter().map(|_| (0u64, vec![0u32; BINS])).collect::<Vec<_>>());
-    let parts = source.scan(Rows::Any, FEW_SEGMENTS, make, |(keys, counts), view| {
-        keys.resize(view.len, 0);
-        let mut filled = None;
-        for (i, (below, bins)) in open.iter().zip(counts.iter_mut()) {
-            let search = &searches[*i];
-            if filled != Some(search.stream) {
-                key(view, search.stream, keys);
-                filled = Some(search.stream);
+/// One pass for all open searches.
+fn count(source: &Source<'_>, searches: &[Search], open: &[usize], key: &impl Keys) -> Result<Vec<Count>, MergeError> {
+    let open: Vec<&Search> = open.iter().map(|i| &searches[*i]).collect();
+    let empty = |search: &&Search| {
+        let bins = if search.listed.is_empty() { vec![0; BINS] } else { Vec::new() };
+        Count { below: 0, inside: 0, bins, blocks: Vec::new() }
+    };
+    let make = || (vec![0; TILE], open.iter().map(empty).collect::<Vec<Count>>());
+    let parts = source.tally(
+        make,
+        #[inline(always)]
+        |(keys, counts), view| {
+            for (search, count) in open.iter().zip(counts.iter_mut()).filter(|(s, _)| !s.listed.is_empty()) {
+                debug_assert!(search.listed.len() <= LISTED);
+                count.blocks.push((view.start, [0; LISTED]));
             }
-            let (low, high, shift) = (search.low, search.high, search.shift());
-            *below += keys.iter().map(|k| u64::from(*k < low)).sum::<u64>();
-            let width = high - low;
-            // Runs without a candidate are skipped: with a good guess that is most of them.
-            for run in keys.chunks(16) {
-                if run.iter().any(|k| k.wrapping_sub(low) <= width) {
-                    for k in run.iter().filter(|k| k.wrapping_sub(low) <= width) {
-                        bins[((k - low) >> shift) as usize] += 1;
+            for start in (0..view.len).step_by(TILE) {
+                let part = view.part(start, TILE.min(view.len - start));
+                let keys = &mut keys[..part.len];
+                let mut filled = None;
+                for (search, count) in open.iter().zip(counts.iter_mut()) {
+                    if filled != Some(search.stream) {
+                        key(&part, search.stream, keys);
+                        filled = Some(search.stream);
                     }
+                    tally(search, count, keys);
                 }
             }
-        }
-    })?;
-    let mut total: Vec<(u64, Vec<u64>)> = open.iter().map(|_| (0, vec![0; BINS])).collect();
+        },
+    )?;
+    let mut total: Vec<Count> = open.iter().map(empty).collect();
     for (_, part) in parts {
-        for ((below, bins), (more_below, more)) in total.iter_mut().zip(part) {
-            *below += more_below;
-            bins.iter_mut().zip(more).for_each(|(t, p)| *t += u64::from(p));
+        for (sum, more) in total.iter_mut().zip(part) {
+            sum.below += more.below;
+            sum.inside += more.inside;
+            sum.bins.iter_mut().zip(more.bins).for_each(|(t, p)| *t += p);
+            sum.blocks.extend(more.blocks);
         }
     }
+    total.iter_mut().for_each(|count| count.blocks.sort_unstable());
     Ok(total)
 }
 
-/// The index of the `nth` element (from 0) whose key in a stream is `wanted`, for several questions at once.
+#[inline(always)]
+fn tally(search: &Search, count: &mut Count, keys: &[u32]) {
+    let (low, width) = (search.low, search.high - search.low);
+    count.below += u64::from(keys.iter().map(|k| u32::from(*k < low)).sum::<u32>());
+    count.inside += u64::from(keys.iter().map(|k| u32::from(k.wrapping_sub(low) <= width)).sum::<u32>());
+    if let Some((_, counts)) = count.blocks.last_mut() {
+        for (sum, listed) in counts.iter_mut().zip(&search.listed) {
+            *sum += keys.iter().map(|k| u32::from(k == listed)).sum::<u32>();
+        }
+        return;
+    }
+    let shift = search.shift();
+    for run in keys.chunks(16) {
+        // With a good guess most runs have no candidate.
+        if run.iter().any(|k| k.wrapping_sub(low) <= width) {
+            for k in run.iter().filter(|k| k.wrapping_sub(low) <= width) {
+                count.bins[((k - low) >> shift) as usize] += 1;
+            }
+        }
+    }
+}
+
+/// The index of the `nth` element (from 0) with a place's key, for several questions (stream, place, nth) at once.
 pub(crate) fn indices_of(
     source: &Source<'_>,
-    questions: &[(usize, u32, u64)],
+    questions: &[(usize, &Place, u64)],
     key: impl Keys,
 ) -> Result<Vec<u64>, MergeError> {
-    if questions.is_empty() {
-        return Ok(Vec::new());
+    let uncounted: Vec<usize> = (0..questions.len()).filter(|q| questions[*q].1.blocks.is_empty()).collect();
+    let mut blocks: Vec<Vec<(usize, u64)>> = questions.iter().map(|(_, place, _)| place.blocks.clone()).collect();
+    if !uncounted.is_empty() {
+        let counted = source.scan(
+            Rows::Any,
+            usize::MAX,
+            || (Vec::new(), Vec::new()),
+            #[inline(always)]
+            |(keys, counts), view| {
+                keys.resize(view.len, 0);
+                let counted = uncounted.iter().map(|q| {
+                    let (stream, place, _) = &questions[*q];
+                    key(view, *stream, keys);
+                    keys.iter().map(|k| u64::from(*k == place.key)).sum::<u64>()
+                });
+                counts.push((view.start, counted.collect::<Vec<u64>>()));
+            },
+        )?;
+        for (start, counts) in counted.into_iter().flat_map(|(_, counts)| counts) {
+            uncounted.iter().zip(counts).for_each(|(q, n)| blocks[*q].push((start, n)));
+        }
     }
-    // Per segment and question: how many there are, block by block.
-    let blocks = source.scan(
-        Rows::Any,
-        usize::MAX,
-        || (Vec::new(), Vec::new()),
-        |(keys, counts), view| {
-            keys.resize(view.len, 0);
-            let mut row = Vec::with_capacity(questions.len());
-            for (stream, wanted, _) in questions {
-                key(view, *stream, keys);
-                row.push(keys.iter().map(|k| u64::from(k == wanted)).sum::<u64>());
-            }
-            counts.push((view.start, row));
-        },
-    )?;
-    let blocks: Vec<(usize, Vec<u64>)> = blocks.into_iter().flat_map(|(_, counts)| counts).collect();
     let mut out = Vec::new();
-    for (i, (stream, wanted, nth)) in questions.iter().enumerate() {
+    for ((stream, place, nth), blocks) in questions.iter().zip(blocks) {
         let mut left = *nth;
-        let block = blocks.iter().find(|(_, row)| match row[i] {
-            n if n > left => true,
-            n => {
-                left -= n;
-                false
-            }
+        let block = blocks.iter().find(|(_, n)| {
+            let here = *n > left;
+            left -= if here { 0 } else { *n };
+            here
         });
-        let start = block.map_or(0, |(start, _)| *start);
-        let mut index = u64::MAX;
-        let mut keys = Vec::new();
-        source.range(start, |view| {
+        let (mut index, mut keys) = (u64::MAX, Vec::new());
+        source.range(block.map_or(0, |(start, _)| *start), |view| {
             keys.resize(view.len, 0);
             key(view, *stream, &mut keys);
-            let hit = keys.iter().enumerate().filter(|(_, k)| *k == wanted).nth(left as usize);
+            let hit = keys.iter().enumerate().filter(|(_, k)| **k == place.key).nth(left as usize);
             index = hit.map_or(u64::MAX, |(at, _)| (view.start + at) as u64);
         })?;
         out.push(index);
@@ -220,6 +295,45 @@ impl Cut {
             Self::Below(bound, end) => key < bound || (key == bound && index < end),
         }
     }
+
+    /// Whether equal keys stay, if that is the same for all of `start..end`.
+    #[inline(always)]
+    fn equal_stay(self, start: u64, end: u64) -> Option<bool> {
+        let (from, until) = match self {
+            Self::Above(_, last) => (0, last.saturating_add(1)),
+            Self::From(_, first) => (first, u64::MAX),
+            Self::Below(_, end) => (0, end),
+        };
+        if from <= start && end <= until {
+            Some(true)
+        } else if end <= from || until <= start {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    /// Zeroes the numbers whose magnitude's rank is outside; the first is element `start`.
+    #[inline(always)]
+    pub(crate) fn mask(self, values: &mut [f32], start: u64) {
+        let end = start + values.len() as u64;
+        match (self, self.equal_stay(start, end)) {
+            // Most runs are on one side of the index: a plain comparison.
+            (Self::Above(bound, _) | Self::From(bound, _), Some(stay)) => {
+                let least = if stay { bound } else { bound.saturating_add(1) };
+                values.iter_mut().for_each(|v| *v = if v.abs().to_bits() >= least { *v } else { 0.0 });
+            }
+            (Self::Below(bound, _), Some(stay)) => {
+                let least = if stay { bound.saturating_add(1) } else { bound };
+                values.iter_mut().for_each(|v| *v = if v.abs().to_bits() < least { *v } else { 0.0 });
+            }
+            (cut, None) => {
+                for (v, index) in values.iter_mut().zip(start..) {
+                    *v = if cut.keeps(v.abs().to_bits(), index) { *v } else { 0.0 };
+                }
+            }
+        }
+    }
 }
 
 /// Per stream: the cut that keeps the `keep[s]` largest keys, equal keys by lower index. `None` keeps nothing.
@@ -229,11 +343,10 @@ pub(crate) fn largest(source: &Source<'_>, keep: &[u64], key: impl Keys) -> Resu
     let ranks: Vec<Vec<u64>> = keep.iter().map(|k| if partial(*k) { vec![len - k] } else { Vec::new() }).collect();
     let found = places(source, &ranks, &key)?;
     // Of the equal ones those with low indices stay: as many as rank at or above the place.
-    let stay = |p: &Place| p.equal - p.before;
-    let questions: Vec<(usize, u32, u64)> = found
+    let questions: Vec<(usize, &Place, u64)> = found
         .iter()
         .enumerate()
-        .flat_map(|(s, p)| p.iter().filter(|p| p.before > 0).map(move |p| (s, p.key, stay(p) - 1)))
+        .flat_map(|(s, p)| p.iter().filter(|p| p.before > 0).map(move |p| (s, p, p.equal - p.before - 1)))
         .collect();
     let mut indices = indices_of(source, &questions, &key)?.into_iter();
     Ok(found

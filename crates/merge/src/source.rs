@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Elements per block and input: what a thread holds of one input, in F32.
 pub const BLOCK: usize = FINGERPRINT_BLOCK;
+/// Elements that loops work on at a time: a few such runs stay in the first-level cache.
+pub(crate) const TILE: usize = 1024;
 /// Elements per segment of a large tensor.
 const SEGMENT: usize = 1 << 22;
 /// Most segments whose accumulators are held at once, where one takes much memory.
@@ -90,6 +92,36 @@ pub(crate) struct View<'v> {
 }
 
 impl View<'_> {
+    /// Elements `start..start + len` of the run.
+    #[inline(always)]
+    pub(crate) fn part(&self, start: usize, len: usize) -> Self {
+        Self { start: self.start + start, len, offset: self.offset + start, inputs: self.inputs }
+    }
+    /// Adds ⟨Vᵢ, Vⱼ⟩ over the run to `sums[i·count + j]`, i ≤ j; as [`Source::gram`].
+    #[inline(always)]
+    pub(crate) fn gram<R: Arithmetic>(
+        &self,
+        count: usize,
+        fill: &impl Fn(&View<'_>, usize, &mut [f32]),
+        sums: &mut [f64],
+    ) {
+        let mut tiles = vec![[0f32; TILE]; count];
+        for start in (0..self.len).step_by(TILE) {
+            let part = self.part(start, TILE.min(self.len - start));
+            for (i, tile) in tiles.iter_mut().enumerate() {
+                fill(&part, i, &mut tile[..part.len]);
+            }
+            for i in 0..count {
+                for j in i..count {
+                    let (a, b) = (&tiles[i][..part.len], &tiles[j][..part.len]);
+                    sums[i * count + j] += match i == j {
+                        true => sum64(a, a, |x, _| f64::from(x) * f64::from(x)),
+                        false => sum64(a, b, R::product),
+                    };
+                }
+            }
+        }
+    }
     #[inline(always)]
     pub(crate) fn input(&self, i: usize) -> &[f32] {
         &self.inputs[i][self.offset..self.offset + self.len]
@@ -129,6 +161,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Elements of every segment but the last, as [`Self::sums`] and [`Self::merge`] cut them.
+    pub(crate) fn segment(&self, rows: Rows) -> usize {
+        self.segments(rows, usize::MAX).first().map_or(1, ExactSizeIterator::len)
+    }
+
     /// The tensor's segments: multiples of a block, at most `most` of them.
     fn segments(&self, rows: Rows, most: usize) -> Vec<Range<usize>> {
         let (len, block) = (self.len(), self.block(rows));
@@ -149,7 +186,10 @@ impl<'a> Source<'a> {
         self.share(segments.len(), |number, buffers| {
             let mut accumulator = make();
             self.walk(rows, segments[number].clone(), buffers, |view| {
-                simd(|| step(&mut accumulator, view));
+                simd(
+                    #[inline(always)]
+                    || step(&mut accumulator, view),
+                );
                 Ok(())
             })?;
             done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, accumulator));
@@ -160,6 +200,26 @@ impl<'a> Source<'a> {
         Ok(done.into_iter().map(|(_, a)| a).collect())
     }
 
+    /// As [`Self::scan`], with one accumulator a thread: for what may be added up in any order.
+    pub(crate) fn tally<A: Send>(
+        &self,
+        make: impl Fn() -> A + Sync,
+        step: impl Fn(&mut A, &View<'_>) + Sync,
+    ) -> Result<Vec<A>, MergeError> {
+        let segments = self.segments(Rows::Any, usize::MAX);
+        let state = || (Buffers::default(), make());
+        let states = parallel(self.threads.min(segments.len()), segments.len(), state, |number, (buffers, tally)| {
+            self.walk(Rows::Any, segments[number].clone(), buffers, |view| {
+                simd(
+                    #[inline(always)]
+                    || step(tally, view),
+                );
+                Ok(())
+            })
+        })?;
+        Ok(states.into_iter().map(|(_, tally)| tally).collect())
+    }
+
     /// Sums `count` statistics over the tensor in f64.
     pub(crate) fn sums(
         &self,
@@ -167,7 +227,13 @@ impl<'a> Source<'a> {
         count: usize,
         step: impl Fn(&mut [f64], &View<'_>) + Sync,
     ) -> Result<Vec<f64>, MergeError> {
-        let parts = self.scan(rows, usize::MAX, || vec![0.0; count], |sums, view| step(sums, view))?;
+        let parts = self.scan(
+            rows,
+            usize::MAX,
+            || vec![0.0; count],
+            #[inline(always)]
+            |sums, view| step(sums, view),
+        )?;
         Ok(parts.into_iter().fold(vec![0.0; count], |mut total, part| {
             total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
             total
@@ -181,42 +247,29 @@ impl<'a> Source<'a> {
         count: usize,
         fill: impl Fn(&View<'_>, usize, &mut [f32]) + Sync,
     ) -> Result<Vec<Vec<f64>>, MergeError> {
-        const TILE: usize = 1024;
-        let flat = self.sums(Rows::Any, count * count, |sums, view| {
-            let mut tiles = vec![[0f32; TILE]; count];
-            for start in (0..view.len).step_by(TILE) {
-                let len = TILE.min(view.len - start);
-                let part = View { start: view.start + start, len, offset: view.offset + start, inputs: view.inputs };
-                for (i, tile) in tiles.iter_mut().enumerate() {
-                    fill(&part, i, &mut tile[..len]);
-                }
-                for i in 0..count {
-                    for j in i..count {
-                        let (a, b) = (&tiles[i][..len], &tiles[j][..len]);
-                        sums[i * count + j] += match i == j {
-                            true => sum64(len, |k| f64::from(a[k]) * f64::from(a[k])),
-                            false => sum64(len, |k| R::product(a[k], b[k])),
-                        };
-                    }
-                }
-            }
-        })?;
+        let flat = self.sums(
+            Rows::Any,
+            count * count,
+            #[inline(always)]
+            |sums, view| view.gram::<R>(count, &fill, sums),
+        )?;
         Ok((0..count).map(|i| (0..count).map(|j| flat[i.min(j) * count + i.max(j)]).collect()).collect())
     }
 
-    /// Reads the tensor once more and hands every merged block to `sink` (first element, values).
+    /// Reads the tensor once more and hands every merged block to `sink`: first element, values,
+    /// and a buffer to use.
     pub(crate) fn merge(
         &self,
         kernel: &dyn Kernel,
-        sink: impl Fn(usize, &[f32]) -> Result<(), MergeError> + Sync,
+        sink: impl Fn(usize, &[f32], &mut Vec<u8>) -> Result<(), MergeError> + Sync,
     ) -> Result<(), MergeError> {
         let rows = kernel.rows();
         let segments = self.segments(rows, usize::MAX);
         self.share(segments.len(), |number, buffers| {
-            let mut out = vec![0.0; self.block(rows).min(self.len())];
+            let (mut out, mut bytes) = (vec![0.0; self.block(rows).min(self.len())], Vec::new());
             self.walk(rows, segments[number].clone(), buffers, |view| {
                 kernel.apply(view, &mut out[..view.len]);
-                sink(view.start, &out[..view.len])
+                sink(view.start, &out[..view.len], &mut bytes)
             })
         })
     }
@@ -227,7 +280,7 @@ impl<'a> Source<'a> {
         count: usize,
         task: impl Fn(usize, &mut Buffers) -> Result<(), MergeError> + Sync,
     ) -> Result<(), MergeError> {
-        parallel(self.threads.min(count), count, Buffers::default, task)
+        parallel(self.threads.min(count), count, Buffers::default, task).map(drop)
     }
 
     fn walk(
@@ -278,8 +331,17 @@ impl<'a> Source<'a> {
             .map_err(|source| MergeError::Model { model: model.name.clone(), source })?;
         let whole = start.is_multiple_of(BLOCK) && (out.len() == BLOCK || start + out.len() == self.len());
         let first = whole && input.rows.is_none() && model.fingerprints.note(input.tensor, start / BLOCK, raw);
-        simd(|| input.dtype.decode(raw, out));
-        let mut bad = simd(|| not_finite(out));
+        let mut bad = simd(
+            #[inline(always)]
+            || {
+                let (mut bad, raw) = (0, raw.chunks(TILE * size));
+                for (out, raw) in out.chunks_mut(TILE).zip(raw) {
+                    input.dtype.decode(raw, out);
+                    bad += not_finite(out);
+                }
+                bad
+            },
+        );
         if bad > 0 && !self.session.allow_nonfinite {
             return Err(MergeError::NonFinite { tensor: input.tensor.to_owned(), model: model.name.clone() });
         }
@@ -355,32 +417,30 @@ pub(crate) fn not_finite(values: &[f32]) -> u64 {
     values.iter().map(|v| u64::from(v.to_bits() & 0x7F80_0000 == 0x7F80_0000)).sum()
 }
 
-/// Runs tasks 0..count on `threads` threads, each with a state of its own. The first error stops the others.
-pub(crate) fn parallel<S>(
+/// Runs tasks 0..count on `threads` threads, each with a state of its own, and gives the states. The first error stops
+/// the others.
+pub(crate) fn parallel<S: Send>(
     threads: usize,
     count: usize,
     state: impl Fn() -> S + Sync,
     task: impl Fn(usize, &mut S) -> Result<(), MergeError> + Sync,
-) -> Result<(), MergeError> {
+) -> Result<Vec<S>, MergeError> {
     let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<MergeError>> = Mutex::new(None);
     let work = || {
         let mut state = state();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= count {
-                return;
+                return Ok(state);
             }
-            if let Err(error) = task(number, &mut state) {
-                next.store(count, Ordering::Relaxed);
-                failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
-            }
+            task(number, &mut state).inspect_err(|_| next.store(count, Ordering::Relaxed))?;
         }
     };
     if threads <= 1 {
-        work();
-    } else {
-        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        return Ok(vec![work()?]);
     }
-    failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }

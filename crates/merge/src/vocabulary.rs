@@ -204,7 +204,10 @@ impl Alignment {
                         Some(RowOrigin::Token(m, other)) => match own(*m, other) {
                             Some(row) => load(*m, row)?.into(),
                             None => {
-                                return Err(MergeError::Recipe(format!("`{}` has no token `{other}`", models[*m].name)));
+                                return Err(MergeError::Recipe(format!(
+                                    "`{}` has no token `{other}`",
+                                    models[*m].name
+                                )));
                             }
                         },
                         Some(RowOrigin::Row(m, row)) if *row < height_of(*m) => load(*m, *row as u32)?.into(),

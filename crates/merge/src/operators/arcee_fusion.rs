@@ -27,23 +27,34 @@ impl Method for ArceeFusion {
     fn prepare(&self, _: &Resolved, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {
         let base = source.base()?;
         let (expert, row) = (1 - base.min(1), source.row());
-        let divergences = source.scan(Rows::Whole, usize::MAX, Vec::new, |rows, view| {
-            for start in (0..view.len).step_by(row) {
-                let part = |i: usize| &view.input(i)[start..start + row];
-                rows.push(divergence(part(expert), part(base)));
-            }
-        })?;
+        let divergences = source.scan(
+            Rows::Whole,
+            usize::MAX,
+            Vec::new,
+            #[inline(always)]
+            |rows, view| {
+                for start in (0..view.len).step_by(row) {
+                    let part = |i: usize| &view.input(i)[start..start + row];
+                    rows.push(divergence(part(expert), part(base)));
+                }
+            },
+        )?;
         let mut fusion =
             Fusion { base, expert, row, divergences: divergences.concat(), threshold: 0.0, compute: source.compute };
         // upstream: the index is computed in float32.
         let rank = |share: f32| (share * (source.len().saturating_sub(1)) as f32) as u64;
         let last = source.len().saturating_sub(1) as u64;
         let ranks = vec![[0.25, 0.5, 0.75].map(|s| rank(s).min(last)).to_vec()];
-        let quartiles = places(source, &ranks, |view: &View<'_>, _: usize, keys: &mut [u32]| {
-            for (i, key) in keys.iter_mut().enumerate() {
-                *key = ordered(fusion.importance(view, i));
-            }
-        })?;
+        let quartiles = places(
+            source,
+            &ranks,
+            #[inline(always)]
+            |view: &View<'_>, _: usize, keys: &mut [u32]| {
+                for (i, key) in keys.iter_mut().enumerate() {
+                    *key = ordered(fusion.importance(view, i));
+                }
+            },
+        )?;
         let value = |i: usize| unordered(quartiles[0][i].key);
         if source.len() > 0 {
             fusion.threshold = value(1) + 1.5 * (value(2) - value(0));

@@ -41,8 +41,8 @@ fn keep_in<R: Arithmetic>(
         .collect();
     let key = magnitudes::<R>(base, experts);
     let found = places(source, &ranks, &key)?;
-    let questions: Vec<(usize, u32, u64)> =
-        found.iter().enumerate().flat_map(|(s, places)| places.iter().map(move |p| (s, p.key, p.before))).collect();
+    let questions: Vec<_> =
+        found.iter().enumerate().flat_map(|(s, places)| places.iter().map(move |p| (s, p, p.before))).collect();
     let mut boundaries = found.iter().flatten().zip(indices_of(source, &questions, &key)?);
     Ok(bands
         .iter()

@@ -32,7 +32,7 @@ impl Probability {
     pub(super) fn mask(self, row: &mut [f32], draws: &[u32], order: &mut Vec<(u32, u32)>) {
         ascending(row, order);
         for (rank, (_, at)) in order.iter().enumerate() {
-            if u64::from(draws[*at as usize]) >= bound(self.at(rank, row.len())) {
+            if draws[*at as usize] >= bound(self.at(rank, row.len())) {
                 row[*at as usize] = 0.0;
             }
         }

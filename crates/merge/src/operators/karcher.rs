@@ -32,7 +32,11 @@ impl Method for Karcher {
         if count == 1 {
             return Ok(Box::new(Combination(vec![1.0], source.compute)));
         }
-        let gram = source.gram::<Single>(count, |view, i, out| out.copy_from_slice(view.input(i)))?;
+        let gram = source.gram::<Single>(
+            count,
+            #[inline(always)]
+            |view, i, out| out.copy_from_slice(view.input(i)),
+        )?;
         let coefficients = mean(&gram, p.number("max_iter").max(0.0) as usize, p.number("tol"));
         Ok(Box::new(Combination(coefficients.iter().map(|c| *c as f32).collect(), source.compute)))
     }

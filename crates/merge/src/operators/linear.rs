@@ -6,7 +6,7 @@
 use crate::MergeError;
 use crate::arithmetic::{Compute, simd};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Scope, Spec};
-use crate::source::{Kernel, Source, View};
+use crate::source::{Kernel, Source, TILE, View};
 
 pub(crate) struct Linear;
 
@@ -45,15 +45,21 @@ struct Average {
 
 impl Kernel for Average {
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        simd(|| {
-            out.fill(0.0);
-            for (i, weight) in self.weights.iter().enumerate() {
-                out.iter_mut().zip(view.input(i)).for_each(|(o, w)| *o = weight.mul_add(*w, *o));
-            }
-            if let Some(divisor) = self.divisor {
-                out.iter_mut().for_each(|o| *o /= divisor);
-            }
-        });
+        simd(
+            #[inline(always)]
+            || {
+                for (tile, out) in out.chunks_mut(TILE).enumerate() {
+                    let view = view.part(tile * TILE, out.len());
+                    out.fill(0.0);
+                    for (i, weight) in self.weights.iter().enumerate() {
+                        out.iter_mut().zip(view.input(i)).for_each(|(o, w)| *o = weight.mul_add(*w, *o));
+                    }
+                    if let Some(divisor) = self.divisor {
+                        out.iter_mut().for_each(|o| *o /= divisor);
+                    }
+                }
+            },
+        );
         if self.compute != Compute::F32 {
             out.iter_mut().for_each(|o| *o = self.compute.round(*o));
         }

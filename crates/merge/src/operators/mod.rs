@@ -24,19 +24,25 @@ pub(crate) mod task_arithmetic;
 pub(crate) mod ties;
 pub(crate) mod widen;
 
-use crate::source::{Kernel, View};
+use crate::source::{Kernel, TILE, View};
 
 /// W = Σ cᵢWᵢ with one coefficient an input, in F32: what the geometric methods come down to.
 pub(crate) struct Combination(pub(crate) Vec<f32>, pub(crate) crate::arithmetic::Compute);
 
 impl Kernel for Combination {
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        crate::arithmetic::simd(|| {
-            out.fill(0.0);
-            for (i, coefficient) in self.0.iter().enumerate() {
-                out.iter_mut().zip(view.input(i)).for_each(|(o, w)| *o += coefficient * w);
-            }
-        });
+        crate::arithmetic::simd(
+            #[inline(always)]
+            || {
+                for (tile, out) in out.chunks_mut(TILE).enumerate() {
+                    let view = view.part(tile * TILE, out.len());
+                    out.fill(0.0);
+                    for (i, coefficient) in self.0.iter().enumerate() {
+                        out.iter_mut().zip(view.input(i)).for_each(|(o, w)| *o += coefficient * w);
+                    }
+                }
+            },
+        );
         if self.1 != crate::arithmetic::Compute::F32 {
             out.iter_mut().for_each(|o| *o = self.1.round(*o));
         }

@@ -5,8 +5,9 @@
 //! t is not clamped. The clamp on the product of norms shrinks the cosine of tiny task vectors, which then fall back
 //! towards the base.
 
+use super::task_arithmetic::difference;
 use crate::MergeError;
-use crate::arithmetic::{Arithmetic, simd, sum64, with_arithmetic};
+use crate::arithmetic::{Arithmetic, simd, with_arithmetic};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
 use crate::source::{Kernel, Rows, Source, View};
 
@@ -34,11 +35,13 @@ fn prepare<R: Arithmetic>(p: &Resolved, source: &Source<'_>) -> Result<Box<dyn K
     let (row, ratio) = if p.flag("filter_wise") {
         (Some(source.row()), 0.0)
     } else {
-        let gram = source.gram::<R>(experts.len(), |view, i, out| {
-            for ((o, w), b) in out.iter_mut().zip(view.input(experts[i])).zip(view.input(base)) {
-                *o = R::r(w - b);
-            }
-        })?;
+        let gram = source.gram::<R>(
+            experts.len(),
+            #[inline(always)]
+            |view, i, out| {
+                difference::<R>(out, view.input(experts[i]), view.input(base));
+            },
+        )?;
         (None, ratio::<R>(&gram))
     };
     Ok(Box::new(Stock::<R> { base, experts, row, ratio, precision: std::marker::PhantomData }))
@@ -74,32 +77,30 @@ impl<R: Arithmetic> Kernel for Stock<R> {
         if self.row.is_some() { Rows::Whole } else { Rows::Any }
     }
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        simd(|| match self.row {
-            None => self.blend(view, 0, out, self.ratio),
-            Some(row) => {
-                for (i, out) in out.chunks_mut(row).enumerate() {
-                    let ratio = self.row_ratio(view, i * row, row);
-                    self.blend(view, i * row, out, ratio);
+        simd(
+            #[inline(always)]
+            || match self.row {
+                None => self.blend(view, 0, out, self.ratio),
+                Some(row) => {
+                    for (i, out) in out.chunks_mut(row).enumerate() {
+                        let ratio = self.row_ratio(view, i * row, row);
+                        self.blend(view, i * row, out, ratio);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
 impl<R: Arithmetic> Stock<R> {
     fn row_ratio(&self, view: &View<'_>, from: usize, len: usize) -> f32 {
         let n = self.experts.len();
-        let delta = |e: usize, i: usize| R::r(view.input(self.experts[e])[from + i] - view.input(self.base)[from + i]);
-        let gram: Vec<Vec<f64>> = (0..n)
-            .map(|a| {
-                (0..n)
-                    .map(|b| match a == b {
-                        true => sum64(len, |i| f64::from(delta(a, i)) * f64::from(delta(a, i))),
-                        false => sum64(len, |i| R::product(delta(a, i), delta(b, i))),
-                    })
-                    .collect()
-            })
-            .collect();
+        let mut sums = vec![0.0; n * n];
+        let fill = |view: &View<'_>, e: usize, out: &mut [f32]| {
+            difference::<R>(out, view.input(self.experts[e]), view.input(self.base));
+        };
+        view.part(from, len).gram::<R>(n, &fill, &mut sums);
+        let gram: Vec<Vec<f64>> = (0..n).map(|a| (0..n).map(|b| sums[a.min(b) * n + a.max(b)]).collect()).collect();
         ratio::<R>(&gram)
     }
     #[inline(always)]

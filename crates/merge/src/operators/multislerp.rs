@@ -44,12 +44,16 @@ impl Method for MultiSlerp {
             }
             weights.iter_mut().for_each(|w| *w /= sum);
         }
-        let gram = source.gram::<Single>(experts.len(), |view, i, out| {
-            out.copy_from_slice(view.input(experts[i]));
-            if let Some(base) = source.base {
-                out.iter_mut().zip(view.input(base)).for_each(|(o, b)| *o -= b);
-            }
-        })?;
+        let gram = source.gram::<Single>(
+            experts.len(),
+            #[inline(always)]
+            |view, i, out| {
+                out.copy_from_slice(view.input(experts[i]));
+                if let Some(base) = source.base {
+                    out.iter_mut().zip(view.input(base)).for_each(|(o, b)| *o -= b);
+                }
+            },
+        )?;
         let norms: Vec<f64> = (0..experts.len()).map(|i| gram[i][i].sqrt()).collect();
         let pull: Vec<f64> = weights.iter().zip(&norms).map(|(w, n)| w / (n + eps)).collect();
         let square: f64 = (0..pull.len())

@@ -40,11 +40,14 @@ struct Typed<R>(Near, std::marker::PhantomData<R>);
 
 impl<R: Arithmetic> Kernel for Typed<R> {
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        simd(|| {
-            for ((o, a), b) in out.iter_mut().zip(view.input(self.0.base)).zip(view.input(self.0.expert)) {
-                let u = R::r(self.0.t / R::r(a - b).abs().max(1e-6)).clamp(0.0, 1.0);
-                *o = R::r(R::r(u * b) + R::r(R::r(1.0 - u) * a));
-            }
-        });
+        simd(
+            #[inline(always)]
+            || {
+                for ((o, a), b) in out.iter_mut().zip(view.input(self.0.base)).zip(view.input(self.0.expert)) {
+                    let u = R::r(self.0.t / R::r(a - b).abs().max(1e-6)).clamp(0.0, 1.0);
+                    *o = R::r(R::r(u * b) + R::r(R::r(1.0 - u) * a));
+                }
+            },
+        );
     }
 }

@@ -5,8 +5,9 @@
 //! rounding noise.
 
 use super::slerp::arc;
+use super::task_arithmetic::difference;
 use crate::MergeError;
-use crate::arithmetic::{Compute, sum64};
+use crate::arithmetic::{Compute, Single};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
 use crate::source::{FEW_SEGMENTS, Kernel, Rows, Source, View};
 
@@ -44,22 +45,36 @@ impl Method for NuSlerp {
         };
         let pairs = match vectors {
             Vectors::One => {
-                let s = source.sums(Rows::Any, 3, |sums, view| {
-                    let stats = arms.stats(view, 0, view.len);
-                    sums.iter_mut().zip(stats).for_each(|(s, n)| *s += n);
-                })?;
+                let s = source.sums(
+                    Rows::Any,
+                    3,
+                    #[inline(always)]
+                    |sums, view| {
+                        let stats = arms.stats(view);
+                        sums.iter_mut().zip(stats).for_each(|(s, n)| *s += n);
+                    },
+                )?;
                 vec![coefficients([s[0], s[1], s[2]], t)]
             }
             Vectors::Rows(_) => Vec::new(),
             Vectors::Columns(columns) => {
                 let make = || vec![[0.0; 3]; columns];
-                let parts = source.scan(Rows::Any, FEW_SEGMENTS, make, |sums, view| {
-                    for i in 0..view.len {
-                        let (x, y) = arms.at(view, i);
-                        let sum = &mut sums[(view.start + i) % columns];
-                        *sum = [sum[0] + x * x, sum[1] + y * y, sum[2] + x * y];
-                    }
-                })?;
+                let parts = source.scan(
+                    Rows::Any,
+                    FEW_SEGMENTS,
+                    make,
+                    #[inline(always)]
+                    |sums, view| {
+                        let (mut one, mut two) = (vec![0.0; view.len], vec![0.0; view.len]);
+                        arms.fill(view, 0, &mut one);
+                        arms.fill(view, 1, &mut two);
+                        for (i, (x, y)) in one.iter().zip(&two).enumerate() {
+                            let (x, y) = (f64::from(*x), f64::from(*y));
+                            let sum = &mut sums[(view.start + i) % columns];
+                            *sum = [sum[0] + x * x, sum[1] + y * y, sum[2] + x * y];
+                        }
+                    },
+                )?;
                 (0..columns)
                     .map(|c| {
                         let sum = parts.iter().fold([0.0; 3], |s, part| std::array::from_fn(|k| s[k] + part[c][k]));
@@ -86,22 +101,21 @@ struct Arms {
 }
 
 impl Arms {
-    /// The two vectors' elements.
+    /// Writes one of the two vectors.
     #[inline(always)]
-    fn at(self, view: &View<'_>, i: usize) -> (f64, f64) {
-        let origin = self.base.map_or(0.0, |b| view.input(b)[i]);
-        (f64::from(view.input(self.one)[i] - origin), f64::from(view.input(self.two)[i] - origin))
+    fn fill(self, view: &View<'_>, which: usize, out: &mut [f32]) {
+        let values = view.input(if which == 0 { self.one } else { self.two });
+        match self.base {
+            Some(base) => difference::<Single>(out, values, view.input(base)),
+            None => out.copy_from_slice(values),
+        }
     }
-    /// ‖x‖², ‖y‖², ⟨x, y⟩ over some elements of a block.
+    /// ‖x‖², ‖y‖², ⟨x, y⟩ over a run.
     #[inline(always)]
-    fn stats(self, view: &View<'_>, from: usize, to: usize) -> [f64; 3] {
-        let sum = |f: fn(f64, f64) -> f64| {
-            sum64(to - from, |i| {
-                let (x, y) = self.at(view, from + i);
-                f(x, y)
-            })
-        };
-        [sum(|x, _| x * x), sum(|_, y| y * y), sum(|x, y| x * y)]
+    fn stats(self, view: &View<'_>) -> [f64; 3] {
+        let mut sums = [0.0; 4];
+        view.gram::<Single>(2, &|view: &View<'_>, i, out: &mut [f32]| self.fill(view, i, out), &mut sums);
+        [sums[0], sums[3], sums[1]]
     }
 }
 
@@ -130,7 +144,7 @@ impl Kernel for Arcs {
         for (i, o) in out.iter_mut().enumerate() {
             match self.vectors {
                 Vectors::Rows(row) if i % row == 0 => {
-                    pair = coefficients(self.arms.stats(view, i, i + row), self.t);
+                    pair = coefficients(self.arms.stats(&view.part(i, row)), self.t);
                 }
                 Vectors::Columns(columns) => pair = self.pairs[(view.start + i) % columns],
                 _ => {}

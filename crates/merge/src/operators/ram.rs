@@ -106,16 +106,21 @@ impl Method for Ram {
 /// Changed and overlapping elements of every expert, in a row: changed₀, overlap₀, changed₁, …
 pub(super) fn survey<R: Arithmetic>(changes: &Changes, source: &Source<'_>) -> Result<Vec<u64>, MergeError> {
     let n = changes.experts.len();
-    let counts = source.sums(Rows::Any, 2 * n, |counts, view| {
-        for i in 0..view.len {
-            let shared = changes.count::<R>(view, i) > 1;
-            for j in 0..n {
-                let changed = changes.delta::<R>(view, j, i).abs() > changes.threshold;
-                counts[2 * j] += f64::from(u8::from(changed));
-                counts[2 * j + 1] += f64::from(u8::from(changed && shared));
+    let counts = source.sums(
+        Rows::Any,
+        2 * n,
+        #[inline(always)]
+        |counts, view| {
+            for i in 0..view.len {
+                let shared = changes.count::<R>(view, i) > 1;
+                for j in 0..n {
+                    let changed = changes.delta::<R>(view, j, i).abs() > changes.threshold;
+                    counts[2 * j] += f64::from(u8::from(changed));
+                    counts[2 * j + 1] += f64::from(u8::from(changed && shared));
+                }
             }
-        }
-    })?;
+        },
+    )?;
     Ok(counts.into_iter().map(|c| c as u64).collect())
 }
 
@@ -148,9 +153,14 @@ impl Changes {
 /// changed count as nothing and rank lowest.
 fn trims(changes: &Changes, source: &Source<'_>) -> Result<Vec<u32>, MergeError> {
     use crate::arithmetic::Single;
-    let shared = source.sums(Rows::Any, 1, |sums, view| {
-        sums[0] += (0..view.len).filter(|i| changes.count::<Single>(view, *i) > 1).count() as f64;
-    })?[0];
+    let shared = source.sums(
+        Rows::Any,
+        1,
+        #[inline(always)]
+        |sums, view| {
+            sums[0] += (0..view.len).filter(|i| changes.count::<Single>(view, *i) > 1).count() as f64;
+        },
+    )?[0];
     let drop = (0.9 * shared) as u64;
     if drop == 0 {
         return Ok(vec![0; changes.experts.len()]);
@@ -158,12 +168,17 @@ fn trims(changes: &Changes, source: &Source<'_>) -> Result<Vec<u32>, MergeError>
     // Shared positions rank above all others: among n elements the k-th smallest of d shared ones has rank n − d + k − 1.
     let rank = source.len() as u64 - shared as u64 + drop - 1;
     let ranks = vec![vec![rank]; changes.experts.len()];
-    let found = places(source, &ranks, |view: &View<'_>, j: usize, keys: &mut [u32]| {
-        for (i, key) in keys.iter_mut().enumerate() {
-            let magnitude = changes.change::<Single>(view, j, i).abs().to_bits();
-            *key = if changes.count::<Single>(view, i) > 1 { magnitude + 1 } else { 0 };
-        }
-    })?;
+    let found = places(
+        source,
+        &ranks,
+        #[inline(always)]
+        |view: &View<'_>, j: usize, keys: &mut [u32]| {
+            for (i, key) in keys.iter_mut().enumerate() {
+                let magnitude = changes.change::<Single>(view, j, i).abs().to_bits();
+                *key = if changes.count::<Single>(view, i) > 1 { magnitude + 1 } else { 0 };
+            }
+        },
+    )?;
     Ok(found.iter().map(|p| p[0].key.saturating_sub(1)).collect())
 }
 
@@ -183,16 +198,19 @@ struct Typed<R>(Merged, std::marker::PhantomData<R>);
 
 impl<R: Arithmetic> Kernel for Typed<R> {
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        simd(|| {
-            let merged = &self.0;
-            if matches!(merged.variant, Variant::Unique | Variant::Ties) {
-                for (i, o) in out.iter_mut().enumerate() {
-                    *o = R::r(view.input(merged.changes.base)[i] + merged.special::<R>(view, i));
+        simd(
+            #[inline(always)]
+            || {
+                let merged = &self.0;
+                if matches!(merged.variant, Variant::Unique | Variant::Ties) {
+                    for (i, o) in out.iter_mut().enumerate() {
+                        *o = R::r(view.input(merged.changes.base)[i] + merged.special::<R>(view, i));
+                    }
+                } else {
+                    merged.average::<R>(view, out);
                 }
-            } else {
-                merged.average::<R>(view, out);
-            }
-        });
+            },
+        );
     }
 }
 

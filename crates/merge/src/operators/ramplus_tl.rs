@@ -53,18 +53,21 @@ struct Scaled<R> {
 
 impl<R: Arithmetic> Kernel for Scaled<R> {
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        simd(|| {
-            for (i, o) in out.iter_mut().enumerate() {
-                let count = self.changes.count::<R>(view, i) as f32;
-                // upstream: the float32 factor promotes the sum, so nothing is rounded from here on.
-                let mut sum = 0.0f32;
-                for (j, scale) in self.scales.iter().enumerate() {
-                    let delta = self.changes.delta::<R>(view, j, i);
-                    let delta = if delta.abs() > self.changes.threshold { delta } else { 0.0 };
-                    sum += if count > 1.0 { R::r(delta / count) } else { delta * scale };
+        simd(
+            #[inline(always)]
+            || {
+                for (i, o) in out.iter_mut().enumerate() {
+                    let count = self.changes.count::<R>(view, i) as f32;
+                    // upstream: the float32 factor promotes the sum, so nothing is rounded from here on.
+                    let mut sum = 0.0f32;
+                    for (j, scale) in self.scales.iter().enumerate() {
+                        let delta = self.changes.delta::<R>(view, j, i);
+                        let delta = if delta.abs() > self.changes.threshold { delta } else { 0.0 };
+                        sum += if count > 1.0 { R::r(delta / count) } else { delta * scale };
+                    }
+                    *o = view.input(self.changes.base)[i] + sum;
                 }
-                *o = view.input(self.changes.base)[i] + sum;
-            }
-        });
+            },
+        );
     }
 }

@@ -49,25 +49,40 @@ fn prepare<R: Arithmetic>(p: &Resolved, source: &Source<'_>) -> Result<Box<dyn K
     };
     let topk = p.number("select_topk");
     if topk < 1.0 {
-        let nonzero = source.sums(Rows::Any, 1, |sums, view| {
-            let mut variance = vec![0.0; view.len];
-            sce.variance(view, &mut variance);
-            sums[0] += variance.iter().filter(|v| **v != 0.0).count() as f64;
-        })?;
+        let nonzero = source.sums(
+            Rows::Any,
+            1,
+            #[inline(always)]
+            |sums, view| {
+                let mut variance = vec![0.0; view.len];
+                sce.variance(view, &mut variance);
+                sums[0] += variance.iter().filter(|v| **v != 0.0).count() as f64;
+            },
+        )?;
         let keep = (nonzero[0] * topk.max(0.0)) as u64;
-        let cut = largest(source, &[keep], |view: &View<'_>, _: usize, keys: &mut [u32]| {
-            let mut variance = vec![0.0; view.len];
-            sce.variance(view, &mut variance);
-            keys.iter_mut().zip(variance).for_each(|(k, v)| *k = v.to_bits());
-        })?;
+        let cut = largest(
+            source,
+            &[keep],
+            #[inline(always)]
+            |view: &View<'_>, _: usize, keys: &mut [u32]| {
+                let mut variance = vec![0.0; view.len];
+                sce.variance(view, &mut variance);
+                keys.iter_mut().zip(variance).for_each(|(k, v)| *k = v.to_bits());
+            },
+        )?;
         sce.selection = cut.into_iter().flatten().next().map_or(Selection::None, Selection::Cut);
     }
-    let squares = source.sums(Rows::Any, sce.experts.len(), |sums, view| {
-        let deltas = sce.deltas(view);
-        for (sum, delta) in sums.iter_mut().zip(&deltas) {
-            *sum += sum64(view.len, |i| f64::from(R::r(delta[i] * delta[i])));
-        }
-    })?;
+    let squares = source.sums(
+        Rows::Any,
+        sce.experts.len(),
+        #[inline(always)]
+        |sums, view| {
+            let deltas = sce.deltas(view);
+            for (sum, delta) in sums.iter_mut().zip(&deltas) {
+                *sum += sum64(delta, delta, |x, _| f64::from(R::r(x * x)));
+            }
+        },
+    )?;
     let means: Vec<f32> = squares.iter().map(|s| R::r64(s / source.len().max(1) as f64)).collect();
     let sum = R::r(means.iter().sum());
     sce.weights = if sum.abs() < 1e-6 {
@@ -130,25 +145,28 @@ impl<R: Arithmetic> Merged<R> {
 
 impl<R: Arithmetic> Kernel for Merged<R> {
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        simd(|| {
-            let deltas = self.deltas(view);
-            let base = view.input(self.base);
-            let mut sum = vec![0.0f32; view.len];
-            for delta in &deltas {
-                sum.iter_mut().zip(delta).for_each(|(s, d)| *s += d);
-            }
-            let (mut top, mut bottom) = (vec![0.0f32; view.len], vec![0.0f32; view.len]);
-            for (delta, weight) in deltas.iter().zip(&self.weights) {
-                for (i, d) in delta.iter().enumerate() {
-                    let elected = if R::r(sum[i]) >= 0.0 { 1.0 } else { -1.0 };
-                    let weight = if d * elected > 0.0 { *weight } else { 0.0 };
-                    top[i] += R::r(d * weight);
-                    bottom[i] += weight;
+        simd(
+            #[inline(always)]
+            || {
+                let deltas = self.deltas(view);
+                let base = view.input(self.base);
+                let mut sum = vec![0.0f32; view.len];
+                for delta in &deltas {
+                    sum.iter_mut().zip(delta).for_each(|(s, d)| *s += d);
                 }
-            }
-            for (i, o) in out.iter_mut().enumerate() {
-                *o = R::r(base[i] + R::r(R::r(top[i]) / R::r(bottom[i]).max(R::r(1e-6))));
-            }
-        });
+                let (mut top, mut bottom) = (vec![0.0f32; view.len], vec![0.0f32; view.len]);
+                for (delta, weight) in deltas.iter().zip(&self.weights) {
+                    for (i, d) in delta.iter().enumerate() {
+                        let elected = if R::r(sum[i]) >= 0.0 { 1.0 } else { -1.0 };
+                        let weight = if d * elected > 0.0 { *weight } else { 0.0 };
+                        top[i] += R::r(d * weight);
+                        bottom[i] += weight;
+                    }
+                }
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = R::r(base[i] + R::r(R::r(top[i]) / R::r(bottom[i]).max(R::r(1e-6))));
+                }
+            },
+        );
     }
 }

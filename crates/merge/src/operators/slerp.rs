@@ -25,7 +25,11 @@ impl Method for Slerp {
     fn prepare(&self, p: &Resolved, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {
         let base = source.base()?;
         let t = p.number("t");
-        let gram = source.gram::<Single>(2, |view, i, out| out.copy_from_slice(view.input(i)))?;
+        let gram = source.gram::<Single>(
+            2,
+            #[inline(always)]
+            |view, i, out| out.copy_from_slice(view.input(i)),
+        )?;
         let norm = |i: usize| match gram[i][i].sqrt() {
             n if n > 1e-8 => n,
             _ => 1.0,

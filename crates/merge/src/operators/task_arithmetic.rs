@@ -18,14 +18,11 @@ use super::dare;
 use super::della;
 use super::ties;
 use crate::MergeError;
-use crate::arithmetic::{Arithmetic, simd, sum64, with_arithmetic};
+use crate::arithmetic::{Arithmetic, magnitude64, simd, with_arithmetic};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec, Value};
 use crate::random::Stream;
 use crate::rank::Cut;
-use crate::source::{Kernel, Rows, Source, View};
-
-/// Elements worked on at a time: the deltas of all experts stay in the first-level cache.
-const TILE: usize = 1024;
+use crate::source::{Kernel, Rows, Source, TILE, View};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Sparsifier {
@@ -145,11 +142,53 @@ pub(crate) enum Keep {
     /// By magnitude: all the cuts must keep it.
     Cuts(Vec<Cut>),
     /// Draw below the bound.
-    Random(Stream, u64),
+    Random(Stream, u32),
     /// Draw below a bound that grows with the rank of the magnitude in its row.
     ByRank(Stream, della::Probability),
     /// As a recording says.
     Recorded(Vec<u8>),
+    /// As was decided before.
+    Decided(Decisions),
+}
+
+/// A bit an element: whether it stays.
+pub(crate) struct Decisions {
+    /// Elements of a segment.
+    segment: usize,
+    bits: Vec<Vec<u8>>,
+}
+
+/// Most bits kept of one tensor, all experts together.
+const MOST_BITS: usize = 1 << 26;
+
+impl Decisions {
+    #[inline(always)]
+    fn mask(&self, delta: &mut [f32], start: usize) {
+        let bits = &self.bits[start / self.segment][start % self.segment / 8..];
+        for (delta, bits) in delta.chunks_mut(8).zip(bits) {
+            for (i, d) in delta.iter_mut().enumerate() {
+                *d = if bits >> i & 1 == 0 { 0.0 } else { *d };
+            }
+        }
+    }
+
+    /// Adds the decisions on a run; what is zero anyway may go.
+    #[inline(always)]
+    fn note(bits: &mut Vec<u8>, delta: &[f32]) {
+        let mut flags = [0u8; TILE];
+        for run in delta.chunks(TILE) {
+            for (flag, d) in flags.iter_mut().zip(run) {
+                *flag = u8::from(*d != 0.0);
+            }
+            flags[run.len()..].iter_mut().for_each(|f| *f = 0);
+            let from = bits.len();
+            bits.resize(from + run.len().div_ceil(8), 0);
+            // Eight bytes of 0 or 1 become a byte of eight bits by one multiplication.
+            for (out, flags) in bits[from..].iter_mut().zip(flags.as_chunks::<8>().0) {
+                *out = (u64::from_le_bytes(*flags).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
+            }
+        }
+    }
 }
 
 /// An expert's part of the sum.
@@ -229,23 +268,55 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
         return Ok(());
     }
     let rows = if terms.iter().any(|t| matches!(t.keep, Keep::ByRank(..))) { Rows::Whole } else { Rows::Any };
+    let (row, tile) = (source.row(), tile_of(rows, source.row()));
+    let drawn: Vec<bool> = terms.iter().map(|t| matches!(t.keep, Keep::Random(..) | Keep::ByRank(..))).collect();
+    // Drawing is the dear part: if they fit, decisions are kept for the second pass.
+    let keeps =
+        drawn.iter().filter(|d| **d).count() * source.len() <= MOST_BITS && (tile % 8 == 0 || source.len() <= tile);
     let shared: &[Term] = terms;
-    let row = source.row();
-    let sums = source.sums(rows, 2 * shared.len(), |sums, view| {
-        let mut delta = vec![0.0f32; view.len];
-        let mut scratch = Scratch::default();
-        for (i, term) in shared.iter().enumerate() {
-            difference::<R>(&mut delta, view.input(term.input), view.input(base));
-            sums[2 * i] += sum64(view.len, |k| f64::from(delta[k].abs()));
-            term.keep.mask(&mut delta, view.start, row, &mut scratch);
-            sums[2 * i + 1] += sum64(view.len, |k| f64::from(delta[k].abs()));
-        }
-    })?;
+    let make = || (vec![0.0; 2 * shared.len()], vec![Vec::new(); shared.len()]);
+    let parts = source.scan(
+        rows,
+        usize::MAX,
+        make,
+        #[inline(always)]
+        |(sums, bits), view| {
+            let mut delta = vec![0.0f32; tile];
+            let mut scratch = Scratch::default();
+            for at in (0..view.len).step_by(tile) {
+                let part = view.part(at, tile.min(view.len - at));
+                let delta = &mut delta[..part.len];
+                for (i, term) in shared.iter().enumerate() {
+                    difference::<R>(delta, part.input(term.input), part.input(base));
+                    sums[2 * i] += magnitude64(delta);
+                    term.keep.mask(delta, part.start, row, &mut scratch);
+                    sums[2 * i + 1] += magnitude64(delta);
+                    if keeps && drawn[i] {
+                        Decisions::note(&mut bits[i], delta);
+                    }
+                }
+            }
+        },
+    )?;
+    let mut sums = vec![0.0; 2 * terms.len()];
+    let mut decided: Vec<Vec<Vec<u8>>> = vec![Vec::new(); terms.len()];
+    for (part, bits) in parts {
+        sums.iter_mut().zip(part).for_each(|(s, p)| *s += p);
+        decided.iter_mut().zip(bits).for_each(|(all, bits)| all.push(bits));
+    }
+    for ((term, bits), _) in terms.iter_mut().zip(decided).zip(drawn).filter(|(_, drawn)| keeps && *drawn) {
+        term.keep = Keep::Decided(Decisions { segment: source.segment(rows), bits });
+    }
     for (term, norms) in terms.iter_mut().zip(sums.chunks(2)) {
         let (before, after) = (R::r64(norms[0]), R::r64(norms[1]));
         term.factor = (before >= 1e-7 && after >= 1e-7).then(|| R::r(before / after));
     }
     Ok(())
+}
+
+/// Elements worked on at a time, of whole rows where these are asked for.
+fn tile_of(rows: Rows, row: usize) -> usize {
+    if rows == Rows::Whole { (TILE / row).max(1) * row } else { TILE }
 }
 
 #[inline(always)]
@@ -269,26 +340,12 @@ impl Keep {
         match self {
             Self::All => {}
             Self::None => delta.fill(0.0),
-            Self::Cuts(cuts) => {
-                for cut in cuts {
-                    match *cut {
-                        // No index to look at: a plain comparison.
-                        Cut::Above(bound, u64::MAX) => {
-                            delta.iter_mut().for_each(|d| *d = if d.abs().to_bits() >= bound { *d } else { 0.0 });
-                        }
-                        cut => {
-                            for (i, d) in delta.iter_mut().enumerate() {
-                                *d = if cut.keeps(d.abs().to_bits(), (start + i) as u64) { *d } else { 0.0 };
-                            }
-                        }
-                    }
-                }
-            }
+            Self::Cuts(cuts) => cuts.iter().for_each(|cut| cut.mask(delta, start as u64)),
             Self::Random(stream, bound) => {
                 scratch.draws.resize(delta.len(), 0);
                 stream.fill(start as u64, &mut scratch.draws);
                 for (d, draw) in delta.iter_mut().zip(&scratch.draws) {
-                    *d = if u64::from(*draw) < *bound { *d } else { 0.0 };
+                    *d = if draw < bound { *d } else { 0.0 };
                 }
             }
             Self::ByRank(stream, probability) => {
@@ -298,6 +355,7 @@ impl Keep {
                     probability.mask(delta, draws, &mut scratch.order);
                 }
             }
+            Self::Decided(decisions) => decisions.mask(delta, start),
             Self::Recorded(mask) => {
                 for (d, kept) in delta.iter_mut().zip(&mask[start..]) {
                     *d = if *kept == 0 { 0.0 } else { *d };
@@ -326,17 +384,20 @@ impl<R: Arithmetic> Kernel for Typed<R> {
         self.0.rows
     }
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
-        simd(|| self.0.apply::<R>(view, out));
+        simd(
+            #[inline(always)]
+            || self.0.apply::<R>(view, out),
+        );
     }
 }
 
 impl Merged {
     #[inline(always)]
     fn apply<R: Arithmetic>(&self, view: &View<'_>, out: &mut [f32]) {
-        let tile = if self.rows == Rows::Whole { (TILE / self.row).max(1) * self.row } else { TILE };
+        let tile = tile_of(self.rows, self.row);
         let count = self.terms.len();
         let mut deltas = vec![0.0f32; count * tile];
-        let (mut sum, mut divisor) = (vec![0.0f32; tile], vec![0.0f32; tile]);
+        let (mut sum, mut divisor, mut elected) = (vec![0.0f32; tile], vec![0.0f32; tile], vec![0.0f32; tile]);
         let mut scratch = Scratch::default();
         for at in (0..view.len).step_by(tile) {
             let len = tile.min(view.len - at);
@@ -358,14 +419,7 @@ impl Merged {
             if self.consensus {
                 divisor.fill(0.0);
                 // The elected sign, ±1, then the sum of what agrees: `sum` is read before it is overwritten.
-                let mut elected = [0.0f32; TILE];
-                let mut large = Vec::new();
-                let elected: &mut [f32] = if len <= TILE {
-                    &mut elected[..len]
-                } else {
-                    large.resize(len, 0.0);
-                    &mut large
-                };
+                let elected = &mut elected[..len];
                 for (e, s) in elected.iter_mut().zip(sum.iter_mut()) {
                     *e = if R::r(*s) >= 0.0 { 1.0 } else { -1.0 };
                     *s = 0.0;

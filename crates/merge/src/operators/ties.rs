@@ -41,6 +41,7 @@ fn cuts<R: Arithmetic>(
 
 /// |Δ| of every expert, as keys.
 pub(super) fn magnitudes<R: Arithmetic>(base: usize, experts: &[usize]) -> impl Keys + '_ {
+    #[inline(always)]
     move |view: &View<'_>, stream: usize, keys: &mut [u32]| {
         for ((key, w), b) in keys.iter_mut().zip(view.input(experts[stream])).zip(view.input(base)) {
             *key = R::r(w - b).abs().to_bits();

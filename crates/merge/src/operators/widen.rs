@@ -49,12 +49,17 @@ fn prepare<R: Arithmetic>(rule: Rule, source: &Source<'_>) -> Result<Box<dyn Ker
     let (base, experts) = (source.base()?, source.experts());
     match source.shape.len() {
         1 => {
-            let sums = source.sums(Rows::Any, experts.len(), |sums, view| {
-                for (sum, e) in sums.iter_mut().zip(&experts) {
-                    let change = view.input(*e).iter().zip(view.input(base)).map(|(w, b)| R::r(w - b).abs());
-                    *sum += change.map(f64::from).sum::<f64>();
-                }
-            })?;
+            let sums = source.sums(
+                Rows::Any,
+                experts.len(),
+                #[inline(always)]
+                |sums, view| {
+                    for (sum, e) in sums.iter_mut().zip(&experts) {
+                        let change = view.input(*e).iter().zip(view.input(base)).map(|(w, b)| R::r(w - b).abs());
+                        *sum += change.map(f64::from).sum::<f64>();
+                    }
+                },
+            )?;
             let limits = sums.iter().map(|s| R::r(R::r64(s / source.len() as f64) * rule.ratio as f32)).collect();
             Ok(Box::new(Vector::<R> { base, experts, limits, value: rule.value, precision: std::marker::PhantomData }))
         }
@@ -107,22 +112,34 @@ fn measure(
         }
     };
     let sums: Vec<f64> = if by_row {
-        let parts = source.scan(Rows::Whole, usize::MAX, Vec::new, |rows: &mut Vec<f64>, view| {
-            for start in (0..view.len).step_by(row) {
-                let mut sums = vec![0.0; width];
-                (start..start + row).for_each(|i| add(&mut sums, view, i));
-                rows.extend(sums);
-            }
-        })?;
+        let parts = source.scan(
+            Rows::Whole,
+            usize::MAX,
+            Vec::new,
+            #[inline(always)]
+            |rows: &mut Vec<f64>, view| {
+                for start in (0..view.len).step_by(row) {
+                    let mut sums = vec![0.0; width];
+                    (start..start + row).for_each(|i| add(&mut sums, view, i));
+                    rows.extend(sums);
+                }
+            },
+        )?;
         parts.concat()
     } else {
         let make = || vec![0.0; width * columns];
-        let parts = source.scan(Rows::Any, FEW_SEGMENTS, make, |sums, view| {
-            for i in 0..view.len {
-                let column = (view.start + i) % row;
-                add(&mut sums[column * width..(column + 1) * width], view, i);
-            }
-        })?;
+        let parts = source.scan(
+            Rows::Any,
+            FEW_SEGMENTS,
+            make,
+            #[inline(always)]
+            |sums, view| {
+                for i in 0..view.len {
+                    let column = (view.start + i) % row;
+                    add(&mut sums[column * width..(column + 1) * width], view, i);
+                }
+            },
+        )?;
         parts.into_iter().fold(make(), |mut total, part| {
             total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
             total
