@@ -10,6 +10,7 @@
 pub mod atomic;
 mod checkpoint;
 mod config;
+mod diff;
 mod dtype;
 mod fingerprint;
 mod pool;
@@ -20,6 +21,7 @@ mod writer;
 pub use atomic::{Digest, WriteError, write_atomic};
 pub use checkpoint::Checkpoint;
 pub use config::{ConfigError, ModelConfig};
+pub use diff::{Difference, DifferenceKind, diff, module_of};
 pub use dtype::{Dtype, round_bf16};
 pub use fingerprint::{FINGERPRINT_BLOCK, Fingerprints};
 pub use pool::{PoolError, check_pool};

@@ -85,7 +85,7 @@ impl OpenShard {
     /// # Errors
     /// If the disk refuses, or the shard has no room there.
     pub fn put(&self, name: &str, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        let Some((start, len)) = self.places.get(name).filter(|(_, len)| at + bytes.len() as u64 <= *len) else {
+        let Some((start, _)) = self.places.get(name).filter(|(_, len)| at + bytes.len() as u64 <= *len) else {
             return Err(wrong(&self.path, format!("tensor `{name}` has no bytes {at} to {}", at + bytes.len() as u64)));
         };
         self.file.write_all_at(bytes, start + at).map_err(WriteError::at(&self.path))

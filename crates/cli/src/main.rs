@@ -4,6 +4,7 @@
 mod commands;
 mod conformance;
 mod doctor;
+mod inspect;
 mod merge;
 mod talk;
 
@@ -28,6 +29,10 @@ enum Command {
     Run(commands::Run),
     /// Merge checkpoints by a recipe.
     Merge(merge::Merge),
+    /// Compare two checkpoints number by number; exit 1 if they differ by more than a tolerance.
+    Diff(inspect::Diff),
+    /// Say what checkpoints hold, and how far experts are from their base.
+    Inspect(inspect::Inspect),
     /// Play one suite with one model and print its score.
     Eval(commands::Eval),
     /// Score a recorded log again, without a model; exit 1 if anything differs.
@@ -48,6 +53,8 @@ fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::Run(c) => c.execute(),
         Command::Merge(c) => c.execute(),
+        Command::Diff(c) => c.execute(),
+        Command::Inspect(c) => c.execute(),
         Command::Conformance(c) => c.execute(),
         Command::Eval(c) => c.execute(),
         Command::Score(c) => c.execute(),

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-static NEVER: AtomicBool = AtomicBool::new(false);
+pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// How a plan is run. None of it but `seed` changes a byte of the weights.
 pub struct Execution<'a> {
@@ -151,6 +151,32 @@ impl Plan {
         })
     }
 
+    /// A tensor's inputs, opened for reading.
+    pub(crate) fn source<'s>(
+        &'s self,
+        session: &'s Session<'s>,
+        output: &'s Output,
+        threads: usize,
+        survey: &'s [u64],
+    ) -> Source<'s> {
+        let input = |((model, tensor), rows): (&'s (usize, String), &'s Option<_>)| {
+            let model: &Model = &self.models[*model];
+            // The plan found the tensor there.
+            let dtype = model.tensors.tensor(tensor).map_or(output.dtype, |t| t.dtype);
+            Input { model, tensor, dtype, rows: rows.as_ref() }
+        };
+        Source {
+            session,
+            name: &output.name,
+            shape: &output.shape,
+            inputs: output.inputs.iter().zip(&output.rows).map(input).collect(),
+            base: output.base,
+            compute: self.recipe.compute,
+            threads,
+            survey,
+        }
+    }
+
     /// Path, length and modification time of every file that the weights depend on.
     fn inputs_state(&self) -> Result<Vec<String>, MergeError> {
         let extra = [&self.masks, &self.statistics];
@@ -254,23 +280,7 @@ impl Run<'_> {
     }
 
     fn source<'s>(&'s self, output: &'s Output, threads: usize) -> Source<'s> {
-        let models = &self.plan.models;
-        let input = |((model, tensor), rows): (&'s (usize, String), &'s Option<_>)| {
-            let model: &Model = &models[*model];
-            // The plan found the tensor there.
-            let dtype = model.tensors.tensor(tensor).map_or(output.dtype, |t| t.dtype);
-            Input { model, tensor, dtype, rows: rows.as_ref() }
-        };
-        Source {
-            session: self.session,
-            name: &output.name,
-            shape: &output.shape,
-            inputs: output.inputs.iter().zip(&output.rows).map(input).collect(),
-            base: output.base,
-            compute: self.plan.recipe.compute,
-            threads,
-            survey: &self.survey,
-        }
+        self.plan.source(self.session, output, threads, &self.survey)
     }
 
     fn tensor(&self, output: &Output, open: &OpenShard, threads: usize) -> Result<(), MergeError> {

@@ -32,6 +32,7 @@ mod random;
 mod rank;
 mod recipe;
 mod source;
+mod statistics;
 mod vocabulary;
 
 pub use arithmetic::Compute;
@@ -42,6 +43,7 @@ pub use operators::della::keep_probabilities;
 pub use plan::{Output, Plan, PlanOptions, read_importance};
 pub use recipe::{Aim, Preset, Recipe, RowOrigin, TokenRule, TokenizerRule, TokenizerSource};
 pub use source::{BLOCK, Model};
+pub use statistics::{TaskVectors, task_vectors};
 
 /// For messages about an unknown word: `; did you mean …?` if a known one is near, else all known ones.
 #[must_use]

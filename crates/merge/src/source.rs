@@ -49,8 +49,21 @@ pub(crate) struct Session<'a> {
     pub(crate) segment: usize,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
     pub(crate) const SEGMENT: usize = SEGMENT;
+
+    /// A session for looking at weights: no draws, nothing recorded.
+    pub(crate) fn plain(stop: &'a AtomicBool) -> Self {
+        Self {
+            seed: 0,
+            allow_nonfinite: true,
+            stop,
+            nonfinite: AtomicU64::new(0),
+            masks: None,
+            statistics: None,
+            segment: SEGMENT,
+        }
+    }
 }
 
 /// One input of one output tensor.
@@ -169,7 +182,7 @@ impl<'a> Source<'a> {
     /// The tensor's segments: multiples of a block, at most `most` of them.
     fn segments(&self, rows: Rows, most: usize) -> Vec<Range<usize>> {
         let (len, block) = (self.len(), self.block(rows));
-        let per = self.session.segment.max(len.div_ceil(most.max(1))).div_ceil(block) * block;
+        let per = self.session.segment.min(len).max(len.div_ceil(most.max(1))).div_ceil(block) * block;
         (0..len).step_by(per.max(1)).map(|start| start..(start + per).min(len)).collect()
     }
 

@@ -6,6 +6,7 @@
 
 mod engine;
 mod experiment;
+mod inspect;
 mod merging;
 mod outputs;
 mod progress;
@@ -17,6 +18,7 @@ mod suites;
 
 pub use engine::{EngineError, EngineKind, open_model};
 pub use experiment::{Experiment, ExperimentError};
+pub use inspect::{Findings, compare, inspect};
 pub use merging::plan_merge;
 pub use outputs::cards;
 pub use progress::Progress;

@@ -1,0 +1,187 @@
+//! Inputs that lie, and recipes that cannot be followed: every message names its place and a mend.
+#![allow(missing_docs)]
+
+mod pool;
+
+use pool::{checkpoint, merge, random};
+use proptest::prelude::*;
+use rolegraft_checkpoint::{Dtype, Tensors};
+use rolegraft_merge::{Execution, Plan, PlanOptions, Recipe};
+use std::path::Path;
+
+const TASK: &str = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: one}, {model: two}]\nparameters: {weight: 0.5}\n";
+
+#[test]
+fn non_finite_inputs_are_refused_or_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensor = |v: f32| vec![("a.weight", vec![3], vec![0.0, v, 2.0])];
+    checkpoint(&dir.path().join("base"), Dtype::F32, &tensor(1.0));
+    checkpoint(&dir.path().join("one"), Dtype::F32, &tensor(f32::NAN));
+    checkpoint(&dir.path().join("two"), Dtype::F32, &tensor(1.0));
+    let out = dir.path().join("out");
+    let error = merge(dir.path(), TASK, &out, &Execution::default()).unwrap_err().to_string();
+    assert!(error.contains("`a.weight` of `one`") && error.contains("--allow-nonfinite"), "{error}");
+    assert!(!out.exists());
+    let allowed = Execution { allow_nonfinite: true, ..Execution::default() };
+    let outcome = merge(dir.path(), TASK, &out, &allowed).unwrap();
+    assert_eq!((outcome.nonfinite_in, outcome.nonfinite_out), (1, 1));
+}
+
+#[test]
+fn overflow_of_the_output_dtype_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensor = |v: f32| vec![("a.weight", vec![2], vec![0.0, v])];
+    for (model, v) in [("base", 1.0), ("one", 60_000.0), ("two", 60_000.0)] {
+        checkpoint(&dir.path().join(model), Dtype::F16, &tensor(v));
+    }
+    let recipe = TASK.replace("0.5", "1.0");
+    let outcome = merge(dir.path(), &recipe, &dir.path().join("out"), &Execution::default()).unwrap();
+    assert_eq!((outcome.nonfinite_in, outcome.nonfinite_out), (0, 1));
+}
+
+#[test]
+fn damaged_weights_name_file_and_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    random(dir.path(), Dtype::F32);
+    let path = dir.path().join("two/model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let fails = |bytes: &[u8], expected: &[&str]| {
+        std::fs::write(&path, bytes).unwrap();
+        let out = dir.path().join("out");
+        let error = merge(dir.path(), TASK, &out, &Execution::default()).unwrap_err();
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text += &format!("; {cause}");
+            source = cause.source();
+        }
+        assert!(expected.iter().all(|e| text.contains(e)), "{text}");
+        assert!(!out.exists());
+    };
+    fails(&whole[..whole.len() / 2], &["two", "model.safetensors"]);
+    fails(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", &["git lfs pull"]);
+    fails(b"<!DOCTYPE html><html>not found</html>", &["two"]);
+    std::fs::write(&path, &whole).unwrap();
+    // Cut while the plan stands: reading notices.
+    let recipe = Recipe::parse(TASK, Path::new("r.yaml")).unwrap();
+    let plan = Plan::new(recipe, &[dir.path()], &PlanOptions::default()).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(whole.len() as u64 / 2).unwrap();
+    let error = plan.execute(&dir.path().join("out"), &Execution::default()).unwrap_err();
+    let text = format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+    assert!(text.contains("two") && text.contains("changed while it was being read"), "{text}");
+    assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn an_input_that_changes_meanwhile_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    random(dir.path(), Dtype::F32);
+    let recipe = Recipe::parse(TASK, Path::new("r.yaml")).unwrap();
+    let plan = Plan::new(recipe, &[dir.path()], &PlanOptions::default()).unwrap();
+    let path = dir.path().join("two/model.safetensors");
+    let touch = |_: &rolegraft_merge::Progress<'_>| {
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    let error = plan.execute(&dir.path().join("out"), &Execution { progress: &touch, ..Execution::default() });
+    assert!(error.unwrap_err().to_string().contains("changed while it was being merged"));
+    assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn the_output_is_never_an_input_nor_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    random(dir.path(), Dtype::F32);
+    let before = std::fs::read(dir.path().join("one/model.safetensors")).unwrap();
+    assert!(merge(dir.path(), TASK, &dir.path().join("one"), &Execution::default()).is_err());
+    assert_eq!(std::fs::read(dir.path().join("one/model.safetensors")).unwrap(), before);
+    // The same directory under another name is the same model.
+    std::os::unix::fs::symlink(dir.path().join("one"), dir.path().join("alias")).unwrap();
+    let twice = TASK.replace("model: two", "model: alias");
+    let error = merge(dir.path(), &twice, &dir.path().join("out"), &Execution::default()).unwrap_err().to_string();
+    assert!(error.contains("same directory"), "{error}");
+}
+
+#[test]
+fn integer_buffers_are_copied_if_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |model: &str, last: u8| {
+        checkpoint(&dir.path().join(model), Dtype::F32, &[]);
+        let mut bytes = rolegraft_checkpoint::Header::encode(&[("ids".into(), Dtype::I64, vec![2])]);
+        bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0, 0, 0, 0]);
+        std::fs::write(dir.path().join(model).join("model.safetensors"), bytes).unwrap();
+    };
+    for model in ["base", "one", "two"] {
+        write(model, 5);
+    }
+    merge(dir.path(), TASK, &dir.path().join("out"), &Execution::default()).unwrap();
+    let merged = Tensors::open(dir.path().join("out")).unwrap();
+    assert_eq!(merged.bytes("ids").unwrap()[8], 5);
+    write("two", 6);
+    let error = merge(dir.path(), TASK, &dir.path().join("out2"), &Execution::default()).unwrap_err().to_string();
+    assert!(error.contains("`ids`") && error.contains("`two`"), "{error}");
+}
+
+/// Recipes that cannot be followed, with what the message must say.
+#[test]
+fn recipes_are_refused_with_line_and_mend() {
+    let dir = tempfile::tempdir().unwrap();
+    random(dir.path(), Dtype::F32);
+    let models = "base_model: base\nmodels:\n- model: one\n- model: two\n";
+    for (recipe, expected) in [
+        ("models: [{model: one}]\n".to_owned(), vec!["`merge_method` is missing"]),
+        (format!("merge_method: tiess\n{models}"), vec!["line 1", "did you mean `ties`"]),
+        (format!("merge_method: ties\n{models}"), vec!["`weight`", "line 4", "`parameters`"]),
+        (format!("merge_method: linear\n{models}parameters: {{weight: 1}}\ndtype: float64\n"), vec!["float64"]),
+        ("merge_method: linear\nmodels: [{model: one+adapter}]\n".to_owned(), vec!["LoRA", "merge the adapter"]),
+        ("merge_method: linear\nmodels: [{model: one}, {model: one}]\n".to_owned(), vec!["listed twice"]),
+        ("merge_method: linear\nmodels: [{model: absent}]\nparameters: {weight: 1}\n".to_owned(), vec!["`absent`"]),
+        (
+            "merge_method: linear\nmodels: [{model: org/absent}]\nparameters: {weight: 1}\n".to_owned(),
+            vec!["hf download org/absent"],
+        ),
+        (format!("merge_method: slerp\n{models}parameters: {{t: 0.5}}\n"), vec!["`slerp` takes at most 1"]),
+        ("merge_method: model_stock\nbase_model: base\nmodels: [{model: one}]\n".to_owned(), vec!["at least 2"]),
+        (
+            "merge_method: ties\nmodels: [{model: one}]\nparameters: {weight: 1}\n".to_owned(),
+            vec!["needs a base model"],
+        ),
+        (
+            format!("merge_method: ties\n{models}parameters: {{weight: heavy}}\n"),
+            vec!["line 6", "`weight` must be a finite number, not `heavy`"],
+        ),
+        (format!("merge_method: linear\n{models}parameters: {{weight: 1}}\nslices: []\n"), vec!["only one of"]),
+        (format!("merge_method: aim\n{models}parameters: {{weight: 1}}\n"), vec!["`importance`", "`calibration`"]),
+        (
+            "merge_method: linear\nslices: [{sources: [{model: one, layer_range: [0, 9]}]}]\nparameters: {weight: 1}\n"
+                .to_owned(),
+            vec!["1 layers, not 9"],
+        ),
+        (
+            format!("merge_method: linear\n{models}parameters: {{weight: 1}}\nchat_template: chatmll\n"),
+            vec!["did you mean `chatml`"],
+        ),
+    ] {
+        let out = dir.path().join("out");
+        let error = merge(dir.path(), &recipe, &out, &Execution::default()).unwrap_err().to_string();
+        assert!(expected.iter().all(|e| error.contains(e)), "{recipe}\n{error}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn unknown_words_are_warned_about() {
+    let recipe = "merge_method: ties\nbase_modell: base\nmodels: [{model: one}]\nparameters: {weigth: 1}\n";
+    let recipe = Recipe::parse(recipe, Path::new("r.yaml")).unwrap();
+    let warnings = recipe.warnings.join("\n");
+    assert!(warnings.contains("line 2") && warnings.contains("did you mean `base_model`"), "{warnings}");
+    assert!(warnings.contains("line 4") && warnings.contains("did you mean `weight`"), "{warnings}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_recipe_or_an_error(text in "(merge_method|models|slices|model|parameters|weight|base_model|tokenizer|source|layer_range|filter|value|- |: |\\[|\\]|\\{|\\}|ties|[0-9.]|\n|  |'|\"){0,80}") {
+        let _ = Recipe::parse(&text, Path::new("r.yaml"));
+        let _ = Recipe::parse(&text, Path::new("r.toml"));
+    }
+}

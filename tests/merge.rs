@@ -1,0 +1,248 @@
+//! The real binary merging: kill and resume, a full disk, memory, and the commands around it.
+#![allow(missing_docs, clippy::print_stderr)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+fn rolegraft(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
+    command.args(arguments).current_dir(dir);
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A base and three experts in F32: `tensors` matrices of `rows` × 1024.
+fn pool(dir: &Path, tensors: usize, rows: usize) {
+    let elements = rows * 1024;
+    let mut header = serde_json::Map::new();
+    for i in 0..tensors {
+        let (start, end) = (i * elements * 4, (i + 1) * elements * 4);
+        let entry = serde_json::json!({"dtype": "F32", "shape": [rows, 1024], "data_offsets": [start, end]});
+        header.insert(format!("model.layers.{i}.mlp.up_proj.weight"), entry);
+    }
+    let mut json = serde_json::Value::Object(header).to_string();
+    json += &" ".repeat(json.len().next_multiple_of(8) - json.len());
+    let config = format!(
+        r#"{{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_hidden_layers": {tensors}, "torch_dtype": "float32"}}"#
+    );
+    for model in 0..4u32 {
+        let folder = dir.join(["base", "one", "two", "three"][model as usize]);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), &config).unwrap();
+        let mut file = std::io::BufWriter::new(std::fs::File::create(folder.join("model.safetensors")).unwrap());
+        file.write_all(&(json.len() as u64).to_le_bytes()).unwrap();
+        file.write_all(json.as_bytes()).unwrap();
+        let mut state = 1u32;
+        for i in 0..(tensors * elements) as u32 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let noise = (state.rotate_left(8 * model).wrapping_mul(0x9E37_79B9) >> 20) as f32 * 1e-6;
+            let changed = model > 0 && (i ^ state >> 16) % 3 != 0;
+            let value = (state >> 16) as f32 * 1e-5 + if changed { noise * model as f32 } else { 0.0 };
+            file.write_all(&value.to_le_bytes()).unwrap();
+        }
+        file.flush().unwrap();
+    }
+}
+
+const TIES: &str = "merge_method: ties\nbase_model: base\nmodels: [{model: one}, {model: two}, {model: three}]\nparameters: {weight: 0.5, density: 0.3}\n";
+
+/// Every file below a directory, by name.
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|p| (p.file_name().unwrap().into(), std::fs::read(&p).unwrap())).collect()
+}
+
+#[test]
+fn killed_merges_leave_nothing_that_looks_whole_and_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    pool(dir.path(), 12, 1024);
+    std::fs::write(dir.path().join("ties.yaml"), TIES).unwrap();
+    let arguments = ["merge", "ties.yaml", "--out", "out", "--shard-size", "9MB"];
+    let whole =
+        rolegraft(dir.path(), &["merge", "ties.yaml", "--out", "whole", "--shard-size", "9MB"]).output().unwrap();
+    assert!(whole.status.success(), "{}", text(&whole));
+    let expected = contents(&dir.path().join("whole"));
+    assert_eq!(expected.iter().filter(|(n, _)| n.extension().is_some_and(|e| e == "safetensors")).count(), 6);
+    let out = dir.path().join("out");
+    let (mut killed, mut resumed) = (0, 0);
+    // Later and later, until a run is over before its kill.
+    for wait in (0..).map(|i| Duration::from_millis(3 * i + i * i / 4)) {
+        let mut child = rolegraft(dir.path(), &arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(wait);
+        let done = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if done.is_some_and(|s| s.success()) {
+            break;
+        }
+        if out.exists() {
+            // Killed between the rename and the exit: then it is whole.
+            assert_eq!(contents(&out), expected);
+            break;
+        }
+        killed += 1;
+        if killed % 4 == 0 {
+            // What was finished before is taken over, and the bytes are the same.
+            let aside =
+                std::fs::read_dir(dir.path()).unwrap().flatten().find(|e| e.path().join("journal.json").exists());
+            resumed += usize::from(aside.is_some());
+            let output = rolegraft(dir.path(), &arguments).output().unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+            assert_eq!(contents(&out), expected);
+            std::fs::remove_dir_all(&out).unwrap();
+        }
+    }
+    assert!(killed >= 8, "{killed}");
+    assert!(resumed >= 1, "no kill came between two shards");
+    assert_eq!(contents(&out), expected);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 7, "{left:?}");
+}
+
+#[test]
+fn interrupted_merges_say_so_and_keep_their_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    pool(dir.path(), 12, 1024);
+    std::fs::write(dir.path().join("ties.yaml"), TIES).unwrap();
+    let arguments = ["merge", "ties.yaml", "--out", "out", "--shard-size", "5MB", "--threads", "1"];
+    let child = rolegraft(dir.path(), &arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let started = || std::fs::read_dir(dir.path()).unwrap().flatten().any(|e| e.path().join("journal.json").exists());
+    while !started() {
+        std::thread::yield_now();
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(text(&output).contains("the same command goes on"), "{}", text(&output));
+    assert!(!dir.path().join("out").exists());
+    let again = rolegraft(dir.path(), &arguments).output().unwrap();
+    assert!(again.status.success(), "{}", text(&again));
+}
+
+#[test]
+fn a_full_disk_names_the_need_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    pool(dir.path(), 4, 512);
+    std::fs::write(dir.path().join("ties.yaml"), TIES).unwrap();
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: the full disk (mounting needs root)");
+        return;
+    }
+    let output = rolegraft(dir.path(), &["merge", "ties.yaml", "--out", "small/out"]).output().unwrap();
+    let left: Vec<_> = std::fs::read_dir(&small).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(Command::new("umount").arg(&small).status().is_ok_and(|s| s.success()));
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("the disk is full") && said.contains("bytes are needed"), "{said}");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Peak memory is threads × (inputs + 1) × 1 MiB + 64 MiB, whatever the size of the tensors.
+#[test]
+fn memory_does_not_grow_with_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    // One tensor is 64 MiB in F32: none of this fits the limit whole.
+    pool(dir.path(), 1, 16 * 1024);
+    let limit = 2 * 5 * (1 << 20) + (64 << 20);
+    for (method, parameters) in [
+        ("linear", "weight: 1"),
+        ("task_arithmetic", "weight: 1"),
+        ("ties", "weight: 1, density: 0.2"),
+        ("dare_ties", "weight: 1, density: 0.5"),
+        ("della", "weight: 1, density: 0.5"),
+        ("breadcrumbs", "weight: 1, density: 0.5"),
+        ("model_stock", "filter_wise: true"),
+        ("sce", "select_topk: 0.5"),
+        ("karcher", "tol: 1e-5"),
+        ("ram_plus", "r: 1.2"),
+        ("widen", "score_calibration_value: 1"),
+    ] {
+        let base = if ["linear", "karcher"].contains(&method) { "" } else { "base_model: base\n" };
+        let recipe = format!(
+            "merge_method: {method}\n{base}models: [{{model: one}}, {{model: two}}, {{model: three}}]\nparameters: {{{parameters}}}\n"
+        );
+        std::fs::write(dir.path().join("recipe.yaml"), recipe).unwrap();
+        let output =
+            rolegraft(dir.path(), &["merge", "recipe.yaml", "--out", "out", "--threads", "2"]).output().unwrap();
+        let said = text(&output);
+        assert!(output.status.success(), "{method}: {said}");
+        let peak = said.split("peak memory ").nth(1).and_then(|t| t.split(" MB").next()).unwrap().trim();
+        let peak = peak.parse::<f64>().unwrap() * 1e6;
+        assert!(peak <= f64::from(limit), "{method}: {peak} bytes, {limit} allowed");
+        std::fs::remove_dir_all(dir.path().join("out")).unwrap();
+    }
+}
+
+#[test]
+fn diff_inspect_and_dry_runs_tell_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    pool(dir.path(), 2, 64);
+    std::fs::write(dir.path().join("ties.yaml"), TIES).unwrap();
+    let run = |arguments: &[&str]| rolegraft(dir.path(), arguments).output().unwrap();
+    let dry = run(&["merge", "ties.yaml", "--dry-run"]);
+    assert!(dry.status.success() && text(&dry).contains("2 tensors"), "{}", text(&dry));
+    let explained = run(&["merge", "ties.yaml", "--explain", "model.layers.1.mlp.up_proj.weight"]);
+    assert!(text(&explained).contains("density = 0.3"), "{}", text(&explained));
+    let unknown = run(&["merge", "ties.yaml", "--explain", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    // mergekit's way of writing it, with options that mean nothing here.
+    let merged =
+        run(&["merge", "ties.yaml", "out", "--cuda", "--lazy-unpickle", "--out-shard-size", "1B", "--device", "cpu"]);
+    assert!(merged.status.success() && text(&merged).contains("--cuda has no effect"), "{}", text(&merged));
+    let names: Vec<_> = contents(&dir.path().join("out")).into_iter().map(|(n, _)| n.display().to_string()).collect();
+    assert_eq!(names, ["README.md", "config.json", "mergekit_config.yml", "model.safetensors"]);
+    let same = run(&["diff", "out", "out"]);
+    assert!(same.status.success(), "{}", text(&same));
+    let other = run(&["diff", "out", "base", "--json"]);
+    assert_eq!(other.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&other.stdout).unwrap();
+    assert_eq!((json["tensors"].as_u64(), json["beyond"].as_u64()), (Some(2), Some(2)));
+    assert!(run(&["diff", "out", "base", "--atol", "10"]).status.success());
+    let inspected = run(&["inspect", "one", "two", "--base", "base", "--html", "page.html"]);
+    let said = text(&inspected);
+    assert!(said.contains("Qwen3ForCausalLM") && said.contains("Cosine between task vectors"), "{said}");
+    assert!(std::fs::read_to_string(dir.path().join("page.html")).unwrap().contains("<svg"));
+    let absent = run(&["inspect", "absent"]);
+    assert_eq!(absent.status.code(), Some(2));
+    assert!(text(&absent).contains("absent"));
+}
+
+#[test]
+fn aim_measures_its_own_importances() {
+    let dir = tempfile::tempdir().unwrap();
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/nano-pool").canonicalize().unwrap();
+    let experts: Vec<_> = std::fs::read_dir(nano.join("experts")).map_or_else(
+        |_| std::fs::read_dir(&nano).unwrap().flatten().map(|e| e.path()).filter(|p| !p.ends_with("base")).collect(),
+        |entries| entries.flatten().map(|e| e.path()).collect::<Vec<_>>(),
+    );
+    let experts: Vec<_> = experts.into_iter().filter(|p| p.join("config.json").exists()).take(2).collect();
+    let text_file = dir.path().join("text.txt");
+    std::fs::write(&text_file, "look up the order and refund it\n\nlist the files of the folder\n\n".repeat(40))
+        .unwrap();
+    let models: Vec<String> = experts.iter().map(|e| format!("- model: {}\n", e.display())).collect();
+    let recipe = format!(
+        "merge_method: aim\nbase_model: {}\nmodels:\n{}parameters: {{weight: 0.5, omega: 0.3}}\ncalibration: {}\nimportance: importance.safetensors\n",
+        nano.join("base").display(),
+        models.concat(),
+        text_file.display()
+    );
+    std::fs::write(dir.path().join("aim.yaml"), &recipe).unwrap();
+    let first = rolegraft(dir.path(), &["merge", "aim.yaml", "--out", "first"]).output().unwrap();
+    assert!(first.status.success(), "{}", text(&first));
+    assert!(dir.path().join("importance.safetensors").exists());
+    // The measured file is used the second time.
+    let second = rolegraft(dir.path(), &["merge", "aim.yaml", "--out", "second"]).output().unwrap();
+    assert!(second.status.success() && !text(&second).contains("measure"), "{}", text(&second));
+    assert!(rolegraft(dir.path(), &["diff", "first", "second"]).status().unwrap().success());
+    let card = std::fs::read_to_string(dir.path().join("first/README.md")).unwrap();
+    assert!(!card.contains(&nano.display().to_string()), "{card}");
+}
