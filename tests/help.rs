@@ -9,6 +9,10 @@ fn help_reads_as_it_should() {
     for command in [
         &[][..],
         &["run"],
+        &["merge"],
+        &["diff"],
+        &["inspect"],
+        &["conformance"],
         &["eval"],
         &["score"],
         &["parse"],

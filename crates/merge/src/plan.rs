@@ -4,7 +4,7 @@ use crate::MergeError;
 use crate::method::{Base, Fallback, Operator, Resolved, Scope};
 use crate::recipe::{Aim, Recipe, Settings, Slice, resolve};
 use crate::source::Model;
-use crate::vocabulary::{Alignment, RowMap};
+use crate::vocabulary::{self, Alignment, RowMap};
 use rolegraft_checkpoint::{Dtype, Fingerprints, Tensors, set_dtype};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -270,10 +270,20 @@ impl Plan {
             Some(rule) => Some(Alignment::new(rule, &models, recipe.base, &heights, options.exact_vocab)?),
             None => None,
         };
+        let mut tokenizer_notes = Vec::new();
+        if recipe.tokenizer.is_none() {
+            let donor = &models[recipe.base.unwrap_or(0)];
+            let differing = models.iter().filter_map(|m| Some((m, vocabulary::difference(donor, m)?)));
+            tokenizer_notes.extend(differing.map(|(model, why)| {
+                let (a, b) = (&donor.name, &model.name);
+                format!("tokenizers of `{a}` and `{b}` differ, but rows are merged by number ({why}); consider `tokenizer_source`")
+            }));
+        }
         let mut planner =
             Planner { recipe: &recipe, models: &models, alignment: alignment.as_ref(), options, notes: Vec::new() };
         let outputs = planner.outputs()?;
         let mut notes = planner.notes;
+        notes.extend(tokenizer_notes);
         notes.splice(0..0, recipe.warnings.iter().cloned());
         let like = recipe.base.unwrap_or(0);
         let donor = alignment.as_ref().map_or(like, |a| a.donor);
@@ -450,9 +460,13 @@ impl<'r> Planner<'r> {
             let may = vocabulary && rest(&described[i].shape) == rest(&shape);
             if !(may && (self.alignment.is_some() || self.options.truncate_embeddings)) {
                 let mend = if may {
-                    "; set `tokenizer_source: union` or `base`, or cut them with --unsafe-truncate-embeddings"
+                    let why = vocabulary::difference(&self.models[inputs[0].0], &self.models[inputs[i].0]);
+                    let why = why.map_or(String::new(), |why| format!(" ({why})"));
+                    format!(
+                        "{why}; set `tokenizer_source: union` or `base`, or cut them with --unsafe-truncate-embeddings"
+                    )
                 } else {
-                    "; all models of a recipe must share one architecture"
+                    "; all models of a recipe must share one architecture".to_owned()
                 };
                 return Err(MergeError::tensor(
                     &name,

@@ -4,7 +4,7 @@ use crate::MergeError;
 use crate::recipe::{RowOrigin, TokenRule, TokenizerRule, TokenizerSource};
 use crate::source::Model;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 /// A checkpoint's tokens.
@@ -48,6 +48,33 @@ impl Vocabulary {
     /// Tokens whose row lies within an embedding of `height` rows.
     fn within(&self, token: &str, height: usize) -> Option<u32> {
         self.ids.get(token).copied().filter(|id| (*id as usize) < height)
+    }
+}
+
+/// How two models' tokens differ, if they do: how many, and the first few.
+pub(crate) fn difference(a: &Model, b: &Model) -> Option<String> {
+    const SHOWN: usize = 4;
+    let bytes = |model: &Model| std::fs::read(model.dir.join("tokenizer.json")).ok();
+    if bytes(a)? == bytes(b)? {
+        return None;
+    }
+    let (Ok(first), Ok(second)) = (Vocabulary::read(a), Vocabulary::read(b)) else {
+        return Some("their tokenizers cannot be compared".into());
+    };
+    let id = |v: &Vocabulary, token: &str| v.ids.get(token).map_or("none".into(), u32::to_string);
+    let tokens: BTreeSet<&String> = first.ids.keys().chain(second.ids.keys()).collect();
+    let differing: Vec<String> = tokens
+        .into_iter()
+        .filter(|t| first.ids.get(*t) != second.ids.get(*t))
+        .map(|t| format!("`{}` ({} and {})", t.escape_debug(), id(&first, t), id(&second, t)))
+        .collect();
+    match differing.len() {
+        0 => None,
+        n => Some(format!(
+            "{n} tokens differ: {}{}",
+            differing[..n.min(SHOWN)].join(", "),
+            if n > SHOWN { ", …" } else { "" }
+        )),
     }
 }
 

@@ -209,3 +209,16 @@ fn values_survive_serialization() {
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
     }
 }
+
+#[test]
+fn the_docs_name_every_operator_and_parameter() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/merging.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    for operator in Operator::all() {
+        let spec = operator.spec();
+        assert!(docs.contains(&format!("`{}`", spec.name)), "{}", spec.name);
+        for parameter in spec.parameters.iter().filter(|p| p.name != "int8_mask") {
+            assert!(docs.contains(&format!("`{}`", parameter.name)), "{}: {}", spec.name, parameter.name);
+        }
+    }
+}
