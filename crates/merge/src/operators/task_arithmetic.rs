@@ -271,8 +271,9 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
     let (row, tile) = (source.row(), tile_of(rows, source.row()));
     let drawn: Vec<bool> = terms.iter().map(|t| matches!(t.keep, Keep::Random(..) | Keep::ByRank(..))).collect();
     // Drawing is the dear part: if they fit, decisions are kept for the second pass.
-    let keeps =
-        drawn.iter().filter(|d| **d).count() * source.len() <= MOST_BITS && (tile % 8 == 0 || source.len() <= tile);
+    // Runs must end at whole bytes, or be the only one.
+    let aligned = rows == Rows::Any || row.is_multiple_of(8) || source.len() <= tile;
+    let keeps = aligned && drawn.iter().filter(|d| **d).count() * source.len() <= MOST_BITS;
     let shared: &[Term] = terms;
     let make = || (vec![0.0; 2 * shared.len()], vec![Vec::new(); shared.len()]);
     let parts = source.scan(
