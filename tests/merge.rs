@@ -41,7 +41,7 @@ fn pool(dir: &Path, tensors: usize, rows: usize) {
         for i in 0..(tensors * elements) as u32 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let noise = (state.rotate_left(8 * model).wrapping_mul(0x9E37_79B9) >> 20) as f32 * 1e-6;
-            let changed = model > 0 && (i ^ state >> 16) % 3 != 0;
+            let changed = model > 0 && !(i ^ state >> 16).is_multiple_of(3);
             let value = (state >> 16) as f32 * 1e-5 + if changed { noise * model as f32 } else { 0.0 };
             file.write_all(&value.to_le_bytes()).unwrap();
         }

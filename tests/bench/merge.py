@@ -111,7 +111,7 @@ def make_pool(folder, layers):
     names = ["base"] + [f"expert{i}" for i in range(1, EXPERTS + 1)]
     done = os.path.join(folder, f"pool-{layers}")
     if os.path.exists(done):
-        return names, at
+        return
     files = []
     for name in names:
         os.makedirs(os.path.join(folder, name), exist_ok=True)
@@ -130,13 +130,12 @@ def make_pool(folder, layers):
     for file in files:
         file.close()
     open(done, "w").close()
-    return names, at
 
 
 def recipe(folder, method):
     rule = RECIPES[method]
     experts = [f"expert{i}" for i in range(1, rule.get("experts", EXPERTS) + 1)]
-    lines = [f"merge_method: {method}", "dtype: bfloat16" if method == "none" else "dtype: float32", "out_dtype: bfloat16"]
+    lines = [f"merge_method: {method}", "dtype: float32", "out_dtype: bfloat16"]
     if rule.get("base", True):
         lines.append(f"base_model: {folder}/base")
     lines.append("models:")
@@ -149,7 +148,7 @@ def recipe(folder, method):
     path = os.path.join(folder, f"{method}.yaml")
     with open(path, "w") as f:
         f.write("\n".join(lines) + "\n")
-    return path, len(experts) + (1 if rule.get("base", True) else 0)
+    return path
 
 
 def timed(command, out):
@@ -179,7 +178,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="best of so many (mergekit: one)")
     options = parser.parse_args()
     os.makedirs(options.dir, exist_ok=True)
-    _, size = make_pool(options.dir, options.layers)
+    # In a process of its own: its memory would otherwise count as that of every command started later.
+    if os.fork() == 0:
+        make_pool(options.dir, options.layers)
+        os._exit(0)
+    if os.wait()[1] != 0:
+        sys.exit("the pool could not be made")
+    size = os.path.getsize(os.path.join(options.dir, "base", "model.safetensors"))
     chosen = options.operators.split(",") if options.operators else list(RECIPES)
     out = os.path.join(options.dir, "out")
 
@@ -197,7 +202,7 @@ def main():
     print(f"{'operator':18} {'s':>7} {'MB':>6} {'x copy':>7} {'x linear':>8} {'mergekit s':>10} {'MB':>6} {'x faster':>8}")
     linear = None
     for method in chosen:
-        path, _ = recipe(options.dir, method)
+        path = recipe(options.dir, method)
         ours, memory = best([options.binary, "merge", path, "--out", out, "--threads", str(options.threads)])
         if ours is None:
             print(f"{method:18} failed, see {out}.log")

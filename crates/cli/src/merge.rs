@@ -47,7 +47,7 @@ pub(crate) struct Merge {
 
 impl Merge {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        self.mergekit.explain()?;
+        self.mergekit.explain();
         let options =
             PlanOptions { truncate_embeddings: self.unsafe_truncate_embeddings, exact_vocab: self.exact_vocab };
         let reporter = Reporter::new();
@@ -187,14 +187,13 @@ const VALUED: [(&str, &str); 5] = [
 
 impl MergekitFlags {
     /// Says what has no effect.
-    fn explain(&self) -> Result<()> {
+    fn explain(&self) {
         for flag in &self.0 {
             let why = SWITCHES.iter().chain(&VALUED).find(|(name, _)| name == flag).map_or("", |(_, why)| *why);
             if !why.is_empty() {
                 eprintln!("note: --{flag} has no effect: {why}");
             }
         }
-        Ok(())
     }
 }
 

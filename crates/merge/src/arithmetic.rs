@@ -38,6 +38,8 @@ impl Compute {
 
 /// A precision that kernels are compiled for.
 pub(crate) trait Arithmetic: Copy + Send + Sync + 'static {
+    /// Whether steps round, so that their order matters beyond a last bit.
+    const ROUNDS: bool = true;
     /// Rounds to it.
     fn r(x: f32) -> f32;
     /// Rounds a statistic to it.
@@ -60,6 +62,7 @@ pub(crate) struct Bfloat;
 pub(crate) struct Half;
 
 impl Arithmetic for Single {
+    const ROUNDS: bool = false;
     #[inline(always)]
     fn r(x: f32) -> f32 {
         x

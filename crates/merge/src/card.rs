@@ -1,6 +1,5 @@
 //! What stands beside the weights of a merge: config, model card, the recipe, and tokenizer files where they change.
 
-use crate::chat_template;
 use crate::plan::Plan;
 use crate::{MergeError, Recipe};
 use serde_json::{Value, json};
@@ -100,9 +99,7 @@ fn tokenizer_files(plan: &Plan) -> Result<Vec<File>, MergeError> {
         files.push(("added_tokens.json", pretty(&added)));
         config = Some(described);
     }
-    if let Some(wanted) = &plan.recipe.chat_template
-        && let Some(template) = chat_template::resolve(wanted, &plan.models)?
-    {
+    if let Some(template) = &plan.chat_template {
         let mut described = match config {
             Some(config) => config,
             None => read("tokenizer_config.json")?.unwrap_or_else(|| json!({})),
@@ -110,7 +107,7 @@ fn tokenizer_files(plan: &Plan) -> Result<Vec<File>, MergeError> {
         // Newer loaders prefer the file, older ones read the field.
         described["chat_template"] = json!(template);
         config = Some(described);
-        files.push(("chat_template.jinja", template.into_bytes()));
+        files.push(("chat_template.jinja", template.clone().into_bytes()));
     }
     files.extend(config.map(|config| ("tokenizer_config.json", pretty(&config))));
     Ok(files)

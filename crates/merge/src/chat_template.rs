@@ -1,7 +1,7 @@
 //! Chat templates that a recipe asks for: by name, as Jinja text, or the one that most inputs have.
 
 use crate::MergeError;
-use crate::source::Model;
+use crate::model::Model;
 use serde_json::Value;
 
 /// Templates known by name: the formats that mergekit knows under them.

@@ -1,7 +1,7 @@
 //! Why a merge stops.
 
 use rolegraft_checkpoint::{OpenError, WriteError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a merge stopped.
 #[derive(Debug, thiserror::Error)]
@@ -27,11 +27,21 @@ pub enum MergeError {
         "tensor `{tensor}` of `{model}` holds NaN or infinite values; --allow-nonfinite merges them as they are and counts them"
     )]
     NonFinite { tensor: String, model: String },
+    #[error("an input changed while it was being merged; run the same command again")]
+    Changed,
     #[error("interrupted; the same command goes on where it stopped")]
     Interrupted,
 }
 
 impl MergeError {
+    /// Names the recipe that an error is about.
+    #[must_use]
+    pub fn in_recipe(self, path: &Path) -> Self {
+        match self {
+            Self::Recipe(reason) => Self::File { path: path.to_owned(), reason },
+            other => other,
+        }
+    }
     pub(crate) fn tensor(tensor: &str, reason: impl Into<String>) -> Self {
         Self::Tensor { tensor: tensor.to_owned(), reason: reason.into() }
     }

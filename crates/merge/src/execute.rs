@@ -1,9 +1,10 @@
 //! Running a plan: shard by shard, tensors or parts of them side by side.
 
 use crate::arithmetic::simd;
+use crate::model::Model;
 use crate::operators::aim::Relaxation;
 use crate::plan::{Output, Plan};
-use crate::source::{BLOCK, Input, Model, Session, Source, TILE, not_finite, parallel};
+use crate::source::{BLOCK, Input, Session, Source, TILE, not_finite, parallel};
 use crate::{MergeError, card};
 use rolegraft_checkpoint::{Digest, Dtype, OpenError, OpenShard, Writer};
 use std::path::Path;
@@ -126,9 +127,7 @@ impl Plan {
             writer.close(open)?;
         }
         if self.inputs_state()? != before {
-            return Err(MergeError::Recipe(
-                "an input changed while it was being merged; run the same command again".into(),
-            ));
+            return Err(MergeError::Changed);
         }
         let fingerprints = self
             .models
@@ -255,7 +254,7 @@ impl Run<'_> {
         outputs: &[Output],
         task: impl Fn(&Output, usize) -> Result<(), MergeError> + Sync,
     ) -> Result<(), MergeError> {
-        if self.plan.recipe.operator.0.holds_tensors() {
+        if self.plan.recipe.operator.0.holds_tensors(self.plan.recipe.compute) {
             return parallel(self.threads.min(HELD), outputs.len(), || (), |i, ()| task(&outputs[i], 1)).map(drop);
         }
         let (large, small): (Vec<&Output>, Vec<&Output>) = outputs.iter().partition(|o| o.len() > self.session.segment);
@@ -384,7 +383,7 @@ impl Plan {
     #[must_use]
     pub fn memory(&self, threads: usize) -> u64 {
         let inputs = self.outputs.iter().map(|o| o.inputs.len()).max().unwrap_or(0) as u64;
-        if self.recipe.operator.0.holds_tensors() {
+        if self.recipe.operator.0.holds_tensors(self.recipe.compute) {
             let largest = self.outputs.iter().map(Output::len).max().unwrap_or(0) as u64;
             // In F64: task vectors, their parts, and the factors of a decomposition.
             return threads.min(HELD) as u64 * (2 * inputs + 4) * largest * 8;

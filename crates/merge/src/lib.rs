@@ -26,6 +26,7 @@ mod chat_template;
 mod error;
 mod execute;
 mod method;
+mod model;
 mod operators;
 mod plan;
 mod random;
@@ -39,10 +40,11 @@ pub use arithmetic::Compute;
 pub use error::MergeError;
 pub use execute::{Execution, Outcome, Progress};
 pub use method::{Base, Fallback, Operator, Parameter, Resolved, Scope, Spec, Value};
+pub use model::Model;
 pub use operators::della::keep_probabilities;
 pub use plan::{Output, Plan, PlanOptions, read_importance};
 pub use recipe::{Aim, Preset, Recipe, RowOrigin, TokenRule, TokenizerRule, TokenizerSource};
-pub use source::{BLOCK, Model};
+pub use source::BLOCK;
 pub use statistics::{TaskVectors, task_vectors};
 
 /// For messages about an unknown word: `; did you mean …?` if a known one is near, else all known ones.

@@ -1,8 +1,8 @@
 //! What an operator says of itself, and the registry of all of them.
 
-use crate::MergeError;
 use crate::operators as op;
 use crate::source::{Kernel, Source};
+use crate::{Compute, MergeError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -177,8 +177,8 @@ pub(crate) trait Method: Sync {
     fn surveys(&self) -> bool {
         false
     }
-    /// Whether tensors are held whole, so that few may be worked on at a time.
-    fn holds_tensors(&self) -> bool {
+    /// Whether tensors are held whole at a precision, so that few may be worked on at a time.
+    fn holds_tensors(&self, _: Compute) -> bool {
         false
     }
 }

@@ -1,11 +1,12 @@
 //! From a recipe and its models to a list of output tensors, each with its inputs and parameters.
 
 use crate::MergeError;
+use crate::chat_template;
 use crate::method::{Base, Fallback, Operator, Resolved, Scope};
+use crate::model::{HEAD, Model, comes_first, is_vocabulary, layer_of, open_model};
 use crate::recipe::{Aim, Recipe, Settings, Slice, resolve};
-use crate::source::Model;
 use crate::vocabulary::{self, Alignment, RowMap};
-use rolegraft_checkpoint::{Dtype, Fingerprints, Tensors, set_dtype};
+use rolegraft_checkpoint::{Dtype, Tensors, set_dtype};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,8 @@ pub struct Plan {
     pub importance: Option<BTreeMap<String, Vec<f32>>>,
     /// Recorded masks in place of draws: `MODEL/TENSOR`, 1 = kept.
     pub masks: Option<Tensors>,
+    /// The chat template that the recipe asks for.
+    pub chat_template: Option<String>,
     /// Further words for the model card.
     pub card_note: Option<String>,
     /// Whether the base has one tensor for embedding and head.
@@ -75,22 +78,6 @@ impl Output {
     }
 }
 
-/// Opens a model by the name that a recipe gives it: a directory, relative to `folders` in turn, or a name in the Hugging
-/// Face cache, perhaps with `@revision`.
-fn open_model(name: &str, folders: &[&Path]) -> Result<Model, MergeError> {
-    let local = folders.iter().map(|f| f.join(name)).find(|p| p.is_dir());
-    let dir = local.or_else(|| cached(name)).ok_or_else(|| {
-        let plain = name.split('@').next().unwrap_or(name);
-        let hint = if plain.matches('/').count() == 1 && !plain.starts_with(['.', '/']) {
-            format!("; nothing is downloaded by a merge: fetch it with `hf download {plain}`")
-        } else {
-            String::new()
-        };
-        MergeError::Recipe(format!("model `{name}` is neither a directory nor in the Hugging Face cache{hint}"))
-    })?;
-    Model::open(name, &dir)
-}
-
 /// The tensors `importance.MODULE` of a file.
 ///
 /// # Errors
@@ -98,116 +85,6 @@ fn open_model(name: &str, folders: &[&Path]) -> Result<Model, MergeError> {
 pub fn read_importance(tensors: &Tensors) -> Result<BTreeMap<String, Vec<f32>>, MergeError> {
     let modules = tensors.tensors().filter_map(|(n, _)| Some((n, n.strip_prefix("importance.")?)));
     modules.map(|(name, module)| Ok((module.to_owned(), tensors.f32(name)?))).collect()
-}
-
-/// A snapshot in the Hugging Face cache.
-fn cached(name: &str) -> Option<PathBuf> {
-    let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
-    let hub = std::env::var_os("HF_HUB_CACHE").map(PathBuf::from).or_else(|| {
-        let home = std::env::var_os("HF_HOME").map(PathBuf::from);
-        let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/huggingface")));
-        home.map(|h| h.join("hub"))
-    })?;
-    if repository.starts_with(['.', '/']) || repository.contains("..") || revision.contains("..") {
-        return None;
-    }
-    let dir = hub.join(format!("models--{}", repository.replace('/', "--")));
-    let commit = std::fs::read_to_string(dir.join("refs").join(revision)).ok();
-    let commit = commit.as_deref().map_or(revision, str::trim);
-    Some(dir.join("snapshots").join(commit)).filter(|p| p.is_dir())
-}
-
-/// Layer number of a tensor's name, with what stands before and after it.
-fn layer_of(name: &str) -> Option<(&str, usize, &str)> {
-    let mut at = 0;
-    for part in name.split('.') {
-        let (start, end) = (at, at + part.len());
-        at = end + 1;
-        if start > 0 && end < name.len() && !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
-            return Some((&name[..start], part.parse().ok()?, &name[end..]));
-        }
-    }
-    None
-}
-
-/// Whether a tensor has a row per token.
-fn is_vocabulary(name: &str) -> bool {
-    [
-        "embed_tokens.weight",
-        "lm_head.weight",
-        "lm_head.bias",
-        "wte.weight",
-        "word_embeddings.weight",
-        "embed_out.weight",
-    ]
-    .iter()
-    .any(|end| name.ends_with(end))
-}
-
-/// Whether a tensor comes before the layers.
-fn comes_first(name: &str) -> bool {
-    ["embed", "wte", "wpe"].iter().any(|part| name.contains(part))
-}
-
-const HEAD: &str = "lm_head.weight";
-
-impl Model {
-    /// Opens a checkpoint directory under the name that a recipe gives it.
-    ///
-    /// # Errors
-    /// If it is not a checkpoint.
-    pub fn open(name: &str, dir: &Path) -> Result<Self, MergeError> {
-        let of = |source| MergeError::Model { model: name.to_owned(), source };
-        let path = dir.join("config.json");
-        let bytes = std::fs::read(&path).map_err(|source| MergeError::Read { path: path.clone(), source })?;
-        let config: serde_json::Value = serde_json::from_slice(&bytes)
-            .map_err(|e| MergeError::File { path: path.clone(), reason: format!("is not valid JSON: {e}") })?;
-        if !config.is_object() {
-            return Err(MergeError::File { path, reason: "is not an object".into() });
-        }
-        let tensors = Tensors::open(dir).map_err(of)?;
-        let fingerprints = Fingerprints::new(&tensors);
-        Ok(Self { name: name.to_owned(), dir: dir.to_owned(), tensors, config, fingerprints })
-    }
-
-    /// Tensors without a directory of their own, with the config that describes them.
-    #[must_use]
-    pub fn of_tensors(name: &str, tensors: Tensors, config: serde_json::Value) -> Self {
-        let (dir, fingerprints) = (tensors.path().to_owned(), Fingerprints::new(&tensors));
-        Self { name: name.to_owned(), dir, tensors, config, fingerprints }
-    }
-
-    /// Whether it lies in the Hugging Face cache, so that its name means something elsewhere.
-    #[must_use]
-    pub fn is_from_hub(&self) -> bool {
-        self.dir.components().any(|c| c.as_os_str().to_string_lossy().starts_with("models--"))
-    }
-
-    /// Its name for others: that of the hub, or the directory's without its path.
-    #[must_use]
-    pub fn title(&self) -> String {
-        if self.is_from_hub() {
-            return self.name.clone();
-        }
-        let dir = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        dir.file_name().map_or_else(|| self.name.clone(), |n| n.to_string_lossy().into_owned())
-    }
-
-    fn layers(&self) -> usize {
-        self.tensors.tensors().filter_map(|(n, _)| layer_of(n)).map(|(_, l, _)| l + 1).max().unwrap_or(0)
-    }
-    /// The tensor that stands for `name` here: itself, or the embedding in place of a missing head.
-    fn stand_in(&self, name: &str) -> Option<String> {
-        if self.tensors.tensor(name).is_some() {
-            return Some(name.to_owned());
-        }
-        let embedding = || self.tensors.tensors().map(|(n, _)| n).find(|n| n.ends_with("embed_tokens.weight"));
-        if name == HEAD { embedding().map(str::to_owned) } else { None }
-    }
-    fn vocabulary_height(&self) -> usize {
-        let named = self.tensors.tensors().find(|(n, t)| is_vocabulary(n) && comes_first(n) && t.shape.len() == 2);
-        named.map_or(0, |(_, t)| t.shape[0])
-    }
 }
 
 /// A tensor wanted of a slice.
@@ -262,6 +139,8 @@ impl Plan {
                 )));
             }
         }
+        let wanted = recipe.chat_template.as_deref();
+        let chat_template = wanted.map(|wanted| chat_template::resolve(wanted, &models)).transpose()?.flatten();
         for slice in &recipe.slices {
             check_inputs(recipe.operator, slice)?;
         }
@@ -299,6 +178,7 @@ impl Plan {
             statistics: None,
             importance: None,
             masks: None,
+            chat_template,
             card_note: None,
             base_is_tied,
             alignment,

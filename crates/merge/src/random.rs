@@ -1,5 +1,5 @@
-//! Counter-based draws for random masks: Philox4x32-10 (Salmon et al., SC 2011), keyed by seed, tensor and expert, with
-//! the element's index as counter. Any element's draw can be made alone, so masks do not depend on threads or order.
+//! Counter-based draws for random masks: Philox4x32-7 (Salmon et al., SC 2011, the fastest of the family that passes
+//! BigCrush), keyed by seed, tensor and expert, with the element's index as counter. Any element's draw can be made alone, so masks do not depend on threads or order.
 
 use twox_hash::XxHash3_64;
 
@@ -41,6 +41,7 @@ impl Stream {
 
     /// The draws of sixteen consecutive counters: word `w` of counter `c` is element `DRAWS·group + LANES·w + c`.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "lanes of four words run side by side")]
     fn draws(self, group: u64) -> [u32; DRAWS] {
         // Words live in the low halves of 64-bit lanes, so that a product's halves need no unpacking; what is left in
         // the high halves is never looked at.
@@ -53,7 +54,7 @@ impl Stream {
             x[1][lane] = counter >> 32;
         }
         let mut key = self.key;
-        for _ in 0..10 {
+        for _ in 0..7 {
             let [one, two] = key.map(u64::from);
             for lane in 0..LANES {
                 let a = (x[0][lane] & LOW) * 0xD251_1F53;
@@ -85,9 +86,9 @@ mod tests {
 
     #[test]
     fn philox_matches_its_known_answers() {
-        // Random123 kat_vectors, philox4x32 10: counter 0, key 0.
+        // Random123 kat_vectors, philox4x32 7: counter 0, key 0.
         let draws = Stream { key: [0, 0] }.draws(0);
-        assert_eq!([draws[0], draws[16], draws[32], draws[48]], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!([draws[0], draws[16], draws[32], draws[48]], [0x5f6f_b709, 0x0d89_3f64, 0x4f12_1f81, 0x4f73_0a48]);
     }
 
     #[test]

@@ -5,10 +5,10 @@
 
 use crate::MergeError;
 use crate::arithmetic::{Arithmetic, Compute, simd, sum64};
+use crate::model::Model;
 use crate::vocabulary::RowMap;
-use rolegraft_checkpoint::{Dtype, FINGERPRINT_BLOCK, Fingerprints, Tensors};
+use rolegraft_checkpoint::{Dtype, FINGERPRINT_BLOCK, Tensors};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -20,19 +20,6 @@ pub(crate) const TILE: usize = 1024;
 const SEGMENT: usize = 1 << 22;
 /// Most segments whose accumulators are held at once, where one takes much memory.
 pub(crate) const FEW_SEGMENTS: usize = 16;
-
-/// A checkpoint among the inputs.
-pub struct Model {
-    /// What the recipe calls it.
-    pub name: String,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// Its tensors.
-    pub tensors: Tensors,
-    /// Its `config.json`.
-    pub config: serde_json::Value,
-    pub(crate) fingerprints: Fingerprints,
-}
 
 /// Settings and counters shared by the tensors of one merge.
 pub(crate) struct Session<'a> {

@@ -1,8 +1,9 @@
 //! How far experts are from their base, and from each other.
 
 use crate::execute::NEVER;
+use crate::model::Model;
 use crate::plan::{Plan, PlanOptions};
-use crate::source::{Model, Rows, Session, View};
+use crate::source::{Rows, Session, View};
 use crate::{MergeError, Operator, Preset, Recipe};
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Vocabularies: the output's tokens, and for every input the row of its embedding that each of them takes.
 
 use crate::MergeError;
+use crate::model::Model;
 use crate::recipe::{RowOrigin, TokenRule, TokenizerRule, TokenizerSource};
-use crate::source::Model;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -290,6 +290,9 @@ enum Row {
     Fixed(std::sync::Arc<[f32]>),
 }
 
+/// Reads an input's elements from a position on.
+type Reading<'r> = dyn FnMut(usize, &mut [f32]) -> Result<(), MergeError> + 'r;
+
 /// An input's embedding in the output's vocabulary.
 pub(crate) struct RowMap {
     width: usize,
@@ -303,12 +306,7 @@ impl RowMap {
     }
 
     /// Elements from `start`; `own` reads the input's elements from a position on. Neighbouring rows are read at once.
-    pub(crate) fn read(
-        &self,
-        start: usize,
-        out: &mut [f32],
-        own: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), MergeError>,
-    ) -> Result<(), MergeError> {
+    pub(crate) fn read(&self, start: usize, out: &mut [f32], own: &mut Reading<'_>) -> Result<(), MergeError> {
         let mut at = 0;
         while at < out.len() {
             let (row, offset) = ((start + at) / self.width, (start + at) % self.width);

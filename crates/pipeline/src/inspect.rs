@@ -196,9 +196,9 @@ fn distances(titles: &[String], vectors: &[(String, TaskVectors)]) -> (Vec<Table
     norms.rows.push(row("all", &total));
     let head: Vec<&str> = std::iter::once("").chain(titles.iter().map(String::as_str)).collect();
     let mut cosines = Table::new("Cosine between task vectors", &head);
-    for i in 0..n {
+    for (i, title) in titles.iter().enumerate() {
         let each = (0..n).map(|j| total.cosine(i, j).map_or("n/a".into(), |c| format!("{c:.4}")));
-        cosines.rows.push(std::iter::once(titles[i].clone()).chain(each).collect());
+        cosines.rows.push(std::iter::once(title.clone()).chain(each).collect());
     }
     // Bars run from 0 to 100: shares of the largest norm.
     let top = by_module.values().flat_map(|v| (0..n).map(|i| v.relative_norm(i))).fold(f64::MIN_POSITIVE, f64::max);

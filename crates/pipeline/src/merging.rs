@@ -20,7 +20,7 @@ const BLOCK: usize = 512;
 pub fn plan_merge(recipe: &Path, options: &PlanOptions, progress: &dyn Progress) -> Result<Plan, RunError> {
     let beside = recipe.parent().unwrap_or(Path::new(""));
     let folders = [Path::new(""), beside];
-    let mut plan = Plan::new(Recipe::read(recipe)?, &folders, options)?;
+    let mut plan = Plan::new(Recipe::read(recipe)?, &folders, options).map_err(|e| e.in_recipe(recipe))?;
     let Some(aim) = plan.recipe.aim.clone().filter(|_| plan.importance.is_none()) else { return Ok(plan) };
     let (Some(calibration), Some(base)) = (aim.calibration, plan.recipe.base) else { return Ok(plan) };
     let calibration = folders.iter().map(|f| f.join(&calibration)).find(|p| p.exists()).unwrap_or(calibration);

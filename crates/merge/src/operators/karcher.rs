@@ -6,9 +6,9 @@
 
 use super::Combination;
 use crate::MergeError;
-use crate::arithmetic::Single;
+use crate::arithmetic::{Arithmetic, Compute, Single, with_arithmetic};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
-use crate::source::{Kernel, Source};
+use crate::source::{Kernel, Source, View};
 
 pub(crate) struct Karcher;
 
@@ -27,17 +27,26 @@ impl Method for Karcher {
             }
         }
     }
+    /// With every step rounded, the mean must be at hand.
+    fn holds_tensors(&self, compute: Compute) -> bool {
+        compute != Compute::F32
+    }
     fn prepare(&self, p: &Resolved, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {
         let count = source.inputs.len();
         if count == 1 {
             return Ok(Box::new(Combination(vec![1.0], source.compute)));
+        }
+        let (iterations, tolerance) = (p.number("max_iter").max(0.0) as usize, p.number("tol"));
+        if source.compute != Compute::F32 {
+            let merged = with_arithmetic!(source.compute, stepwise(&source.whole()?, iterations, tolerance));
+            return Ok(Box::new(Held(merged)));
         }
         let gram = source.gram::<Single>(
             count,
             #[inline(always)]
             |view, i, out| out.copy_from_slice(view.input(i)),
         )?;
-        let coefficients = mean(&gram, p.number("max_iter").max(0.0) as usize, p.number("tol"));
+        let coefficients = mean(&gram, iterations, tolerance);
         Ok(Box::new(Combination(coefficients.iter().map(|c| *c as f32).collect(), source.compute)))
     }
 }
@@ -90,4 +99,59 @@ fn mean(gram: &[Vec<f64>], iterations: usize, tolerance: f64) -> Vec<f64> {
         out[*i] = scale * m / norms[*i];
     }
     out
+}
+
+/// A tensor that is merged already.
+struct Held(Vec<f32>);
+
+impl Kernel for Held {
+    fn apply(&self, view: &View<'_>, out: &mut [f32]) {
+        out.copy_from_slice(&self.0[view.start..view.start + view.len]);
+    }
+}
+
+/// The iteration with every elementwise step rounded, for 16-bit precisions. Norms are float32, as upstream's.
+fn stepwise<R: Arithmetic>(inputs: &[Vec<f32>], iterations: usize, tolerance: f64) -> Vec<f32> {
+    let norm = |x: &[f32]| x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt() as f32;
+    let divided = |x: &[f32], by: f32| x.iter().map(|v| R::r(v / by)).collect::<Vec<f32>>();
+    let small = |x: f32| f64::from(x) < tolerance;
+    let norms: Vec<f32> = inputs.iter().map(|x| norm(x)).collect();
+    let units: Vec<Vec<f32>> =
+        inputs.iter().zip(&norms).filter(|(_, n)| f64::from(**n) > tolerance).map(|(x, n)| divided(x, *n)).collect();
+    let Some(first) = units.first() else { return vec![0.0; inputs[0].len()] };
+    let alpha = (1.0 / units.len() as f64) as f32;
+    let mut mean = vec![0.0f32; first.len()];
+    for unit in &units {
+        mean.iter_mut().zip(unit).for_each(|(m, u)| *m = R::r(*m + R::r(alpha * u)));
+    }
+    let length = norm(&mean);
+    mean = if small(length) { first.clone() } else { divided(&mean, length) };
+    for _ in 0..iterations {
+        let mut tangent = vec![0.0f32; mean.len()];
+        for unit in &units {
+            let dot: f64 = mean.iter().zip(unit).map(|(m, u)| f64::from(*m) * f64::from(*u)).sum();
+            let dot = R::r64(dot).clamp(-1.0, 1.0);
+            let theta = R::r(dot.acos());
+            if small(theta) {
+                continue;
+            }
+            let factor = R::r(alpha * R::r(theta / R::r(theta.sin())));
+            for ((t, u), m) in tangent.iter_mut().zip(unit).zip(&mean) {
+                *t = R::r(*t + R::r(factor * R::r(u - R::r(dot * m))));
+            }
+        }
+        let length = norm(&tangent);
+        if small(length) {
+            break;
+        }
+        for (m, t) in mean.iter_mut().zip(&tangent) {
+            *m = R::r(R::r(length.cos() * *m) + R::r(length.sin() * R::r(t / length)));
+        }
+        let length = norm(&mean);
+        if !small(length) {
+            mean = divided(&mean, length);
+        }
+    }
+    let scale: f32 = norms.iter().map(|n| n / norms.len() as f32).sum();
+    mean.iter().map(|m| R::r(scale * m)).collect()
 }

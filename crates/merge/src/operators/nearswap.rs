@@ -44,7 +44,8 @@ impl<R: Arithmetic> Kernel for Typed<R> {
             #[inline(always)]
             || {
                 for ((o, a), b) in out.iter_mut().zip(view.input(self.0.base)).zip(view.input(self.0.expert)) {
-                    let u = R::r(self.0.t / R::r(a - b).abs().max(1e-6)).clamp(0.0, 1.0);
+                    // upstream: a number divided by a tensor is its reciprocal times the number.
+                    let u = R::r(R::r(1.0 / R::r(a - b).abs().max(R::r(1e-6))) * self.0.t).clamp(0.0, 1.0);
                     *o = R::r(R::r(u * b) + R::r(R::r(1.0 - u) * a));
                 }
             },

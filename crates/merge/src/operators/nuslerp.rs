@@ -7,7 +7,7 @@
 use super::slerp::arc;
 use super::task_arithmetic::difference;
 use crate::MergeError;
-use crate::arithmetic::{Compute, Single};
+use crate::arithmetic::{Arithmetic, with_arithmetic};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
 use crate::source::{FEW_SEGMENTS, Kernel, Rows, Source, View};
 
@@ -30,66 +30,46 @@ impl Method for NuSlerp {
         }
     }
     fn prepare(&self, p: &Resolved, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {
-        let experts = source.experts();
-        let (one, two) = (experts[0], experts[1]);
-        let weight = |i: usize| p.of(i, "weight").unwrap_or(0.0);
-        let total = weight(one) + weight(two);
-        let t = if total.abs() < 1e-6 { 0.5 } else { weight(two) / total };
-        let arms = Arms { one, two, base: source.base };
-        // Number of columns: vectors lie along the first axis, one for each place in the others.
-        let columns = source.len() / source.shape.first().copied().unwrap_or(1).max(1);
-        let vectors = match (p.flag("nuslerp_flatten"), p.flag("nuslerp_row_wise")) {
-            (true, _) => Vectors::One,
-            (false, true) if source.shape.len() > 1 => Vectors::Columns(columns),
-            (false, _) => Vectors::Rows(source.row()),
-        };
-        let pairs = match vectors {
-            Vectors::One => {
-                let s = source.sums(
-                    Rows::Any,
-                    3,
-                    #[inline(always)]
-                    |sums, view| {
-                        let stats = arms.stats(view);
-                        sums.iter_mut().zip(stats).for_each(|(s, n)| *s += n);
-                    },
-                )?;
-                vec![coefficients([s[0], s[1], s[2]], t)]
-            }
-            Vectors::Rows(_) => Vec::new(),
-            Vectors::Columns(columns) => {
-                let make = || vec![[0.0; 3]; columns];
-                let parts = source.scan(
-                    Rows::Any,
-                    FEW_SEGMENTS,
-                    make,
-                    #[inline(always)]
-                    |sums, view| {
-                        let (mut one, mut two) = (vec![0.0; view.len], vec![0.0; view.len]);
-                        arms.fill(view, 0, &mut one);
-                        arms.fill(view, 1, &mut two);
-                        for (i, (x, y)) in one.iter().zip(&two).enumerate() {
-                            let (x, y) = (f64::from(*x), f64::from(*y));
-                            let sum = &mut sums[(view.start + i) % columns];
-                            *sum = [sum[0] + x * x, sum[1] + y * y, sum[2] + x * y];
-                        }
-                    },
-                )?;
-                (0..columns)
-                    .map(|c| {
-                        let sum = parts.iter().fold([0.0; 3], |s, part| std::array::from_fn(|k| s[k] + part[c][k]));
-                        coefficients(sum, t)
-                    })
-                    .collect()
-            }
-        };
-        Ok(Box::new(Arcs { arms, vectors, pairs, t, compute: source.compute }))
+        with_arithmetic!(source.compute, prepare(p, source))
     }
 }
 
+fn prepare<R: Arithmetic>(p: &Resolved, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {
+    let experts = source.experts();
+    let (one, two) = (experts[0], experts[1]);
+    let weight = |i: usize| p.of(i, "weight").unwrap_or(0.0);
+    let total = weight(one) + weight(two);
+    let t = if total.abs() < 1e-6 { 0.5 } else { weight(two) / total };
+    let arms = Arms { one, two, base: source.base };
+    // Number of columns: vectors lie along the first axis, one for each place in the others.
+    let columns = source.len() / source.shape.first().copied().unwrap_or(1).max(1);
+    let vectors = match (p.flag("nuslerp_flatten"), p.flag("nuslerp_row_wise")) {
+        (true, _) => Vectors::Columns(1),
+        (false, true) if source.shape.len() > 1 => Vectors::Columns(columns),
+        (false, _) => Vectors::Rows(source.row()),
+    };
+    let blends = match vectors {
+        Vectors::Rows(_) => Vec::new(),
+        Vectors::Columns(columns) => {
+            let norms: Vec<Norms> = sums::<R>(arms, source, columns, &[])?.into_iter().map(Norms::of::<R>).collect();
+            let cosines = match R::ROUNDS {
+                false => norms.iter().map(|n| n.cosine).collect(),
+                true => {
+                    sums::<R>(arms, source, columns, &norms)?.into_iter().map(|s| R::r64(s[2])).collect::<Vec<f32>>()
+                }
+            };
+            cosines.into_iter().map(|c| Blend::at::<R>(c, t)).collect()
+        }
+    };
+    Ok(Box::new(Arcs::<R> { arms, vectors, blends, t, precision: std::marker::PhantomData }))
+}
+
+/// What one vector is.
+#[derive(Clone, Copy)]
 enum Vectors {
-    One,
+    /// A row.
     Rows(usize),
+    /// Everything that lies at the same place modulo so many elements: a column, or with 1 the whole tensor.
     Columns(usize),
 }
 
@@ -101,57 +81,146 @@ struct Arms {
 }
 
 impl Arms {
-    /// Writes one of the two vectors.
+    /// Writes the two vectors' elements.
     #[inline(always)]
-    fn fill(self, view: &View<'_>, which: usize, out: &mut [f32]) {
-        let values = view.input(if which == 0 { self.one } else { self.two });
-        match self.base {
-            Some(base) => difference::<Single>(out, values, view.input(base)),
-            None => out.copy_from_slice(values),
+    fn fill<R: Arithmetic>(self, view: &View<'_>, x: &mut [f32], y: &mut [f32]) {
+        for (input, out) in [(self.one, x), (self.two, y)] {
+            match self.base {
+                Some(base) => difference::<R>(out, view.input(input), view.input(base)),
+                None => out.copy_from_slice(view.input(input)),
+            }
         }
     }
-    /// ‖x‖², ‖y‖², ⟨x, y⟩ over a run.
-    #[inline(always)]
-    fn stats(self, view: &View<'_>) -> [f64; 3] {
-        let mut sums = [0.0; 4];
-        view.gram::<Single>(2, &|view: &View<'_>, i, out: &mut [f32]| self.fill(view, i, out), &mut sums);
-        [sums[0], sums[3], sums[1]]
+}
+
+/// ‖x‖, ‖y‖ and, where nothing rounds, their cosine.
+#[derive(Clone, Copy)]
+struct Norms {
+    x: f32,
+    y: f32,
+    cosine: f32,
+}
+
+impl Norms {
+    fn of<R: Arithmetic>([x, y, xy]: [f64; 3]) -> Self {
+        let norm = |square: f64| square.sqrt().max(1e-7);
+        let cosine = (xy / (norm(x) * norm(y))).clamp(-1.0, 1.0) as f32;
+        Self { x: R::r64(norm(x)), y: R::r64(norm(y)), cosine }
     }
 }
 
-fn coefficients([x, y, xy]: [f64; 3], t: f64) -> (f32, f32) {
-    let cosine = (xy / (x.sqrt().max(1e-7) * y.sqrt().max(1e-7))).clamp(-1.0, 1.0);
-    let linear = 1.0 - cosine * cosine <= 1e-16 || cosine < -1.0 + 1e-6;
-    let (a, b) = if linear { (1.0 - t, t) } else { arc(cosine.acos(), t) };
-    (a as f32, b as f32)
+/// Σx², Σy² and Σxy; with norms the last is that of unit vectors, every step rounded.
+#[inline(always)]
+fn products<R: Arithmetic>(sums: &mut [f64; 3], x: f32, y: f32, norms: Option<&Norms>) {
+    match norms {
+        Some(n) => sums[2] += f64::from(R::r(R::r(x / n.x) * R::r(y / n.y))),
+        None => {
+            let (x, y) = (f64::from(x), f64::from(y));
+            *sums = [sums[0] + x * x, sums[1] + y * y, sums[2] + x * y];
+        }
+    }
 }
 
-struct Arcs {
+/// [`products`] of every vector.
+fn sums<R: Arithmetic>(
+    arms: Arms,
+    source: &Source<'_>,
+    columns: usize,
+    norms: &[Norms],
+) -> Result<Vec<[f64; 3]>, MergeError> {
+    // One vector has several partial sums, so that they run side by side.
+    let lanes = if columns == 1 { 16 } else { columns };
+    let make = || vec![[0.0; 3]; lanes];
+    let parts = source.scan(
+        Rows::Any,
+        FEW_SEGMENTS,
+        make,
+        #[inline(always)]
+        |sums, view| {
+            let (mut x, mut y) = (vec![0.0; view.len], vec![0.0; view.len]);
+            arms.fill::<R>(view, &mut x, &mut y);
+            for (i, (x, y)) in x.iter().zip(&y).enumerate() {
+                let at = view.start + i;
+                products::<R>(&mut sums[at % lanes], *x, *y, norms.get(at % columns));
+            }
+        },
+    )?;
+    let mut total = vec![[0.0; 3]; columns];
+    for part in parts {
+        for (lane, sums) in part.into_iter().enumerate() {
+            total[lane % columns].iter_mut().zip(sums).for_each(|(t, s)| *t += s);
+        }
+    }
+    Ok(total)
+}
+
+/// (a·x + b·y)/divisor.
+#[derive(Clone, Copy)]
+struct Blend {
+    a: f32,
+    b: f32,
+    divisor: f32,
+}
+
+impl Blend {
+    fn at<R: Arithmetic>(cosine: f32, t: f64) -> Self {
+        let colinear = match R::ROUNDS {
+            true => f64::from(R::r(1.0 - R::r(cosine * cosine))) <= 1e-16,
+            false => 1.0 - f64::from(cosine) * f64::from(cosine) <= 1e-16,
+        };
+        if colinear || f64::from(cosine) < -1.0 + 1e-6 {
+            return Self { a: (1.0 - t) as f32, b: t as f32, divisor: 1.0 };
+        }
+        if !R::ROUNDS {
+            let (a, b) = arc(f64::from(cosine).acos(), t);
+            return Self { a: a as f32, b: b as f32, divisor: 1.0 };
+        }
+        let theta = f64::from(R::r64(f64::from(cosine).acos()));
+        let sine = |share: f64| R::r64(f64::from(R::r64(share * theta)).sin());
+        Self { a: sine(1.0 - t), b: sine(t), divisor: R::r64(theta.sin()) }
+    }
+}
+
+struct Arcs<R> {
     arms: Arms,
     vectors: Vectors,
-    pairs: Vec<(f32, f32)>,
+    /// Of every column; rows get theirs on the way.
+    blends: Vec<Blend>,
     t: f64,
-    compute: Compute,
+    precision: std::marker::PhantomData<R>,
 }
 
-impl Kernel for Arcs {
+impl<R: Arithmetic> Arcs<R> {
+    fn blend_of_row(&self, x: &[f32], y: &[f32]) -> Blend {
+        let mut sums = [0.0; 3];
+        x.iter().zip(y).for_each(|(x, y)| products::<R>(&mut sums, *x, *y, None));
+        let norms = Norms::of::<R>(sums);
+        if !R::ROUNDS {
+            return Blend::at::<R>(norms.cosine, self.t);
+        }
+        let mut sums = [0.0; 3];
+        x.iter().zip(y).for_each(|(x, y)| products::<R>(&mut sums, *x, *y, Some(&norms)));
+        Blend::at::<R>(R::r64(sums[2]), self.t)
+    }
+}
+
+impl<R: Arithmetic> Kernel for Arcs<R> {
     fn rows(&self) -> Rows {
         if matches!(self.vectors, Vectors::Rows(_)) { Rows::Whole } else { Rows::Any }
     }
     fn apply(&self, view: &View<'_>, out: &mut [f32]) {
         let base = self.arms.base.map(|b| view.input(b));
-        let mut pair = self.pairs.first().copied().unwrap_or((1.0, 0.0));
+        let (mut x, mut y) = (vec![0.0; view.len], vec![0.0; view.len]);
+        self.arms.fill::<R>(view, &mut x, &mut y);
+        let mut blend = self.blends.first().copied().unwrap_or(Blend { a: 1.0, b: 0.0, divisor: 1.0 });
         for (i, o) in out.iter_mut().enumerate() {
             match self.vectors {
-                Vectors::Rows(row) if i % row == 0 => {
-                    pair = coefficients(self.arms.stats(&view.part(i, row)), self.t);
-                }
-                Vectors::Columns(columns) => pair = self.pairs[(view.start + i) % columns],
+                Vectors::Rows(row) if i % row == 0 => blend = self.blend_of_row(&x[i..i + row], &y[i..i + row]),
+                Vectors::Columns(columns) if columns > 1 => blend = self.blends[(view.start + i) % columns],
                 _ => {}
             }
-            let origin = base.map_or(0.0, |b| b[i]);
-            let (x, y) = (view.input(self.arms.one)[i] - origin, view.input(self.arms.two)[i] - origin);
-            *o = self.compute.round(origin + (pair.0 * x + pair.1 * y));
+            let mixed = R::r(R::r(R::r(blend.a * x[i]) + R::r(blend.b * y[i])) / blend.divisor);
+            *o = base.map_or(mixed, |b| R::r(b[i] + mixed));
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use super::subspace::{Added, flat, is_matrix, mean_of_experts, task_vectors};
 use crate::MergeError;
+use crate::arithmetic::Compute;
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
 use crate::source::{Kernel, Source};
 use faer::{Col, Mat};
@@ -36,7 +37,7 @@ impl Method for ResMerge {
             }
         }
     }
-    fn holds_tensors(&self) -> bool {
+    fn holds_tensors(&self, _: Compute) -> bool {
         true
     }
     fn prepare(&self, p: &Resolved, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {

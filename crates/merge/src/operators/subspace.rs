@@ -44,7 +44,7 @@ impl Method for Subspace {
     fn spec(&self) -> &Spec {
         &self.spec
     }
-    fn holds_tensors(&self) -> bool {
+    fn holds_tensors(&self, _: Compute) -> bool {
         true
     }
     fn prepare(&self, p: &Resolved, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {

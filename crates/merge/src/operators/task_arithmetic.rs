@@ -165,10 +165,14 @@ impl Decisions {
     #[inline(always)]
     fn mask(&self, delta: &mut [f32], start: usize) {
         let bits = &self.bits[start / self.segment][start % self.segment / 8..];
-        for (delta, bits) in delta.chunks_mut(8).zip(bits) {
-            for (i, d) in delta.iter_mut().enumerate() {
+        let (chunks, tail) = delta.as_chunks_mut::<8>();
+        for (chunk, bits) in chunks.iter_mut().zip(bits) {
+            for (i, d) in chunk.iter_mut().enumerate() {
                 *d = if bits >> i & 1 == 0 { 0.0 } else { *d };
             }
+        }
+        for (i, d) in tail.iter_mut().enumerate() {
+            *d = if bits[chunks.len()] >> i & 1 == 0 { 0.0 } else { *d };
         }
     }
 
@@ -269,11 +273,11 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
     }
     let rows = if terms.iter().any(|t| matches!(t.keep, Keep::ByRank(..))) { Rows::Whole } else { Rows::Any };
     let (row, tile) = (source.row(), tile_of(rows, source.row()));
-    let drawn: Vec<bool> = terms.iter().map(|t| matches!(t.keep, Keep::Random(..) | Keep::ByRank(..))).collect();
-    // Drawing is the dear part: if they fit, decisions are kept for the second pass.
-    // Runs must end at whole bytes, or be the only one.
-    let aligned = rows == Rows::Any || row.is_multiple_of(8) || source.len() <= tile;
-    let keeps = aligned && drawn.iter().filter(|d| **d).count() * source.len() <= MOST_BITS;
+    let ranked: Vec<bool> = terms.iter().map(|t| matches!(t.keep, Keep::ByRank(..))).collect();
+    // Sorting rows is dear: if they fit, decisions are kept for the second pass. Runs must end at whole bytes, or be the
+    // only one.
+    let aligned = row.is_multiple_of(8) || source.len() <= tile;
+    let keeps = aligned && ranked.iter().filter(|r| **r).count() * source.len() <= MOST_BITS;
     let shared: &[Term] = terms;
     let make = || (vec![0.0; 2 * shared.len()], vec![Vec::new(); shared.len()]);
     let parts = source.scan(
@@ -292,7 +296,7 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
                     sums[2 * i] += magnitude64(delta);
                     term.keep.mask(delta, part.start, row, &mut scratch);
                     sums[2 * i + 1] += magnitude64(delta);
-                    if keeps && drawn[i] {
+                    if keeps && ranked[i] {
                         Decisions::note(&mut bits[i], delta);
                     }
                 }
@@ -305,7 +309,7 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
         sums.iter_mut().zip(part).for_each(|(s, p)| *s += p);
         decided.iter_mut().zip(bits).for_each(|(all, bits)| all.push(bits));
     }
-    for ((term, bits), _) in terms.iter_mut().zip(decided).zip(drawn).filter(|(_, drawn)| keeps && *drawn) {
+    for ((term, bits), _) in terms.iter_mut().zip(decided).zip(ranked).filter(|(_, ranked)| keeps && *ranked) {
         term.keep = Keep::Decided(Decisions { segment: source.segment(rows), bits });
     }
     for (term, norms) in terms.iter_mut().zip(sums.chunks(2)) {
