@@ -68,14 +68,15 @@ fn unordered(key: u32) -> f32 {
 
 /// Σ p·ln(p/q) over a row.
 fn divergence<R: Arithmetic>(expert: &[f32], base: &[f32]) -> f64 {
-    let parts = |row: &[f32]| {
+    let exponentials = |row: &[f32]| {
         let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|w| f64::from(w - top).exp()).sum();
-        (f64::from(top), sum)
+        let all: Vec<f64> = row.iter().map(|w| f64::from(w - top).exp()).collect();
+        let sum: f64 = all.iter().sum();
+        (all, sum)
     };
-    let ((top_p, sum_p), (top_q, sum_q)) = (parts(expert), parts(base));
-    let terms = expert.iter().zip(base).map(|(a, b)| {
-        let (p, q) = ((f64::from(*a) - top_p).exp() / sum_p, (f64::from(*b) - top_q).exp() / sum_q);
+    let ((p, sum_p), (q, sum_q)) = (exponentials(expert), exponentials(base));
+    let terms = p.iter().zip(&q).map(|(p, q)| {
+        let (p, q) = (p / sum_p, q / sum_q);
         if !R::ROUNDS {
             let (p, q) = (p + 1e-8, q + 1e-8);
             return p * (p / q).ln();

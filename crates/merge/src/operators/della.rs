@@ -29,19 +29,20 @@ impl Probability {
 
     /// Zeroes the elements of a row whose draw is at or above their bound.
     #[inline(always)]
-    pub(super) fn mask(self, row: &mut [f32], draws: &[u32], order: &mut Vec<(u32, u32)>) {
+    pub(super) fn mask(self, row: &mut [f32], draws: &[u32], order: &mut Vec<u64>) {
         ascending(row, order);
-        for (rank, (_, at)) in order.iter().enumerate() {
-            if draws[*at as usize] >= bound(self.at(rank, row.len())) {
-                row[*at as usize] = 0.0;
+        for (rank, at) in order.iter().map(|o| *o as u32 as usize).enumerate() {
+            if draws[at] >= bound(self.at(rank, row.len())) {
+                row[at] = 0.0;
             }
         }
     }
 }
 
-fn ascending(row: &[f32], order: &mut Vec<(u32, u32)>) {
+fn ascending(row: &[f32], order: &mut Vec<u64>) {
     order.clear();
-    order.extend(row.iter().zip(0..).map(|(d, i)| (d.abs().to_bits(), i)));
+    // Magnitude above, index below: one integer to compare.
+    order.extend(row.iter().zip(0u64..).map(|(d, i)| u64::from(d.abs().to_bits()) << 32 | i));
     order.sort_unstable();
 }
 
@@ -52,8 +53,8 @@ pub fn keep_probabilities(delta: &[f32], row: usize, density: f64, epsilon: f64)
     let mut order = Vec::new();
     for (delta, out) in delta.chunks(row.max(1)).zip(out.chunks_mut(row.max(1))) {
         ascending(delta, &mut order);
-        for (rank, (_, at)) in order.iter().enumerate() {
-            out[*at as usize] = Probability { density, epsilon }.at(rank, delta.len()) as f32;
+        for (rank, at) in order.iter().map(|o| *o as u32 as usize).enumerate() {
+            out[at] = Probability { density, epsilon }.at(rank, delta.len()) as f32;
         }
     }
     out

@@ -7,7 +7,7 @@
 use super::slerp::arc;
 use super::task_arithmetic::difference;
 use crate::MergeError;
-use crate::arithmetic::{Arithmetic, with_arithmetic};
+use crate::arithmetic::{Arithmetic, Single, simd, with_arithmetic};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
 use crate::source::{FEW_SEGMENTS, Kernel, Rows, Source, View};
 
@@ -51,7 +51,8 @@ fn prepare<R: Arithmetic>(p: &Resolved, source: &Source<'_>) -> Result<Box<dyn K
     let blends = match vectors {
         Vectors::Rows(_) => Vec::new(),
         Vectors::Columns(columns) => {
-            let norms: Vec<Norms> = sums::<R>(arms, source, columns, &[])?.into_iter().map(Norms::of::<R>).collect();
+            let squares = if columns == 1 { whole::<R>(arms, source)? } else { sums::<R>(arms, source, columns, &[])? };
+            let norms: Vec<Norms> = squares.into_iter().map(Norms::of::<R>).collect();
             let cosines = match R::ROUNDS {
                 false => norms.iter().map(|n| n.cosine).collect(),
                 true => {
@@ -119,6 +120,22 @@ fn products<R: Arithmetic>(sums: &mut [f64; 3], x: f32, y: f32, norms: Option<&N
             *sums = [sums[0] + x * x, sums[1] + y * y, sums[2] + x * y];
         }
     }
+}
+
+/// [`products`] of the tensor as one vector, without norms.
+fn whole<R: Arithmetic>(arms: Arms, source: &Source<'_>) -> Result<Vec<[f64; 3]>, MergeError> {
+    let gram = source.gram::<Single>(
+        2,
+        #[inline(always)]
+        |view, i, out| {
+            let input = view.input(if i == 0 { arms.one } else { arms.two });
+            match arms.base {
+                Some(base) => difference::<R>(out, input, view.input(base)),
+                None => out.copy_from_slice(input),
+            }
+        },
+    )?;
+    Ok(vec![[gram[0][0], gram[1][1], gram[0][1]]])
 }
 
 /// [`products`] of every vector.
@@ -213,6 +230,19 @@ impl<R: Arithmetic> Kernel for Arcs<R> {
         let (mut x, mut y) = (vec![0.0; view.len], vec![0.0; view.len]);
         self.arms.fill::<R>(view, &mut x, &mut y);
         let mut blend = self.blends.first().copied().unwrap_or(Blend { a: 1.0, b: 0.0, divisor: 1.0 });
+        if matches!(self.vectors, Vectors::Columns(1)) {
+            return simd(
+                #[inline(always)]
+                || {
+                    for ((o, x), y) in out.iter_mut().zip(&x).zip(&y) {
+                        *o = R::r(R::r(R::r(blend.a * x) + R::r(blend.b * y)) / blend.divisor);
+                    }
+                    for (o, b) in out.iter_mut().zip(base.unwrap_or_default()) {
+                        *o = R::r(b + *o);
+                    }
+                },
+            );
+        }
         for (i, o) in out.iter_mut().enumerate() {
             match self.vectors {
                 Vectors::Rows(row) if i % row == 0 => blend = self.blend_of_row(&x[i..i + row], &y[i..i + row]),

@@ -12,7 +12,7 @@ use crate::MergeError;
 use crate::arithmetic::{Arithmetic, simd, with_arithmetic};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
 use crate::rank::places;
-use crate::source::{Kernel, Rows, Source, View};
+use crate::source::{Kernel, Rows, Source, TILE, View};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Variant {
@@ -110,13 +110,21 @@ pub(super) fn survey<R: Arithmetic>(changes: &Changes, source: &Source<'_>) -> R
         Rows::Any,
         2 * n,
         #[inline(always)]
-        |counts, view| {
-            for i in 0..view.len {
-                let shared = changes.count::<R>(view, i) > 1;
-                for j in 0..n {
-                    let changed = changes.delta::<R>(view, j, i).abs() > changes.threshold;
-                    counts[2 * j] += f64::from(u8::from(changed));
-                    counts[2 * j + 1] += f64::from(u8::from(changed && shared));
+        |sums, view| {
+            let mut counts = [0.0f32; TILE];
+            for start in (0..view.len).step_by(TILE) {
+                let part = view.part(start, TILE.min(view.len - start));
+                let counts = &mut counts[..part.len];
+                changes.counts::<R>(&part, counts);
+                for (e, sums) in changes.experts.iter().zip(sums.chunks_mut(2)) {
+                    let (mut changed, mut shared) = (0u32, 0u32);
+                    for ((w, b), c) in part.input(*e).iter().zip(part.input(changes.base)).zip(counts.iter()) {
+                        let here = u32::from(R::r(w - b).abs() > changes.threshold);
+                        changed += here;
+                        shared += here & u32::from(*c > 1.0);
+                    }
+                    sums[0] += f64::from(changed);
+                    sums[1] += f64::from(shared);
                 }
             }
         },
@@ -141,6 +149,16 @@ impl Changes {
     fn change<R: Arithmetic>(&self, view: &View<'_>, j: usize, i: usize) -> f32 {
         let delta = self.delta::<R>(view, j, i);
         if delta.abs() > self.threshold { delta } else { 0.0 }
+    }
+    /// c at every element of a run.
+    #[inline(always)]
+    pub(super) fn counts<R: Arithmetic>(&self, view: &View<'_>, counts: &mut [f32]) {
+        counts.fill(0.0);
+        for e in &self.experts {
+            for ((c, w), b) in counts.iter_mut().zip(view.input(*e)).zip(view.input(self.base)) {
+                *c += if R::r(w - b).abs() > self.threshold { 1.0 } else { 0.0 };
+            }
+        }
     }
     /// c at an element.
     #[inline(always)]
@@ -221,11 +239,7 @@ impl Merged {
         let base = view.input(self.changes.base);
         let threshold = self.changes.threshold;
         let mut counts = vec![0.0f32; view.len];
-        for e in &self.changes.experts {
-            for ((c, w), b) in counts.iter_mut().zip(view.input(*e)).zip(base) {
-                *c += if R::r(w - b).abs() > threshold { 1.0 } else { 0.0 };
-            }
-        }
+        self.changes.counts::<R>(view, &mut counts);
         out.fill(0.0);
         for (e, scale) in self.changes.experts.iter().zip(&self.scales) {
             for (((o, c), w), b) in out.iter_mut().zip(&counts).zip(view.input(*e)).zip(base) {

@@ -56,17 +56,19 @@ impl<R: Arithmetic> Kernel for Scaled<R> {
         simd(
             #[inline(always)]
             || {
-                for (i, o) in out.iter_mut().enumerate() {
-                    let count = self.changes.count::<R>(view, i) as f32;
-                    // upstream: the float32 factor promotes the sum, so nothing is rounded from here on.
-                    let mut sum = 0.0f32;
-                    for (j, scale) in self.scales.iter().enumerate() {
-                        let delta = self.changes.delta::<R>(view, j, i);
-                        let delta = if delta.abs() > self.changes.threshold { delta } else { 0.0 };
-                        sum += if count > 1.0 { R::r(delta / count) } else { delta * scale };
+                let (base, threshold) = (view.input(self.changes.base), self.changes.threshold);
+                let mut counts = vec![0.0f32; view.len];
+                self.changes.counts::<R>(view, &mut counts);
+                // upstream: the float32 factor promotes the sum, so nothing is rounded from here on.
+                out.fill(0.0);
+                for (e, scale) in self.changes.experts.iter().zip(&self.scales) {
+                    for (((o, c), w), b) in out.iter_mut().zip(&counts).zip(view.input(*e)).zip(base) {
+                        let delta = R::r(w - b);
+                        let delta = if delta.abs() > threshold { delta } else { 0.0 };
+                        *o += if *c > 1.0 { R::r(delta / c) } else { delta * scale };
                     }
-                    *o = view.input(self.changes.base)[i] + sum;
                 }
+                out.iter_mut().zip(base).for_each(|(o, b)| *o += b);
             },
         );
     }

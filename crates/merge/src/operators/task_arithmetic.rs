@@ -335,7 +335,7 @@ pub(crate) fn difference<R: Arithmetic>(out: &mut [f32], expert: &[f32], base: &
 #[derive(Default)]
 pub(crate) struct Scratch {
     draws: Vec<u32>,
-    order: Vec<(u32, u32)>,
+    order: Vec<u64>,
 }
 
 impl Keep {
