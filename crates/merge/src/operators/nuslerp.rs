@@ -82,15 +82,19 @@ struct Arms {
 }
 
 impl Arms {
-    /// Writes the two vectors' elements.
+    /// Writes the elements of one of the two vectors.
+    #[inline(always)]
+    fn vector<R: Arithmetic>(self, view: &View<'_>, input: usize, out: &mut [f32]) {
+        match self.base {
+            Some(base) => difference::<R>(out, view.input(input), view.input(base)),
+            None => out.copy_from_slice(view.input(input)),
+        }
+    }
+    /// Writes those of both.
     #[inline(always)]
     fn fill<R: Arithmetic>(self, view: &View<'_>, x: &mut [f32], y: &mut [f32]) {
-        for (input, out) in [(self.one, x), (self.two, y)] {
-            match self.base {
-                Some(base) => difference::<R>(out, view.input(input), view.input(base)),
-                None => out.copy_from_slice(view.input(input)),
-            }
-        }
+        self.vector::<R>(view, self.one, x);
+        self.vector::<R>(view, self.two, y);
     }
 }
 
@@ -127,13 +131,7 @@ fn whole<R: Arithmetic>(arms: Arms, source: &Source<'_>) -> Result<Vec<[f64; 3]>
     let gram = source.gram::<Single>(
         2,
         #[inline(always)]
-        |view, i, out| {
-            let input = view.input(if i == 0 { arms.one } else { arms.two });
-            match arms.base {
-                Some(base) => difference::<R>(out, input, view.input(base)),
-                None => out.copy_from_slice(input),
-            }
-        },
+        |view, i, out| arms.vector::<R>(view, [arms.one, arms.two][i], out),
     )?;
     Ok(vec![[gram[0][0], gram[1][1], gram[0][1]]])
 }

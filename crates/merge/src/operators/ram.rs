@@ -160,6 +160,27 @@ impl Changes {
             }
         }
     }
+    /// D of a run: shared changes averaged, unique ones scaled and passed through `unique`.
+    #[inline(always)]
+    pub(super) fn sum<R: Arithmetic>(
+        &self,
+        view: &View<'_>,
+        scales: &[f32],
+        unique: impl Fn(f32) -> f32,
+        out: &mut [f32],
+    ) {
+        let base = view.input(self.base);
+        let mut counts = vec![0.0f32; view.len];
+        self.counts::<R>(view, &mut counts);
+        out.fill(0.0);
+        for (e, scale) in self.experts.iter().zip(scales) {
+            for (((o, c), w), b) in out.iter_mut().zip(&counts).zip(view.input(*e)).zip(base) {
+                let delta = R::r(w - b);
+                let delta = if delta.abs() > self.threshold { delta } else { 0.0 };
+                *o += if *c > 1.0 { R::r(delta / c) } else { unique(delta * scale) };
+            }
+        }
+    }
     /// c at an element.
     #[inline(always)]
     pub(super) fn count<R: Arithmetic>(&self, view: &View<'_>, i: usize) -> u32 {
@@ -236,18 +257,8 @@ impl Merged {
     /// `ram`, `ram_plus`, `ram_r`.
     #[inline(always)]
     fn average<R: Arithmetic>(&self, view: &View<'_>, out: &mut [f32]) {
+        self.changes.sum::<R>(view, &self.scales, R::r, out);
         let base = view.input(self.changes.base);
-        let threshold = self.changes.threshold;
-        let mut counts = vec![0.0f32; view.len];
-        self.changes.counts::<R>(view, &mut counts);
-        out.fill(0.0);
-        for (e, scale) in self.changes.experts.iter().zip(&self.scales) {
-            for (((o, c), w), b) in out.iter_mut().zip(&counts).zip(view.input(*e)).zip(base) {
-                let delta = R::r(w - b);
-                let delta = if delta.abs() > threshold { delta } else { 0.0 };
-                *o += if *c > 1.0 { R::r(delta / c) } else { R::r(delta * scale) };
-            }
-        }
         out.iter_mut().zip(base).for_each(|(o, b)| *o = R::r(b + R::r(*o)));
     }
 

@@ -56,19 +56,9 @@ impl<R: Arithmetic> Kernel for Scaled<R> {
         simd(
             #[inline(always)]
             || {
-                let (base, threshold) = (view.input(self.changes.base), self.changes.threshold);
-                let mut counts = vec![0.0f32; view.len];
-                self.changes.counts::<R>(view, &mut counts);
-                // upstream: the float32 factor promotes the sum, so nothing is rounded from here on.
-                out.fill(0.0);
-                for (e, scale) in self.changes.experts.iter().zip(&self.scales) {
-                    for (((o, c), w), b) in out.iter_mut().zip(&counts).zip(view.input(*e)).zip(base) {
-                        let delta = R::r(w - b);
-                        let delta = if delta.abs() > threshold { delta } else { 0.0 };
-                        *o += if *c > 1.0 { R::r(delta / c) } else { delta * scale };
-                    }
-                }
-                out.iter_mut().zip(base).for_each(|(o, b)| *o += b);
+                // upstream: the float32 factor promotes the sum, so nothing is rounded from there on.
+                self.changes.sum::<R>(view, &self.scales, |change| change, out);
+                out.iter_mut().zip(view.input(self.changes.base)).for_each(|(o, b)| *o += b);
             },
         );
     }
