@@ -41,7 +41,7 @@ const EDGES: [(&str, &[&str]); 18] = [
             "trajectory",
         ],
     ),
-    ("conformance", &["checkpoint", "merge", "saliency"]),
+    ("conformance", &["checkpoint", "merge", "saliency", "spans", "suite-tau"]),
     ("cli", &["conformance", "nano", "pipeline", "spans"]),
 ];
 

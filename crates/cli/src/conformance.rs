@@ -1,15 +1,17 @@
 //! `rolegraft conformance`.
 
 use crate::talk::say;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
     /// Merges recorded of mergekit and the methods' own programs.
     Merge,
+    /// Episodes of sierra-research/tau-bench; needs its data.
+    Tau,
 }
 
 #[derive(Args)]
@@ -17,7 +19,8 @@ pub(crate) struct Conformance {
     /// What was recorded.
     #[arg(value_enum)]
     kind: Kind,
-    /// The recordings: a folder with a manifest, or a folder of such folders.
+    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for tau a JSONL file (gzip-compressed
+    /// or not), or a folder of them.
     #[arg(long)]
     traces: PathBuf,
     /// The official data, for the kinds that need any.
@@ -26,9 +29,13 @@ pub(crate) struct Conformance {
 }
 
 impl Conformance {
+    fn data(&self) -> Result<&Path> {
+        self.data.as_deref().context("this kind needs the official data: give its folder with `--data DIR`")
+    }
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let report = match self.kind {
             Kind::Merge => rolegraft_conformance::merge(&self.traces)?,
+            Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };
         say(&report.to_string());
         Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -4,9 +4,11 @@
 //! recording, never of a case. Nothing is written but temporary files.
 
 mod merge;
+mod tau;
 mod tolerance;
 
 pub use merge::merge;
+pub use tau::tau;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ pub enum ConformanceError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("`{}` is not what a recording looks like: {reason}", path.display())]
     Format { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Data(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What came of one case.

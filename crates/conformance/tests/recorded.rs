@@ -21,3 +21,11 @@ fn merges_match_their_references() {
     assert_eq!(report.failed(), 0, "{report}");
     assert!(report.verdicts.len() >= 150, "{}", report.verdicts.len());
 }
+
+#[test]
+fn tau_episodes_match_upstream() {
+    let Some(data) = recordings("tau-bench") else { return };
+    let report = rolegraft_conformance::tau(&data.join("golden.jsonl.gz"), &data).unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    assert_eq!(report.verdicts.len(), 1645);
+}

@@ -1,97 +1,176 @@
-//! An episode's database: a shared base and what the episode changed.
+//! An episode's database: tables shared by all episodes, and what this one changed.
 
-use crate::python::{Raised, Result, hashable_repr, str_repr};
+use crate::python::{Raised, Result, hashable_repr, key, no_key, str_repr};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
-/// Tables by name, rows by key. Cloning shares the base.
+/// The tables as every episode finds them: an object of objects.
+#[derive(Debug, Default)]
+pub struct Tables {
+    tables: Map<String, Value>,
+    /// By table, in the order of the names, each row's key and its text in the hash; made when first asked for.
+    texts: OnceLock<BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+impl Tables {
+    /// Tables by name, rows by key.
+    #[must_use]
+    pub fn new(tables: Map<String, Value>) -> Self {
+        Self { tables, texts: OnceLock::new() }
+    }
+    fn texts(&self) -> &BTreeMap<String, BTreeMap<String, String>> {
+        self.texts.get_or_init(|| {
+            let rows = |table: &Value| {
+                table.as_object().into_iter().flatten().map(|(key, row)| (key.clone(), state(key, row))).collect()
+            };
+            self.tables.iter().map(|(name, table)| (name.clone(), rows(table))).collect()
+        })
+    }
+}
+
+/// An episode's view: cloning it, or starting from [`Tables`], copies only what was changed.
 #[derive(Debug, Clone)]
 pub struct Database {
-    base: Arc<Map<String, Value>>,
-    changed: BTreeMap<(String, String), Value>,
-    added: Vec<(String, String)>,
+    base: Arc<Tables>,
+    overlays: BTreeMap<String, Overlay>,
+}
+
+/// What an episode changed in one table.
+#[derive(Debug, Clone, Default)]
+struct Overlay {
+    rows: HashMap<String, Value>,
+    /// Keys that the base does not have, in the order in which they came.
+    added: Vec<String>,
 }
 
 impl Database {
-    /// A database over `tables`, an object of objects.
+    /// A fresh database.
     #[must_use]
-    pub fn new(tables: Arc<Map<String, Value>>) -> Self {
-        Self { base: tables, changed: BTreeMap::new(), added: Vec::new() }
+    pub fn new(tables: Arc<Tables>) -> Self {
+        Self { base: tables, overlays: BTreeMap::new() }
     }
 
-    fn base_row(&self, table: &str, key: &str) -> Option<&Value> {
-        self.base.get(table)?.get(key)
-    }
     /// A row.
     #[must_use]
     pub fn row(&self, table: &str, key: &str) -> Option<&Value> {
-        self.changed.get(&(table.to_owned(), key.to_owned())).or_else(|| self.base_row(table, key))
+        let changed = self.overlays.get(table).and_then(|o| o.rows.get(key));
+        changed.or_else(|| self.base.tables.get(table)?.get(key))
     }
-    pub(crate) fn has(&self, table: &str, key: &str) -> bool {
-        self.row(table, key).is_some()
+    /// The row that a value from outside names, where `value in table` holds.
+    pub(crate) fn find(&self, table: &str, by: &Value) -> Result<Option<&Value>> {
+        Ok(key(by)?.and_then(|key| self.row(table, key)))
     }
     /// A row that upstream indexes without asking.
-    pub(crate) fn get(&self, table: &str, key: &str) -> Result<&Value> {
-        self.row(table, key).ok_or_else(|| Raised(str_repr(key)))
+    pub(crate) fn get(&self, table: &str, by: &Value) -> Result<&Value> {
+        self.find(table, by)?.ok_or_else(|| no_key(by))
     }
     /// A row to change in place.
     pub(crate) fn get_mut(&mut self, table: &str, key: &str) -> Result<&mut Value> {
-        let row = self.get(table, key)?.clone();
-        Ok(self.changed.entry((table.to_owned(), key.to_owned())).or_insert(row))
+        let row = self.row(table, key).ok_or_else(|| Raised(str_repr(key)))?;
+        let copy = if self.changed(table, key) { None } else { Some(row.clone()) };
+        let rows = &mut self.overlays.entry(table.to_owned()).or_default().rows;
+        if let Some(row) = copy {
+            rows.insert(key.to_owned(), row);
+        }
+        rows.get_mut(key).ok_or_else(|| Raised(str_repr(key)))
+    }
+    fn changed(&self, table: &str, key: &str) -> bool {
+        self.overlays.get(table).is_some_and(|o| o.rows.contains_key(key))
     }
     pub(crate) fn insert(&mut self, table: &str, key: &str, row: Value) {
-        let at = (table.to_owned(), key.to_owned());
-        if !self.has(table, key) {
-            self.added.push(at.clone());
+        let new = self.row(table, key).is_none();
+        let overlay = self.overlays.entry(table.to_owned()).or_default();
+        if new {
+            overlay.added.push(key.to_owned());
         }
-        self.changed.insert(at, row);
+        overlay.rows.insert(key.to_owned(), row);
     }
     /// Rows in upstream's order: as in the file, then as added.
     pub(crate) fn rows<'a>(&'a self, table: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
-        let file = self.base.get(table).and_then(Value::as_object).into_iter().flat_map(|m| m.keys());
-        let added = self.added.iter().filter(move |(t, _)| t == table).map(|(_, k)| k);
-        file.chain(added).filter_map(move |k| Some((k.as_str(), self.row(table, k)?)))
+        let overlay = self.overlays.get(table);
+        let file = self.base.tables.get(table).and_then(Value::as_object).into_iter().flatten();
+        let file = file.map(move |(key, row)| (key.as_str(), overlay.and_then(|o| o.rows.get(key)).unwrap_or(row)));
+        let added = overlay.into_iter().flat_map(|o| o.added.iter().filter_map(|k| Some((k.as_str(), o.rows.get(k)?))));
+        file.chain(added)
     }
 
-    /// Whether two episodes on the same base ended in the same state: what upstream compares by hash.
+    /// Whether two episodes on the same tables ended in the same state: what upstream compares by hash.
     #[must_use]
     pub fn same_state(&self, other: &Self) -> bool {
         let covers = |a: &Self, b: &Self| {
-            a.changed.iter().all(|((table, key), row)| b.row(table, key).is_some_and(|r| state(r) == state(row)))
+            let rows = a.overlays.iter().flat_map(|(table, o)| o.rows.iter().map(move |(key, row)| (table, key, row)));
+            rows.into_iter().all(|(table, key, row)| b.row(table, key).is_some_and(|r| state(key, r) == state(key, row)))
         };
         covers(self, other) && covers(other, self)
     }
 
-    /// Upstream's `get_data_hash`: SHA-256 of Python's text of the nested, sorted tuples.
+    /// Upstream's `get_data_hash`: SHA-256, in hexadecimal digits, of Python's text of the nested, sorted tuples.
     #[must_use]
     pub fn hash(&self) -> String {
-        let mut tables: Vec<&String> = self.base.keys().collect();
-        tables.sort();
-        let mut text = String::from("(");
-        for (i, table) in tables.iter().enumerate() {
-            let mut rows: Vec<_> = self.rows(table).collect();
-            rows.sort_by(|a, b| a.0.cmp(b.0));
-            text.push_str(if i > 0 { ", (" } else { "(" });
-            text.push_str(&str_repr(table));
-            text.push_str(", (");
-            for (j, (key, row)) in rows.iter().enumerate() {
-                text.push_str(if j > 0 { ", (" } else { "(" });
-                text.push_str(&str_repr(key));
-                text.push_str(", ");
-                hashable_repr(row, &mut text);
-                text.push(')');
+        let mut digest = Sha256::new();
+        let base = self.base.texts();
+        digest.update("(");
+        for (i, (table, rows)) in base.iter().enumerate() {
+            let changed: BTreeMap<&str, String> = self.overlays.get(table).map_or_else(BTreeMap::new, |o| {
+                o.rows.iter().map(|(key, row)| (key.as_str(), state(key, row))).collect()
+            });
+            digest.update(if i > 0 { ", (" } else { "(" });
+            digest.update(str_repr(table));
+            digest.update(", (");
+            let mut added = changed.iter().filter(|(key, _)| !rows.contains_key(**key)).peekable();
+            let mut count = 0;
+            let mut put = |text: &str| {
+                digest.update(if count > 0 { ", " } else { "" });
+                digest.update(text);
+                count += 1;
+            };
+            for (key, text) in rows {
+                while let Some((_, text)) = added.next_if(|(new, _)| **new < key.as_str()) {
+                    put(text);
+                }
+                put(changed.get(key.as_str()).unwrap_or(text));
             }
-            text.push_str(if rows.len() == 1 { ",))" } else { "))" });
+            added.for_each(|(_, text)| put(text));
+            digest.update(if count == 1 { ",))" } else { "))" });
         }
-        text.push(')');
-        Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+        digest.update(if base.len() == 1 { ",)" } else { ")" });
+        digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 }
 
-fn state(row: &Value) -> String {
-    let mut text = String::new();
+/// A row with its key, as text: equal texts, equal rows.
+fn state(key: &str, row: &Value) -> String {
+    let mut text = format!("({}, ", str_repr(key));
     hashable_repr(row, &mut text);
+    text.push(')');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn hashes_are_those_of_pythons_text() {
+        let tables = json!({"b": {"y": {"n": 1.0, "l": [1, null]}, "x": "it's"}, "a": {"k": true}});
+        let mut data = Database::new(Arc::new(Tables::new(tables.as_object().unwrap().clone())));
+        let of = |text: &str| Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let before = "(('a', (('k', True),)), ('b', (('x', \"it's\"), ('y', (('l', (1, None)), ('n', 1.0))))))";
+        assert_eq!(data.hash(), of(before));
+        let fresh = data.clone();
+        *data.get_mut("b", "y").unwrap() = json!({});
+        data.insert("a", "c", json!([2]));
+        assert_eq!(data.hash(), of("(('a', (('c', (2,)), ('k', True))), ('b', (('x', \"it's\"), ('y', ()))))"));
+        assert!(!data.same_state(&fresh) && data.same_state(&data.clone()));
+        assert_eq!(data.rows("a").map(|(k, _)| k).collect::<Vec<_>>(), ["k", "c"]);
+        // Written, but as it was: upstream's hash does not see it.
+        let mut same = fresh.clone();
+        same.get_mut("b", "y").unwrap()["n"] = json!(1.0);
+        assert!(same.same_state(&fresh));
+        same.get_mut("b", "y").unwrap()["n"] = json!(1);
+        assert!(!same.same_state(&fresh), "Python writes 1 and 1.0 differently");
+    }
 }

@@ -1,45 +1,14 @@
 //! Episodes: who speaks when, what ends one, and the reward.
 
-use crate::database::Database;
-use crate::python::{Arguments, Raised};
-use crate::{airline, retail};
+use crate::Domain;
+use crate::database::{Database, Tables};
+use crate::domain::TRANSFER;
 use rolegraft_spans::Format;
 use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
 use rolegraft_trajectory::{Message, Status};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-
-/// Airline or retail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Domain {
-    /// Orders, returns and exchanges of a shop.
-    Retail,
-    /// Reservations of an airline.
-    Airline,
-}
-
-impl Domain {
-    /// Names of its tools.
-    #[must_use]
-    pub fn tools(self) -> Vec<String> {
-        match self {
-            Self::Retail => retail::TOOLS.iter().map(|t| t.0.to_owned()).collect(),
-            Self::Airline => airline::TOOLS.iter().map(|t| t.0.to_owned()).collect(),
-        }
-    }
-
-    /// Calls a tool. `None` if there is none of that name.
-    #[must_use]
-    pub fn call(self, data: &mut Database, name: &str, arguments: &Map<String, Value>) -> Option<String> {
-        let (class, parameters, body) = match self {
-            Self::Retail => retail::TOOLS.iter().find(|t| t.0 == name).map(|t| (t.1, t.2, t.3))?,
-            Self::Airline => airline::TOOLS.iter().find(|t| t.0 == name).map(|t| (t.1, t.2, t.3))?,
-        };
-        let result = Arguments::bind(class, parameters, arguments).and_then(|a| body(data, &a));
-        Some(result.unwrap_or_else(|Raised(message)| format!("Error: {message}")))
-    }
-}
 
 /// Who answers the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, Deserialize)]
@@ -58,7 +27,7 @@ pub struct TauSuite {
     limits: Limits,
     system: String,
     user: User,
-    shared: Option<Arc<Map<String, Value>>>,
+    shared: Option<Arc<Tables>>,
 }
 
 impl TauSuite {
@@ -72,19 +41,15 @@ impl TauSuite {
         user: User,
         database: Option<Map<String, Value>>,
     ) -> Self {
-        let id = match domain {
-            Domain::Retail => "tau-retail",
-            Domain::Airline => "tau-airline",
-        };
         Self {
-            id: id.into(),
+            id: domain.suite().into(),
             domain,
             format: Arc::new(format),
             tools: Arc::new(domain.tools()),
             limits,
             system,
             user,
-            shared: database.map(Arc::new),
+            shared: database.map(|tables| Arc::new(Tables::new(tables))),
         }
     }
 }
@@ -125,7 +90,7 @@ impl Suite for TauSuite {
         let wrong = |reason: String| SuiteError::Task { suite: self.id.clone(), task: task.id.clone(), reason };
         let mut rules: Rules = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
         let tables = match rules.database.take() {
-            Some(tables) => Arc::new(tables),
+            Some(tables) => Arc::new(Tables::new(tables)),
             None => {
                 self.shared.clone().ok_or_else(|| wrong("no database: give the official data with `--data`".into()))?
             }
@@ -170,7 +135,7 @@ impl Environment for Episode {
             let observed = arguments.as_object().and_then(|a| self.domain.call(&mut self.data, &name, a));
             let observed = observed.unwrap_or_else(|| format!("Unknown action {name}"));
             let succeeded = !observed.starts_with("Error: ") && !observed.starts_with("Unknown action ");
-            let ended = if name == "transfer_to_human_agents" { Some(Status::Completed) } else { limit };
+            let ended = if name == TRANSFER { Some(Status::Completed) } else { limit };
             return Step { reading, succeeded, observation: Some(Message::tool(observed)), ended };
         }
         if let Some(span) = reading.spans.first() {
@@ -187,7 +152,7 @@ impl Environment for Episode {
 
     fn outcome(&mut self) -> Outcome {
         let mut gold = self.fresh.clone();
-        for action in self.rules.actions.iter().filter(|a| a.name != "transfer_to_human_agents") {
+        for action in self.rules.actions.iter().filter(|a| a.name != TRANSFER) {
             let _ = self.domain.call(&mut gold, &action.name, &action.kwargs);
         }
         let same = self.data.same_state(&gold);

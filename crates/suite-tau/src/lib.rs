@@ -6,9 +6,16 @@
 //! overlay on a shared base, so starting one copies nothing.
 
 mod airline;
+mod calculate;
 pub mod database;
+mod domain;
 mod environment;
+mod goal;
+mod official;
 mod python;
 mod retail;
 
-pub use environment::{Domain, TauSuite, User};
+pub use domain::Domain;
+pub use environment::{TauSuite, User};
+pub use goal::{Call, Goal, Judgement};
+pub use official::{Official, OfficialError};

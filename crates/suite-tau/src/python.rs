@@ -1,4 +1,4 @@
-//! Python as far as upstream's tools use it: what raises, with which words, and `repr`.
+//! Python as far as upstream's tools use it: operators on JSON values, what they raise and in which words, and `repr`.
 
 use rolegraft_spans::python_json::{float_repr, number_repr};
 use serde_json::{Map, Number, Value};
@@ -8,8 +8,20 @@ use std::fmt::Write;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Raised(pub(crate) String);
 
-/// What a tool gives back: an observation or an exception.
+/// What Python gives back, or raises.
 pub(crate) type Result<T> = std::result::Result<T, Raised>;
+
+/// A tool's signature, for the words of a call that does not fit it.
+pub(crate) struct Signature<'s> {
+    /// `retail` or `airline`.
+    pub(crate) domain: &'s str,
+    /// The tool.
+    pub(crate) name: &'s str,
+    /// Upstream's class of the tool.
+    pub(crate) class: &'s str,
+    /// Its parameters, all of them required.
+    pub(crate) parameters: &'s [&'s str],
+}
 
 /// Arguments of a call, checked against a signature as Python checks them.
 pub(crate) struct Arguments<'a> {
@@ -17,15 +29,19 @@ pub(crate) struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// `class` is upstream's name of the tool; `names` its parameters.
-    pub(crate) fn bind(class: &str, names: &[&str], map: &'a Map<String, Value>) -> Result<Self> {
-        if let Some(unexpected) = map.keys().find(|k| !names.contains(&k.as_str())) {
-            if unexpected == "data" {
-                return Err(Raised(format!("{class}.invoke() got multiple values for keyword argument 'data'")));
-            }
+    pub(crate) fn bind(signature: &Signature<'_>, map: &'a Map<String, Value>) -> Result<Self> {
+        let Signature { domain, name, class, parameters } = signature;
+        // Upstream passes the database itself as `data`.
+        if map.contains_key("data") {
+            return Err(Raised(format!(
+                "tau_bench.envs.{domain}.tools.{name}.{class}.invoke() got multiple values for keyword argument 'data'"
+            )));
+        }
+        if let Some(unexpected) = map.keys().find(|k| !parameters.contains(&k.as_str())) {
             return Err(Raised(format!("{class}.invoke() got an unexpected keyword argument '{unexpected}'")));
         }
-        let missing: Vec<String> = names.iter().filter(|n| !map.contains_key(**n)).map(|n| format!("'{n}'")).collect();
+        let missing: Vec<String> =
+            parameters.iter().filter(|n| !map.contains_key(**n)).map(|n| format!("'{n}'")).collect();
         let list = match missing.as_slice() {
             [] => return Ok(Self { map }),
             [one] => one.clone(),
@@ -38,20 +54,6 @@ impl<'a> Arguments<'a> {
     }
     pub(crate) fn get(&self, name: &str) -> &'a Value {
         self.map.get(name).unwrap_or(&Value::Null)
-    }
-    /// A value used as a dictionary's key: text, or what no key of ours can be.
-    pub(crate) fn key(&self, name: &str) -> Result<&'a str> {
-        key(self.get(name))
-    }
-}
-
-/// A value as a dictionary key. Scalars other than text are hashable but match no key.
-pub(crate) fn key(value: &Value) -> Result<&str> {
-    match value {
-        Value::String(s) => Ok(s),
-        Value::Array(_) => Err(Raised("unhashable type: 'list'".into())),
-        Value::Object(_) => Err(Raised("unhashable type: 'dict'".into())),
-        _ => Ok("\u{0}not a key"),
     }
 }
 
@@ -67,31 +69,65 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// `value[name]` on a dictionary.
-pub(crate) fn item<'v>(value: &'v Value, name: &str) -> Result<&'v Value> {
+/// A value as a dictionary's key: its text, or `None` for what is hashable but equals no text.
+pub(crate) fn key(value: &Value) -> Result<Option<&str>> {
     match value {
-        Value::Object(map) => map.get(name).ok_or_else(|| Raised(str_repr(name))),
-        Value::Array(_) => Err(Raised("list indices must be integers or slices, not str".into())),
-        Value::String(_) => Err(Raised("string indices must be integers, not 'str'".into())),
-        other => Err(Raised(format!("'{}' object is not subscriptable", type_name(other)))),
+        Value::String(s) => Ok(Some(s)),
+        Value::Array(_) | Value::Object(_) => Err(Raised(format!("unhashable type: '{}'", type_name(value)))),
+        _ => Ok(None),
     }
 }
 
-pub(crate) fn item_mut<'v>(value: &'v mut Value, name: &str) -> Result<&'v mut Value> {
-    item(value, name)?;
-    value.get_mut(name).ok_or_else(|| Raised(str_repr(name)))
+/// What `dictionary[key]` raises where there is none.
+pub(crate) fn no_key(key: &Value) -> Raised {
+    Raised(repr(key))
 }
 
-/// Iterating over a value.
+/// `value[name]`.
+pub(crate) fn item<'v>(value: &'v Value, name: &str) -> Result<&'v Value> {
+    match value {
+        Value::Object(map) => map.get(name).ok_or_else(|| Raised(str_repr(name))),
+        other => Err(not_a_dictionary(other)),
+    }
+}
+
+fn not_a_dictionary(value: &Value) -> Raised {
+    match value {
+        Value::Array(_) => Raised("list indices must be integers or slices, not str".into()),
+        Value::String(_) => Raised("string indices must be integers, not 'str'".into()),
+        other => Raised(format!("'{}' object is not subscriptable", type_name(other))),
+    }
+}
+
+/// `value[name]`, to change it.
+pub(crate) fn item_mut<'v>(value: &'v mut Value, name: &str) -> Result<&'v mut Value> {
+    match value {
+        Value::Object(map) => map.get_mut(name).ok_or_else(|| Raised(str_repr(name))),
+        other => Err(not_a_dictionary(other)),
+    }
+}
+
+/// `dictionary[key]` for a dictionary of the database and a key that came from outside.
+pub(crate) fn lookup<'v>(dictionary: &'v Value, by: &Value) -> Result<&'v Value> {
+    key(by)?.and_then(|name| dictionary.get(name)).ok_or_else(|| no_key(by))
+}
+
+/// `key in dictionary`, likewise.
+pub(crate) fn contains(dictionary: &Value, by: &Value) -> Result<bool> {
+    Ok(key(by)?.is_some_and(|name| dictionary.get(name).is_some()))
+}
+
+/// `for x in value`.
 pub(crate) fn iterate(value: &Value) -> Result<Vec<Value>> {
     Ok(match value {
         Value::Array(items) => items.clone(),
-        Value::String(s) => s.chars().map(|c| Value::from(c.to_string())).collect(),
-        Value::Object(map) => map.keys().map(|k| Value::from(k.as_str())).collect(),
+        Value::String(s) => s.chars().map(|c| Value::String(c.into())).collect(),
+        Value::Object(map) => map.keys().map(|k| Value::String(k.clone())).collect(),
         other => return Err(Raised(format!("'{}' object is not iterable", type_name(other)))),
     })
 }
 
+/// `len(value)`.
 pub(crate) fn len(value: &Value) -> Result<usize> {
     Ok(match value {
         Value::Array(items) => items.len(),
@@ -99,6 +135,20 @@ pub(crate) fn len(value: &Value) -> Result<usize> {
         Value::Object(map) => map.len(),
         other => return Err(Raised(format!("object of type '{}' has no len()", type_name(other)))),
     })
+}
+
+/// `value.append(…)` or `value.extend(…)`.
+pub(crate) fn extend(list: &mut Value, method: &str, more: impl IntoIterator<Item = Value>) -> Result<()> {
+    let name = type_name(list);
+    let items = list.as_array_mut().ok_or_else(|| Raised(format!("'{name}' object has no attribute '{method}'")))?;
+    items.extend(more);
+    Ok(())
+}
+
+/// `value.lower()`.
+pub(crate) fn lower(value: &Value) -> Result<String> {
+    let text = value.as_str().map(str::to_lowercase);
+    text.ok_or_else(|| Raised(format!("'{}' object has no attribute 'lower'", type_name(value))))
 }
 
 /// A Python number: ints stay ints as long as they can.
@@ -116,11 +166,11 @@ impl Num {
             _ => None,
         }
     }
-    /// The operand of `operator` on its right side, with Python's complaint if it is no number.
-    pub(crate) fn operand(value: &Value, left: &str, operator: &str) -> Result<Self> {
-        Self::of(value).ok_or_else(|| {
-            Raised(format!("unsupported operand type(s) for {operator}: '{left}' and '{}'", type_name(value)))
-        })
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Int(_) => "int",
+            Self::Float(_) => "float",
+        }
     }
     pub(crate) fn float(self) -> f64 {
         match self {
@@ -140,16 +190,23 @@ impl Num {
     pub(crate) fn sub(self, other: Self) -> Self {
         self.both(other, i64::checked_sub, |a, b| a - b)
     }
-    pub(crate) fn mul(self, other: Self) -> Self {
-        self.both(other, i64::checked_mul, |a, b| a * b)
+    pub(crate) fn times(self, count: usize) -> Self {
+        self.both(Self::Int(count as i64), i64::checked_mul, |a, b| a * b)
     }
-    pub(crate) fn less(self, other: Self) -> bool {
-        self.float() < other.float()
+    /// `self OPERATOR= right`, where `right` need not be a number.
+    pub(crate) fn and(self, operator: &str, right: &Value) -> Result<Self> {
+        let other = Self::of(right).ok_or_else(|| unsupported(self.kind(), operator, type_name(right)))?;
+        Ok(if operator.starts_with('-') { self.sub(other) } else { self.add(other) })
     }
-    /// `round(x, 2)`: correctly rounded, ties to even on the exact binary value.
+    pub(crate) fn negative(self) -> Self {
+        match self {
+            Self::Int(i) => i.checked_neg().map_or(Self::Float(-(i as f64)), Self::Int),
+            Self::Float(f) => Self::Float(-f),
+        }
+    }
     pub(crate) fn round2(self) -> Self {
         match self {
-            Self::Float(f) => Self::Float(format!("{f:.2}").parse().unwrap_or(f)),
+            Self::Float(f) => Self::Float(round2(f)),
             int => int,
         }
     }
@@ -167,36 +224,100 @@ impl Num {
     }
 }
 
-/// Python's `==`: numbers compare by value, whatever their type.
-pub(crate) fn equal(a: &Value, b: &Value) -> bool {
-    match (Num::of(a), Num::of(b)) {
-        (Some(a), Some(b)) => a.float() == b.float(),
-        _ => a == b,
+/// `round(x, 2)`: correctly rounded, ties to even on the exact binary value.
+pub(crate) fn round2(f: f64) -> f64 {
+    format!("{f:.2}").parse().unwrap_or(f)
+}
+
+fn unsupported(left: &str, operator: &str, right: &str) -> Raised {
+    Raised(format!("unsupported operand type(s) for {operator}: '{left}' and '{right}'"))
+}
+
+/// `left - right`.
+pub(crate) fn subtract(left: &Value, right: &Value) -> Result<Num> {
+    match (Num::of(left), Num::of(right)) {
+        (Some(a), Some(b)) => Ok(a.sub(b)),
+        _ => Err(unsupported(type_name(left), "-", type_name(right))),
+    }
+}
+
+/// `left *= count` where `left` is a price.
+pub(crate) fn multiply(left: &Value, count: usize) -> Result<Num> {
+    Num::of(left).map(|n| n.times(count)).ok_or_else(|| unsupported(type_name(left), "*", "int"))
+}
+
+/// `left < right`.
+pub(crate) fn less(left: &Value, right: &Value) -> Result<bool> {
+    match (Num::of(left), Num::of(right), left, right) {
+        (Some(a), Some(b), ..) => Ok(a.float() < b.float()),
+        (.., Value::String(a), Value::String(b)) => Ok(a < b),
+        _ => {
+            let (left, right) = (type_name(left), type_name(right));
+            Err(Raised(format!("'<' not supported between instances of '{left}' and '{right}'")))
+        }
+    }
+}
+
+/// `left == right`: numbers compare by value, whatever their type.
+pub(crate) fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| equal(v, w)))
+        }
+        _ => match (Num::of(left), Num::of(right)) {
+            (Some(a), Some(b)) => a.float() == b.float(),
+            _ => left == right,
+        },
     }
 }
 
 /// `repr` of a text: single quotes unless it holds one and no double quote.
 pub(crate) fn str_repr(s: &str) -> String {
+    let mut out = String::with_capacity(s.len() + 2);
+    write_repr(s, &mut out);
+    out
+}
+
+fn write_repr(s: &str, out: &mut String) {
     let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
-    let mut out = String::from(quote);
-    for c in s.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c == quote => {
-                out.push('\\');
-                out.push(c);
+    out.push(quote);
+    if s.bytes().all(|b| (b' '..0x7f).contains(&b) && b != b'\\' && b != quote as u8) {
+        out.push_str(s);
+    } else {
+        for c in s.chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                c if c == quote => {
+                    out.push('\\');
+                    out.push(c);
+                }
+                // What Python does not print: controls, separators other than the space, formats, private use.
+                c if c < ' ' || ('\u{7f}'..='\u{a0}').contains(&c) || c == '\u{ad}' => {
+                    let _ = write!(out, "\\x{:02x}", c as u32);
+                }
+                c if unprintable(c) && c < '\u{10000}' => {
+                    let _ = write!(out, "\\u{:04x}", c as u32);
+                }
+                c if unprintable(c) => {
+                    let _ = write!(out, "\\U{:08x}", c as u32);
+                }
+                c => out.push(c),
             }
-            c if c < ' ' || c == '\u{7f}' => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
-            }
-            c => out.push(c),
         }
     }
     out.push(quote);
-    out
+}
+
+/// Beyond Latin-1: what `str.isprintable` denies among separators, formats, surrogates' stand-ins and private use.
+fn unprintable(c: char) -> bool {
+    matches!(c,
+        '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{1680}' | '\u{180e}' | '\u{2000}'..='\u{200f}'
+        | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}' | '\u{3000}' | '\u{e000}'..='\u{f8ff}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0001}'..='\u{e007f}' | '\u{f0000}'..='\u{10ffff}')
 }
 
 /// `str` of a value, as an f-string shows it.
@@ -222,7 +343,7 @@ pub(crate) fn repr(value: &Value) -> String {
     }
 }
 
-/// `str(to_hashable(value))`: dictionaries as sorted tuples of pairs, lists as tuples.
+/// Adds `str(to_hashable(value))`: dictionaries as sorted tuples of pairs, lists as tuples.
 pub(crate) fn hashable_repr(value: &Value, out: &mut String) {
     let tuple = |out: &mut String, len: usize| out.push_str(if len == 1 { ",)" } else { ")" });
     match value {
@@ -232,7 +353,7 @@ pub(crate) fn hashable_repr(value: &Value, out: &mut String) {
             out.push('(');
             for (i, (name, value)) in pairs.iter().enumerate() {
                 out.push_str(if i > 0 { ", (" } else { "(" });
-                out.push_str(&str_repr(name));
+                write_repr(name, out);
                 out.push_str(", ");
                 hashable_repr(value, out);
                 out.push(')');
@@ -249,154 +370,7 @@ pub(crate) fn hashable_repr(value: &Value, out: &mut String) {
             }
             tuple(out, items.len());
         }
+        Value::String(s) => write_repr(s, out),
         scalar => out.push_str(&repr(scalar)),
     }
-}
-
-/// Upstream's `calculate`: digits and operators only, evaluated with bounds, rounded to two places.
-pub(crate) fn calculate(expression: &Value) -> Result<String> {
-    let text = match expression {
-        Value::String(s) => s.clone(),
-        other => {
-            let items = iterate(other)?;
-            if let Some(bad) = items.iter().find(|i| !i.is_string()) {
-                return Err(Raised(format!("'in <string>' requires string as left operand, not {}", type_name(bad))));
-            }
-            return Ok("Error: eval() arg 1 must be a string, bytes or code object".into());
-        }
-    };
-    if !text.chars().all(|c| "0123456789+-*/(). ".contains(c)) {
-        return Ok("Error: invalid characters in expression".into());
-    }
-    if text.trim_matches(' ').is_empty() {
-        return Ok("Error: invalid syntax (<string>, line 0)".into());
-    }
-    let mut parser = Calculator { text: text.trim_start_matches(' ').as_bytes(), at: 0, depth: 0 };
-    Ok(
-        match parser.expression().and_then(|v| {
-            if parser.skip() == parser.text.len() { Ok(v) } else { Err("invalid syntax (<string>, line 1)".into()) }
-        }) {
-            Ok(value) => float_repr(Num::Float(value.float()).round2().float()),
-            Err(error) => format!("Error: {error}"),
-        },
-    )
-}
-
-struct Calculator<'a> {
-    text: &'a [u8],
-    at: usize,
-    depth: usize,
-}
-
-type Evaluated = std::result::Result<Num, String>;
-
-impl Calculator<'_> {
-    fn skip(&mut self) -> usize {
-        while self.text.get(self.at) == Some(&b' ') {
-            self.at += 1;
-        }
-        self.at
-    }
-    fn take(&mut self, operator: &str) -> bool {
-        self.skip();
-        let found = self.text[self.at..].starts_with(operator.as_bytes());
-        if found {
-            self.at += operator.len();
-        }
-        found
-    }
-    fn expression(&mut self) -> Evaluated {
-        let mut value = self.term()?;
-        loop {
-            if self.take("+") {
-                value = value.add(self.term()?);
-            } else if self.take("-") {
-                value = value.sub(self.term()?);
-            } else {
-                return Ok(value);
-            }
-        }
-    }
-    fn term(&mut self) -> Evaluated {
-        let mut value = self.unary()?;
-        loop {
-            self.skip();
-            if self.text[self.at..].starts_with(b"**") {
-                return Ok(value);
-            }
-            if self.take("//") {
-                let by = self.unary()?;
-                if by.float() == 0.0 {
-                    let floats = matches!((value, by), (Num::Int(_), Num::Int(_)));
-                    return Err(if floats {
-                        "integer division or modulo by zero"
-                    } else {
-                        "float floor division by zero"
-                    }
-                    .into());
-                }
-                value = match (value, by) {
-                    (Num::Int(a), Num::Int(b)) => Num::Int(a.div_euclid(b) - i64::from(b < 0 && a.rem_euclid(b) != 0)),
-                    (a, b) => Num::Float((a.float() / b.float()).floor()),
-                };
-            } else if self.take("*") {
-                value = value.mul(self.unary()?);
-            } else if self.take("/") {
-                let by = self.unary()?;
-                if by.float() == 0.0 {
-                    let ints = matches!((value, by), (Num::Int(_), Num::Int(_)));
-                    return Err(if ints { "division by zero" } else { "float division by zero" }.into());
-                }
-                value = Num::Float(value.float() / by.float());
-            } else {
-                return Ok(value);
-            }
-        }
-    }
-    fn unary(&mut self) -> Evaluated {
-        self.depth += 1;
-        if self.depth > 200 {
-            return Err("too many nested parentheses (<string>, line 1)".into());
-        }
-        let value = if self.take("-") {
-            Num::Int(0).sub(self.unary()?)
-        } else if self.take("+") {
-            self.unary()?
-        } else {
-            let base = self.atom()?;
-            if self.take("**") { power(base, self.unary()?)? } else { base }
-        };
-        self.depth -= 1;
-        Ok(value)
-    }
-    fn atom(&mut self) -> Evaluated {
-        let syntax = || "invalid syntax (<string>, line 1)".to_owned();
-        if self.take("(") {
-            let value = self.expression()?;
-            return if self.take(")") { Ok(value) } else { Err("'(' was never closed (<string>, line 1)".into()) };
-        }
-        let start = self.skip();
-        while self.text.get(self.at).is_some_and(|c| c.is_ascii_digit() || *c == b'.') {
-            self.at += 1;
-        }
-        let digits = std::str::from_utf8(&self.text[start..self.at]).unwrap_or_default();
-        if digits.contains('.') {
-            return digits.parse().map(Num::Float).map_err(|_| syntax());
-        }
-        if digits.len() > 1 && digits.starts_with('0') && digits.bytes().any(|b| b != b'0') {
-            return Err("leading zeros in decimal integer literals are not permitted; use an 0o prefix for octal integers (<string>, line 1)".into());
-        }
-        digits.parse().map(Num::Int).or_else(|_| digits.parse().map(Num::Float)).map_err(|_| syntax())
-    }
-}
-
-/// `base ** exponent`, in doubles beyond 64 bits: upstream would compute big integers without bound.
-fn power(base: Num, exponent: Num) -> Evaluated {
-    if let (Num::Int(b), Num::Int(e @ 0..=63)) = (base, exponent)
-        && let Some(value) = b.checked_pow(e as u32)
-    {
-        return Ok(Num::Int(value));
-    }
-    let value = base.float().powf(exponent.float());
-    if value.is_finite() { Ok(Num::Float(value)) } else { Err("(34, 'Numerical result out of range')".into()) }
 }

@@ -1,0 +1,86 @@
+//! What a task wants, and whether an episode got it: upstream's `Env.calculate_reward`.
+
+use crate::Domain;
+use crate::database::Database;
+use crate::domain::TRANSFER;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A call with its arguments, as upstream's tasks write it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// The tool.
+    pub name: String,
+    /// Its arguments.
+    #[serde(alias = "arguments")]
+    pub kwargs: Map<String, Value>,
+}
+
+/// A task of upstream's: who the user is and wants, and what an agent that serves them does and says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    /// The user's key in the database.
+    #[serde(default)]
+    pub user_id: String,
+    /// What the user knows and wants.
+    pub instruction: String,
+    /// Calls that lead to the wanted database.
+    pub actions: Vec<Call>,
+    /// Texts that the agent must say.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+}
+
+/// How an episode compares with its goal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// Whether the database ended as wanted.
+    pub database: bool,
+    /// Each required text once, and whether the agent said it.
+    pub outputs: Vec<(String, bool)>,
+}
+
+impl Judgement {
+    /// 1 if the database is as wanted and every text was said, else 0.
+    #[must_use]
+    pub fn reward(&self) -> f64 {
+        f64::from(u8::from(self.database && self.outputs.iter().all(|(_, said)| *said)))
+    }
+}
+
+impl Goal {
+    /// The database that the goal's own actions lead to, from `fresh`.
+    #[must_use]
+    pub fn reached(&self, domain: Domain, fresh: &Database) -> Database {
+        let mut gold = fresh.clone();
+        for action in self.actions.iter().filter(|a| a.name != TRANSFER) {
+            let _ = domain.call(&mut gold, &action.name, &action.kwargs);
+        }
+        gold
+    }
+
+    /// Whether `said`, lower-cased and without commas, holds each required text, lower-cased.
+    pub(crate) fn outputs<'s>(&self, said: impl Iterator<Item = &'s str> + Clone) -> Vec<(String, bool)> {
+        let texts: Vec<String> = said.map(|text| text.to_lowercase().replace(',', "")).collect();
+        let mut outputs: Vec<(String, bool)> = Vec::new();
+        for output in &self.outputs {
+            if !outputs.iter().any(|(known, _)| known == output) {
+                let wanted = output.to_lowercase();
+                outputs.push((output.clone(), texts.iter().any(|text| text.contains(&wanted))));
+            }
+        }
+        outputs
+    }
+
+    /// Judges an episode that ended with `data` and whose agent said `said` to the user.
+    #[must_use]
+    pub fn judge<'s>(
+        &self,
+        domain: Domain,
+        fresh: &Database,
+        data: &Database,
+        said: impl Iterator<Item = &'s str> + Clone,
+    ) -> Judgement {
+        Judgement { database: self.reached(domain, fresh).same_state(data), outputs: self.outputs(said) }
+    }
+}
