@@ -15,6 +15,7 @@ fn help_reads_as_it_should() {
         &["conformance"],
         &["eval"],
         &["score"],
+        &["report"],
         &["parse"],
         &["nano"],
         &["nano", "build"],

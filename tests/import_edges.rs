@@ -42,7 +42,7 @@ const EDGES: [(&str, &[&str]); 18] = [
         ],
     ),
     ("conformance", &["checkpoint", "merge", "saliency", "spans", "suite-tau"]),
-    ("cli", &["conformance", "nano", "pipeline", "spans"]),
+    ("cli", &["conformance", "nano", "pipeline", "report", "spans"]),
 ];
 
 #[test]

@@ -4,13 +4,18 @@
 
 use rolegraft_nano::tasks::{Suite, generate};
 use rolegraft_nano::words::Split;
-use rolegraft_pipeline::SuiteLibrary;
+use rolegraft_pipeline::{EngineKind, Protocol, Runtime, SuiteLibrary, SuiteOptions, TauOptions};
 use rolegraft_trajectory::Role;
 use std::path::Path;
 
+fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runtime: &'a Runtime) -> SuiteOptions<'a> {
+    SuiteOptions { root, data, tau, person: None, runtime: runtime.handle(), engine: EngineKind::Candle }
+}
+
 fn play(suite: Suite, count: u64) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
-    let library = SuiteLibrary::open(&root, suite.id()).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let library = SuiteLibrary::open(&options(&root, None, &TauOptions::default(), &runtime), suite.id()).unwrap();
     for split in Split::PLAYED {
         for index in 0..count {
             let solved = generate(suite, split, rolegraft_nano::seed(1), index);
@@ -18,13 +23,13 @@ fn play(suite: Suite, count: u64) {
             let task = rolegraft_suite::Task { id: id.clone(), fields: solved.task };
             let mut environment = library.suite.start(&task).unwrap_or_else(|e| panic!("{id}: {e}"));
             let mut dialogue = solved.dialogue.iter();
-            for message in environment.open() {
+            for message in environment.open().unwrap() {
                 assert_eq!(Some(&message), dialogue.next(), "{id}");
             }
             let replies: Vec<_> = solved.dialogue.iter().filter(|m| m.role == Role::Assistant).collect();
             for (i, reply) in replies.iter().enumerate() {
                 dialogue.next();
-                let step = environment.step(&reply.content);
+                let step = environment.step(&reply.content).unwrap();
                 assert!(step.reading.violations().next().is_none() && step.succeeded, "{id}: {step:?}");
                 assert_eq!(step.ended.is_some(), i + 1 == replies.len(), "{id}: {step:?}");
                 if step.ended.is_none() {
@@ -77,7 +82,7 @@ fn task_files_are_the_generators() {
 }
 
 #[test]
-fn official_tau_tasks_are_solved_by_their_own_actions() {
+fn official_tau_tasks_are_solved_by_their_own_actions_in_every_format() {
     use rolegraft_pipeline::Split::{Calibration, Dev, Test};
     let data = std::env::var_os("ROLEGRAFT_CONFORMANCE")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), Into::into);
@@ -85,27 +90,40 @@ fn official_tau_tasks_are_solved_by_their_own_actions() {
         eprintln!("skipped: official data `tau-bench` not found (set ROLEGRAFT_CONFORMANCE)");
         return;
     }
-    let mut solved = 0;
-    for (name, splits) in [("tau-retail", vec![Test, Dev, Calibration]), ("tau-airline", vec![Test])] {
-        let library = SuiteLibrary::open_official(name, &data).unwrap();
-        for task in splits.into_iter().flat_map(|split| library.tasks(split, None).unwrap().tasks) {
-            let mut environment = library.suite.start(&task).unwrap();
-            assert!(environment.open()[0].content.contains("<tools>"));
-            let mut over = false;
-            let actions = task.fields["actions"].as_array().unwrap();
-            for action in actions.iter().filter(|a| a["name"] != "respond") {
-                let call = serde_json::json!({"name": action["name"], "arguments": action["kwargs"]});
-                over = environment.step(&format!("<tool_call>\n{call}\n</tool_call>")).ended.is_some();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
+    let runtime = Runtime::new().unwrap();
+    for format in [Protocol::Hermes, Protocol::Native, Protocol::React, Protocol::Act] {
+        let mut solved = 0;
+        let tau = TauOptions { format: Some(format), ..TauOptions::default() };
+        for (name, splits) in [("tau-retail", vec![Test, Dev, Calibration]), ("tau-airline", vec![Test])] {
+            let library = SuiteLibrary::open(&options(&root, Some(&data), &tau, &runtime), name).unwrap();
+            assert_eq!(library.suite.tools().is_some(), format == Protocol::Native);
+            for task in splits.into_iter().flat_map(|split| library.tasks(split, None).unwrap().tasks) {
+                let mut environment = library.suite.start(&task).unwrap();
+                assert_eq!(environment.open().unwrap().len(), 2);
+                let replies = task.oracle().unwrap();
+                for (i, reply) in replies.iter().enumerate() {
+                    let step = environment.step(reply).unwrap();
+                    assert_eq!(
+                        step.reading.spans.len(),
+                        usize::from(reply.contains("tool_call") || reply.contains("Action:"))
+                    );
+                    let over = step.ended.is_some();
+                    // A task that is over once its texts are said needs no transfer.
+                    assert!(
+                        over == (i + 1 == replies.len()) || (over && i + 2 == replies.len()),
+                        "{}: {step:?}",
+                        task.id
+                    );
+                    if over {
+                        break;
+                    }
+                }
+                let outcome = environment.outcome();
+                assert_eq!(outcome.reward, 1.0, "{}: {}", task.id, outcome.detail);
+                solved += 1;
             }
-            let outputs = task.fields["outputs"].as_array().into_iter().flatten().filter_map(|o| o.as_str());
-            let outputs: Vec<&str> = outputs.collect();
-            if !over {
-                environment.step(&outputs.join(" "));
-            }
-            // Where the task's last action is the transfer, nothing can be said after it.
-            assert!(environment.outcome().reward == 1.0 || (over && !outputs.is_empty()), "{}", task.id);
-            solved += 1;
         }
+        assert_eq!(solved, 685);
     }
-    assert_eq!(solved, 685);
 }

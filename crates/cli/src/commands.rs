@@ -4,9 +4,9 @@ use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use rolegraft_nano::build::{Progress as NanoProgress, build, write_tasks};
-use rolegraft_pipeline::{EngineKind, Experiment, Progress, Solo, Split, evaluate, rescore, run};
+use rolegraft_pipeline::{EngineKind, Experiment, Progress, run};
 use rolegraft_spans::Format;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,129 +62,6 @@ impl Run {
         say(&summary.tables);
         say(&format!("Results in {}; open {}", summary.dir.display(), summary.dir.join("report.html").display()));
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum SplitName {
-    Calibration,
-    Dev,
-    Test,
-}
-
-#[derive(Args)]
-pub(crate) struct Eval {
-    /// A checkpoint directory, or an endpoint as `http://HOST/v1#MODEL` (several: separated by commas).
-    #[arg(long)]
-    model: String,
-    /// The suite: a folder under --suites.
-    #[arg(long)]
-    suite: String,
-    /// Folder of the suites' folders.
-    #[arg(long, default_value = "benchmarks")]
-    suites: PathBuf,
-    /// Play the official tasks in this folder (tau-retail, tau-airline) instead of the built-in ones. The user is
-    /// scripted: scores are not comparable with published ones.
-    #[arg(long, env = "ROLEGRAFT_DATA")]
-    data: Option<PathBuf>,
-    /// Which tasks.
-    #[arg(long, value_enum, default_value = "test")]
-    split: SplitName,
-    /// Only the first N tasks.
-    #[arg(short, long)]
-    n: Option<usize>,
-    /// Episodes a task.
-    #[arg(long, default_value_t = 1)]
-    trials: u32,
-    /// Seed of every draw.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// What plays a checkpoint.
-    #[arg(long, value_enum, default_value = "mistralrs")]
-    engine: Engine,
-    /// Engines side by side (0: one a core).
-    #[arg(long, default_value_t = 0)]
-    engines: usize,
-    /// Episode log; an existing one is resumed.
-    #[arg(long)]
-    log: PathBuf,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Eval {
-    pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let solo = Solo {
-            model: &self.model,
-            suites: &self.suites,
-            suite: &self.suite,
-            data: self.data.as_deref(),
-            split: match self.split {
-                SplitName::Calibration => Split::Calibration,
-                SplitName::Dev => Split::Dev,
-                SplitName::Test => Split::Test,
-            },
-            tasks: self.n,
-            trials: self.trials,
-            seed: self.seed,
-            engine: self.engine.into(),
-            engines: if self.engines == 0 { cores } else { self.engines },
-        };
-        let reporter = Reporter::new();
-        let outcome = evaluate(&solo, &self.log, &stop_flag()?, &reporter);
-        reporter.done();
-        let result = outcome?;
-        let kinds: Vec<String> =
-            result.rates.kinds.iter().map(|(k, r)| format!("{} {:.1} %", k.as_str(), 100.0 * r)).collect();
-        if self.json {
-            let kinds: serde_json::Map<String, Value> =
-                result.rates.kinds.iter().map(|(k, r)| (k.as_str().to_owned(), json!(r))).collect();
-            say(&json!({"suite": self.suite, "score": result.score, "episodes": result.rates.episodes,
-                        "turn_violations": result.rates.turn_violations, "kinds": kinds})
-            .to_string());
-        } else {
-            say(&format!(
-                "{} {:.1} ({} episodes; turns with a violation {:.1} %: {})",
-                self.suite,
-                result.score,
-                result.rates.episodes,
-                100.0 * result.rates.turn_violations,
-                kinds.join(", ")
-            ));
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-#[derive(Args)]
-pub(crate) struct Score {
-    /// An episode log (JSONL).
-    log: PathBuf,
-    /// Folder of the suites' folders.
-    #[arg(long, default_value = "benchmarks")]
-    suites: PathBuf,
-}
-
-impl Score {
-    pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let results = rescore(&self.suites, &self.log)?;
-        let differ: Vec<_> = results.iter().filter(|r| !r.same || r.recorded != r.now).collect();
-        for r in &differ {
-            say(&format!(
-                "{} {}: recorded {}, now {}{}",
-                r.key.suite,
-                r.key.task,
-                r.recorded,
-                r.now,
-                if r.same { "" } else { ", and its turns are read differently" }
-            ));
-        }
-        let mean = 100.0 * results.iter().map(|r| r.now).sum::<f64>() / results.len().max(1) as f64;
-        say(&format!("score {mean:.1} over {} episodes", results.len()));
-        say(&format!("{} passed, {} failed", results.len() - differ.len(), differ.len()));
-        Ok(if differ.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 }
 

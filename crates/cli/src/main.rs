@@ -4,8 +4,10 @@
 mod commands;
 mod conformance;
 mod doctor;
+mod eval;
 mod inspect;
 mod merge;
+mod report;
 mod talk;
 
 use clap::{Parser, Subcommand};
@@ -34,9 +36,11 @@ enum Command {
     /// Say what checkpoints hold, and how far experts are from their base.
     Inspect(inspect::Inspect),
     /// Play one suite with one model and print its score.
-    Eval(commands::Eval),
+    Eval(eval::Eval),
     /// Score a recorded log again, without a model; exit 1 if anything differs.
-    Score(commands::Score),
+    Score(eval::Score),
+    /// Show what episode logs say: scores with pass^k, failures, cascades, spending; several side by side.
+    Report(report::Report),
     /// Read replies (JSONL on stdin, each a string or an object with `reply`) and print spans and violations as JSONL.
     Parse(commands::Parse),
     /// Replay what reference implementations recorded and count agreements; exit 1 if anything differs.
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Conformance(c) => c.execute(),
         Command::Eval(c) => c.execute(),
         Command::Score(c) => c.execute(),
+        Command::Report(c) => c.execute(),
         Command::Parse(c) => c.execute(),
         Command::Nano(c) => c.execute(),
         Command::Doctor(c) => c.execute(),

@@ -1,8 +1,9 @@
 //! Progress and errors for people, on stderr.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rolegraft_pipeline::{Progress, RunError};
-use std::io::{IsTerminal, Write};
+use rolegraft_pipeline::{Message, Progress, RunError, Speaker, SpeakerError, Spent};
+use rolegraft_report::plain;
+use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,6 +95,31 @@ impl Progress for Reporter {
     }
     fn note(&self, text: &str) {
         self.line(&format!("  {text}"));
+    }
+}
+
+/// No progress at all.
+pub(crate) struct Quiet;
+
+impl Progress for Quiet {
+    fn stage(&self, _: &str) {}
+    fn update(&self, _: usize, _: usize, _: &str) {}
+    fn note(&self, _: &str) {}
+}
+
+/// A person at the terminal: is shown what is said to them, control characters made visible, and types a line.
+pub(crate) struct Terminal;
+
+impl Speaker for Terminal {
+    fn say(&self, messages: &[Message]) -> Result<(String, Spent), SpeakerError> {
+        let shown = messages.last().map_or("", |m| m.content.as_str());
+        let _ = write!(std::io::stderr().lock(), "{}\n> ", plain(shown));
+        let mut line = String::new();
+        match std::io::stdin().lock().read_line(&mut line) {
+            Ok(0) => Err(SpeakerError::Fatal("nobody is there: standard input has ended".into())),
+            Ok(_) => Ok((line.trim_end_matches(['\n', '\r']).to_owned(), Spent::default())),
+            Err(error) => Err(SpeakerError::Fatal(format!("standard input cannot be read: {error}"))),
+        }
     }
 }
 

@@ -181,7 +181,8 @@ impl World {
             let hash = task.hash.get_or_init(|| task.goal.reached(domain, &fresh).hash());
             json!({"r_actions": judgement.database, "gt_data_hash": hash})
         } else {
-            let outputs: Map<String, Value> = judgement.outputs.iter().map(|(o, said)| (o.clone(), json!(said))).collect();
+            let outputs: Map<String, Value> =
+                judgement.outputs.iter().map(|(o, said)| (o.clone(), json!(said))).collect();
             json!({"r_outputs": f64::from(u8::from(judgement.outputs.iter().all(|o| o.1))), "outputs": outputs})
         };
         let truth = |v: &Value| v.as_f64().map_or(v == true, |n| n == 1.0);

@@ -6,7 +6,10 @@
 
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
-use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Status, Turn};
+use rolegraft_trajectory::{
+    Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Spent, Status, Turn,
+};
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -21,6 +24,8 @@ pub struct Evaluation {
     pub tasks: Vec<Task>,
     /// Episodes a task.
     pub trials: u32,
+    /// Episodes at once, where that is fewer than the model bears: one, if a person takes part.
+    pub at_once: Option<usize>,
     /// The run's seed: the same for every model, so that all face the same draws.
     pub seed: Seed,
 }
@@ -33,6 +38,11 @@ pub enum EvaluationError {
     Log(#[from] LogError),
     #[error(transparent)]
     Suite(#[from] SuiteError),
+    #[error(
+        "suite `{0}` is played with native tool calls, which only an endpoint makes; give the model's address, or play it in a \
+         text format"
+    )]
+    NoNativeTools(String),
     #[error("the model cannot answer: {0}")]
     Model(#[from] ModelError),
     #[error("an environment failed: {0}")]
@@ -43,6 +53,18 @@ pub enum EvaluationError {
         "{failed} of {of} episodes have no result, the first because: {first}; run the same command to play them again"
     )]
     Incomplete { failed: usize, of: usize, first: String },
+}
+
+impl EvaluationError {
+    /// Whether one episode has no result, and the others may have.
+    fn spares_the_others(&self) -> bool {
+        use rolegraft_suite::SpeakerError::Unavailable;
+        matches!(
+            self,
+            Self::Model(ModelError::Unavailable { .. })
+                | Self::Suite(SuiteError::Speaker { source: Unavailable(_), .. })
+        )
+    }
 }
 
 /// Plays what the log does not hold yet. `report` is called with (finished, of) after each episode; `stop` ends the
@@ -59,6 +81,10 @@ pub async fn play(
     report: &mut (dyn FnMut(usize, usize) + Send),
 ) -> Result<(), EvaluationError> {
     let suite = &evaluation.suite;
+    if suite.tools().is_some() && !model.has_native_tools() {
+        return Err(EvaluationError::NoNativeTools(suite.id().to_owned()));
+    }
+    let at_once = evaluation.at_once.unwrap_or(usize::MAX).min(model.concurrency()).max(1);
     let key = |task: &Task, trial| EpisodeKey { suite: suite.id().to_owned(), task: task.id.clone(), trial };
     let all: Vec<(EpisodeKey, Task)> = (0..evaluation.trials)
         .flat_map(|trial| evaluation.tasks.iter().map(move |t| (key(t, trial), t.clone())))
@@ -70,7 +96,7 @@ pub async fn play(
     let (mut failed, mut first) = (0, String::new());
     report(finished, of);
     loop {
-        while running.len() < model.concurrency().max(1)
+        while running.len() < at_once
             && !stop.load(Ordering::Relaxed)
             && let Some((key, task)) = waiting.next()
         {
@@ -84,7 +110,7 @@ pub async fn play(
                 report(finished, of);
             }
             Err(EvaluationError::Interrupted) => {}
-            Err(EvaluationError::Model(error @ ModelError::Unavailable { .. })) => {
+            Err(error) if error.spares_the_others() => {
                 failed += 1;
                 if first.is_empty() {
                     first = error.to_string();
@@ -97,6 +123,17 @@ pub async fn play(
         return Err(EvaluationError::Interrupted);
     }
     if failed > 0 { Err(EvaluationError::Incomplete { failed, of, first }) } else { Ok(()) }
+}
+
+/// Nesting of arguments that a log keeps: its reader has a limit of its own.
+const MAX_DEPTH: usize = 64;
+
+fn is_shallow(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth > 0 && items.iter().all(|v| is_shallow(v, depth - 1)),
+        Value::Object(map) => depth > 0 && map.values().all(|v| is_shallow(v, depth - 1)),
+        _ => true,
+    }
 }
 
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EvaluationError> {
@@ -113,16 +150,22 @@ async fn episode(
 ) -> Result<Episode, EvaluationError> {
     let begun = Instant::now();
     let limits = suite.limits();
+    let tools = suite.tools();
     let sampling = Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens };
     let stream = Key::new(seed).child(&key.suite).child(&key.task).index(u64::from(key.trial));
     let (mut environment, mut messages) = blocking(move || -> Result<_, SuiteError> {
         let mut environment = suite.start(&task)?;
-        let messages = environment.open();
+        let messages = environment.open()?;
         Ok((environment, messages))
     })
     .await??;
     let (mut turns, mut recorded): (Vec<Turn>, Vec<Vec<u32>>) = (Vec::new(), Vec::new());
+    let mut spent = Spent::default();
+    let at_once = environment.ended_at_once();
     let status = loop {
+        if let Some(status) = at_once {
+            break status;
+        }
         if stop.load(Ordering::Relaxed) {
             return Err(EvaluationError::Interrupted);
         }
@@ -131,10 +174,12 @@ async fn episode(
             turn: turns.len(),
             messages: messages.clone(),
             recorded: recorded.clone(),
+            tools: tools.clone(),
             sampling,
             key: stream.index(turns.len() as u64),
         };
         let completion = model.complete(&request).await?;
+        spent += completion.spent;
         if completion.finish == Finish::ContextLimit {
             break Status::AgentContextLimit;
         }
@@ -145,12 +190,14 @@ async fn episode(
             (environment, step)
         })
         .await?;
+        let step = step?;
         messages.push(Message::assistant(completion.text));
         turns.push(Turn {
             message: messages.len() - 1,
             ids: completion.ids.clone(),
             finish: completion.finish,
             spans: step.reading.spans.iter().map(|s| (s.role, s.range.clone())).collect(),
+            action: step.reading.action().filter(|a| is_shallow(&a.payload, MAX_DEPTH)).cloned(),
             violations: step.reading.violations().cloned().collect(),
             succeeded: step.succeeded,
         });
@@ -160,6 +207,8 @@ async fn episode(
             break status;
         }
     };
-    let Outcome { reward, detail } = blocking(move || environment.outcome()).await?;
-    Ok(Episode { key, status, reward, messages, turns, detail, seconds: begun.elapsed().as_secs_f64() })
+    let (Outcome { reward, detail }, others_spent) =
+        blocking(move || (environment.outcome(), environment.spent())).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Episode { key, status, reward, messages, turns, detail, spent, others_spent, seconds })
 }

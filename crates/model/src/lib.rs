@@ -9,12 +9,14 @@ mod endpoint;
 mod scripted;
 
 pub use chooser::Chooser;
-pub use endpoint::{Endpoint, EndpointConfig};
+pub use endpoint::{Endpoint, EndpointConfig, KEY_VARIABLE};
 pub use scripted::Scripted;
 
-use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message};
+use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message, Spent};
+use serde_json::Value;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// How tokens are picked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +40,9 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// Token ids of the earlier replies, as given in their completions.
     pub recorded: Vec<Vec<u32>>,
+    /// Tools to announce through the model's own interface; earlier calls stand in the messages as
+    /// [`rolegraft_trajectory::calls`] writes them.
+    pub tools: Option<Arc<Vec<Value>>>,
     /// How to pick tokens.
     pub sampling: Sampling,
     /// The turn's random stream.
@@ -53,8 +58,22 @@ pub struct Completion {
     pub ids: Vec<u32>,
     /// Why it ends.
     pub finish: Finish,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
+    /// What it cost.
+    pub spent: Spent,
+}
+
+impl Completion {
+    /// A reply made of `ids` after a prompt of `prompt` tokens.
+    #[must_use]
+    pub fn of_tokens(text: String, ids: Vec<u32>, finish: Finish, prompt: usize) -> Self {
+        let spent = Spent { calls: 1, failures: 0, prompt_tokens: prompt as u64, completion_tokens: ids.len() as u64 };
+        Self { text, ids, finish, spent }
+    }
+    /// No reply: the conversation does not fit.
+    #[must_use]
+    pub fn overflow() -> Self {
+        Self { text: String::new(), ids: Vec::new(), finish: Finish::ContextLimit, spent: Spent::default() }
+    }
 }
 
 /// Why there is no reply.
@@ -76,4 +95,8 @@ pub trait ChatModel: Send + Sync {
     fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a>;
     /// Requests that may be open at once.
     fn concurrency(&self) -> usize;
+    /// Whether [`Request::tools`] are announced and calls come back in the form of [`rolegraft_trajectory::calls`].
+    fn has_native_tools(&self) -> bool {
+        false
+    }
 }

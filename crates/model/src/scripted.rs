@@ -1,7 +1,7 @@
 //! Replies known beforehand: a task's own solution, or a recorded log.
 
 use crate::{ChatModel, Completion, ModelError, Reply, Request};
-use rolegraft_trajectory::{Episode, EpisodeKey, Finish};
+use rolegraft_trajectory::{Episode, EpisodeKey, Finish, Spent};
 use std::collections::HashMap;
 
 /// A model that repeats given replies, and says nothing when they run out.
@@ -33,8 +33,11 @@ impl ChatModel for Scripted {
                 .get(&request.episode)
                 .ok_or_else(|| ModelError::Fatal(format!("no recorded replies for task `{}`", request.episode.task)))?;
             let (text, ids) = replies.get(request.turn).cloned().unwrap_or_default();
-            Ok(Completion { text, ids, finish: Finish::Stop, prompt_tokens: 0 })
+            Ok(Completion { text, ids, finish: Finish::Stop, spent: Spent::default() })
         })
+    }
+    fn has_native_tools(&self) -> bool {
+        true
     }
     fn concurrency(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)

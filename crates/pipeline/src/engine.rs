@@ -1,7 +1,9 @@
 //! Models by name: a checkpoint under one of two engines, or an endpoint.
 
 use rolegraft_checkpoint::{Checkpoint, OpenError};
-use rolegraft_model::{ChatModel, Chooser, Completion, Endpoint, EndpointConfig, ModelError, Reply, Request};
+use rolegraft_model::{
+    ChatModel, Chooser, Completion, Endpoint, EndpointConfig, KEY_VARIABLE, ModelError, Reply, Request,
+};
 use rolegraft_saliency::{Cache, Decoder, DecoderError};
 use rolegraft_serve::{InProcess, ServeError};
 use rolegraft_trajectory::{ChatError, ChatTokenizer, EpisodeKey, Finish};
@@ -41,21 +43,32 @@ pub enum EngineError {
 /// # Errors
 /// If it cannot be loaded.
 pub async fn open_model(model: &str, kind: EngineKind, engines: usize) -> Result<Arc<dyn ChatModel>, EngineError> {
-    if model.starts_with("http://") || model.starts_with("https://") {
-        let (urls, name) = model.split_once('#').unwrap_or((model, "default"));
-        let config = EndpointConfig {
-            urls: urls.split(',').map(str::to_owned).collect(),
-            model: name.to_owned(),
-            concurrency: engines.max(1) * 8,
-            tries: 6,
-        };
-        return Ok(Arc::new(Endpoint::new(config)?));
+    if is_endpoint(model) {
+        return Ok(Arc::new(Endpoint::new(EndpointConfig::of(model, engines.max(1) * 8, vec![KEY_VARIABLE]))?));
     }
     let checkpoint = Checkpoint::open(model)?;
     Ok(match kind {
         EngineKind::Mistralrs => Arc::new(InProcess::open(checkpoint.dir(), engines).await?),
         EngineKind::Candle => Arc::new(CandleEngine::open(&checkpoint, engines)?),
     })
+}
+
+/// Environment variable that holds the key of the model that plays a user, where it is another than the agent's.
+const USER_KEY_VARIABLE: &str = "ROLEGRAFT_USER_API_KEY";
+/// Requests to a user's endpoint open at once.
+const USER_REQUESTS: usize = 64;
+
+/// Opens the model that plays a user: as [`open_model`], with a key of its own.
+pub(crate) async fn open_user(model: &str, kind: EngineKind) -> Result<Arc<dyn ChatModel>, EngineError> {
+    if is_endpoint(model) {
+        let config = EndpointConfig::of(model, USER_REQUESTS, vec![USER_KEY_VARIABLE, KEY_VARIABLE]);
+        return Ok(Arc::new(Endpoint::new(config)?));
+    }
+    open_model(model, kind, 1).await
+}
+
+fn is_endpoint(model: &str) -> bool {
+    model.starts_with("http://") || model.starts_with("https://")
 }
 
 /// Caches kept between turns of open episodes.
@@ -121,7 +134,7 @@ impl Shared {
             }
             self.keep(request.episode.clone(), cache);
         }
-        Ok(Completion { text: self.chat.decode(&ids), ids, finish, prompt_tokens: prompt.len() })
+        Ok(Completion::of_tokens(self.chat.decode(&ids), ids, finish, prompt.len()))
     }
 }
 

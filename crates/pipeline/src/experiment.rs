@@ -1,6 +1,7 @@
 //! The experiment file.
 
 use crate::engine::EngineKind;
+use crate::suites::TauOptions;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,12 @@ pub struct Experiment {
     pub engines: usize,
     /// Folder of the suites' folders.
     pub suites: PathBuf,
+    /// Official data; without it every suite plays its built-in tasks.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+    /// How τ-bench is played.
+    #[serde(default)]
+    pub tau: TauOptions,
     /// The checkpoints.
     pub pool: Pool,
     /// Columns of the tables.

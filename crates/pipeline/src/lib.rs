@@ -7,28 +7,35 @@
 mod engine;
 mod experiment;
 mod inspect;
+mod logs;
 mod merging;
 mod outputs;
 mod progress;
 mod rescore;
 mod run;
 mod solo;
+mod speaker;
 mod store;
 mod suites;
 
 pub use engine::{EngineError, EngineKind, open_model};
 pub use experiment::{Experiment, ExperimentError};
 pub use inspect::{Findings, compare, inspect};
+pub use logs::read_logs;
 pub use merging::plan_merge;
 pub use outputs::cards;
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
 pub use rolegraft_suite::Split;
+pub use rolegraft_suite::{Speaker, SpeakerError};
+pub use rolegraft_suite_tau::{Protocol, Strategy};
+pub use rolegraft_trajectory::{Episode, Message, Spent};
 pub use run::{RunError, RunSummary, run};
-pub use solo::{Solo, SoloResult, evaluate};
+pub use solo::{Solo, evaluate};
 pub use store::{Store, StoreError};
-pub use suites::{SuiteLibrary, SuitesError};
+pub use suites::{SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
+pub use tokio::runtime::Runtime;
 
 /// Whether model-written shell can run here, and what is missing if not.
 ///

@@ -1,14 +1,12 @@
 //! Recorded episodes, scored again without a model.
 
 use crate::run::RunError;
-use crate::suites::SuiteLibrary;
-use rolegraft_evaluate::{Evaluation, play};
-use rolegraft_model::{ChatModel, Scripted};
-use rolegraft_suite::Split;
-use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed};
+use crate::suites::{SuiteLibrary, SuiteOptions};
+use rolegraft_suite::{Split, Task};
+use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Role, Status, Turn};
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// An episode whose recorded and recomputed results differ, or agree.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,44 +21,75 @@ pub struct Rescored {
     pub same: bool,
 }
 
-/// Plays the replies of a log again, without a model, and compares.
+/// Gives the replies of a log to the environments again, without a model, and compares. Users say what they said.
 ///
 /// # Errors
 /// If the log cannot be read, or a task is no longer there.
-pub fn rescore(suites: &Path, log: &Path) -> Result<Vec<Rescored>, RunError> {
+pub fn rescore(options: &SuiteOptions<'_>, log: &Path) -> Result<Vec<Rescored>, RunError> {
     let (_, recorded) = EpisodeLog::read(log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let mut names: Vec<String> = recorded.iter().map(|e| e.key.suite.clone()).collect();
-    names.sort();
-    names.dedup();
+    let mut libraries: BTreeMap<String, (SuiteLibrary, BTreeMap<String, Task>)> = BTreeMap::new();
     let mut results = Vec::new();
-    for name in names {
-        let library = SuiteLibrary::open(suites, &name)?;
-        let episodes: Vec<Episode> = recorded.iter().filter(|e| e.key.suite == name).cloned().collect();
-        let mut tasks = Vec::new();
-        for split in [Split::Calibration, Split::Dev, Split::Test] {
-            let all = library.tasks(split, None)?.tasks;
-            tasks.extend(all.into_iter().filter(|t| episodes.iter().any(|e| e.key.task == t.id)));
+    for episode in recorded {
+        let EpisodeKey { suite, task, .. } = &episode.key;
+        if !libraries.contains_key(suite) {
+            let library = SuiteLibrary::open(options, suite)?;
+            let tasks = tasks(&library);
+            libraries.insert(suite.clone(), (library, tasks));
         }
-        let model: Arc<dyn ChatModel> = Arc::new(Scripted::replay(&episodes));
-        let scratch = tempfile::tempdir().map_err(RunError::Runtime)?;
-        let path = scratch.path().join("log.jsonl");
-        let mut again = EpisodeLog::open(&path, "")?;
-        let evaluation = Evaluation { suite: library.suite, tasks, trials: 1, seed: Seed(0) };
-        let stop = Arc::new(AtomicBool::new(false));
-        runtime
-            .block_on(play(&evaluation, model, &mut again, &stop, &mut |_, _| {}))
-            .map_err(|source| RunError::Evaluation { suite: name.clone(), model: "recorded".into(), source })?;
-        let (_, again) = EpisodeLog::read(&path)?;
-        for episode in episodes {
-            if let Some(now) = again.iter().find(|e| e.key == episode.key) {
-                let readings = |e: &Episode| {
-                    e.turns.iter().map(|t| (t.spans.clone(), t.violations.clone(), t.succeeded)).collect::<Vec<_>>()
-                };
-                let same = now.status == episode.status && readings(now) == readings(&episode);
-                results.push(Rescored { key: episode.key, recorded: episode.reward, now: now.reward, same });
-            }
+        let (library, tasks) = &libraries[suite];
+        let gone = || RunError::NoTask { suite: suite.clone(), task: task.clone() };
+        let mut task = tasks.get(task).cloned().ok_or_else(gone)?;
+        let says = user_says(&episode);
+        if !says.is_empty() {
+            task.fields["user_says"] = json!(says);
         }
+        let (status, reward, readings) = play(library, &task, &episode)?;
+        let before: Vec<_> =
+            episode.turns.iter().map(|t| (t.spans.clone(), t.violations.clone(), t.succeeded)).collect();
+        let same = status == episode.status && readings == before;
+        results.push(Rescored { key: episode.key, recorded: episode.reward, now: reward, same });
     }
     Ok(results)
+}
+
+/// Every task of every split that is there.
+fn tasks(library: &SuiteLibrary) -> BTreeMap<String, Task> {
+    let splits = [Split::Calibration, Split::Dev, Split::Test];
+    let sets = splits.into_iter().filter_map(|split| library.tasks(split, None).ok());
+    sets.flat_map(|set| set.tasks).map(|task| (task.id.clone(), task)).collect()
+}
+
+/// What the user of an episode said: user turns that do not answer a call.
+fn user_says(episode: &Episode) -> Vec<&str> {
+    let answers_call = |index: usize| {
+        let turn = episode.turns.iter().find(|t| t.message + 1 == index);
+        turn.and_then(|t| t.action.as_ref()).is_some_and(|a| a.name != "respond")
+    };
+    let messages = episode.messages.iter().enumerate();
+    messages.filter(|(i, m)| m.role == Role::User && !answers_call(*i)).map(|(_, m)| m.content.as_str()).collect()
+}
+
+type Readings = Vec<(Vec<(rolegraft_spans::Role, std::ops::Range<usize>)>, Vec<rolegraft_spans::Violation>, bool)>;
+
+fn play(library: &SuiteLibrary, task: &Task, episode: &Episode) -> Result<(Status, f64, Readings), RunError> {
+    let failed = |source: rolegraft_suite::SuiteError| RunError::Evaluation {
+        suite: episode.key.suite.clone(),
+        model: "recorded".into(),
+        source: source.into(),
+    };
+    let mut environment = library.suite.start(task).map_err(failed)?;
+    environment.open().map_err(failed)?;
+    let mut readings = Vec::new();
+    // An episode whose last turn did not end it was ended by the model's context.
+    let mut status = environment.ended_at_once().unwrap_or(Status::AgentContextLimit);
+    for reply in episode.turns.iter().filter_map(|t: &Turn| episode.messages.get(t.message)) {
+        let step = environment.step(&reply.content).map_err(failed)?;
+        let spans = step.reading.spans.iter().map(|s| (s.role, s.range.clone())).collect();
+        readings.push((spans, step.reading.violations().cloned().collect(), step.succeeded));
+        if let Some(ended) = step.ended {
+            status = ended;
+            break;
+        }
+    }
+    Ok((status, environment.outcome().reward, readings))
 }

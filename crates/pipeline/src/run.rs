@@ -6,7 +6,7 @@ use crate::merging::merge_candidate;
 use crate::outputs;
 use crate::progress::Progress;
 use crate::store::{Store, StoreError};
-use crate::suites::{SuiteLibrary, SuitesError};
+use crate::suites::{SuiteLibrary, SuiteOptions, SuitesError};
 use rolegraft_checkpoint::{Checkpoint, Digest, OpenError, PoolError, check_pool};
 use rolegraft_evaluate::{Evaluation, EvaluationError, play};
 use rolegraft_graft::{ApplyError, Candidate, Diagnosis, Plan, Selection, Signal, diagnose, plan, select};
@@ -64,6 +64,8 @@ pub enum RunError {
     Interrupted,
     #[error("the asynchronous runtime does not start: {0}")]
     Runtime(std::io::Error),
+    #[error("suite `{suite}` has no task `{task}`; official tasks need their `--data`")]
+    NoTask { suite: String, task: String },
     #[error("there is no suite `{0}` in the folder of suites")]
     UnknownSuite(String),
 }
@@ -200,7 +202,7 @@ impl Context<'_> {
         let label = format!("{name} · {suite}");
         if wanted.iter().any(|k| !log.done().contains(k)) {
             let model = open(self, &tasks)?;
-            let evaluation = Evaluation { suite: rules, tasks: tasks.tasks, trials: 1, seed };
+            let evaluation = Evaluation { suite: rules, tasks: tasks.tasks, trials: 1, at_once: None, seed };
             let progress = self.progress;
             let mut report = |done: usize, of: usize| progress.update(done, of, &label);
             self.runtime
@@ -334,9 +336,17 @@ pub fn run(
     let _lock = store.lock(&experiment.name)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let mut suites = BTreeMap::new();
+    let options = SuiteOptions {
+        root: &experiment.suites,
+        data: experiment.data.as_deref(),
+        tau: &experiment.tau,
+        person: None,
+        runtime: runtime.handle(),
+        engine: experiment.engine,
+    };
     for benchmark in &experiment.benchmark {
         for name in &benchmark.suites {
-            let library = SuiteLibrary::open(&experiment.suites, name)?;
+            let library = SuiteLibrary::open(&options, name)?;
             // What is missing is said now, not after hours of play.
             let counts = experiment.tasks;
             library.tasks(Split::Test, Some(counts.test))?;

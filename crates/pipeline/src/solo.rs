@@ -3,18 +3,18 @@
 use crate::engine::{EngineKind, open_model};
 use crate::progress::Progress;
 use crate::run::RunError;
-use crate::suites::SuiteLibrary;
+use crate::suites::{SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 use rolegraft_checkpoint::{Checkpoint, Digest};
 use rolegraft_evaluate::{Evaluation, play};
-use rolegraft_report::{FailureRates, failure_rates};
+use rolegraft_suite::Speaker;
 use rolegraft_suite::Split;
-use rolegraft_trajectory::{EpisodeLog, Seed};
+use rolegraft_trajectory::{Episode, EpisodeLog, Seed};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// What to play.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Solo<'a> {
     /// A checkpoint directory or an endpoint.
     pub model: &'a str,
@@ -24,6 +24,10 @@ pub struct Solo<'a> {
     pub suite: &'a str,
     /// Official data instead of the built-in tasks.
     pub data: Option<&'a Path>,
+    /// How τ-bench is played.
+    pub tau: &'a TauOptions,
+    /// The person who plays the user, if one does.
+    pub person: Option<Arc<dyn Speaker>>,
     /// Which tasks.
     pub split: Split,
     /// The first so many; all if absent.
@@ -38,16 +42,7 @@ pub struct Solo<'a> {
     pub engines: usize,
 }
 
-/// The result of [`evaluate`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct SoloResult {
-    /// Mean reward, 0 to 100.
-    pub score: f64,
-    /// Failures.
-    pub rates: FailureRates,
-}
-
-/// Plays what the log at `log` does not hold yet, and scores the whole.
+/// Plays what the log at `log` does not hold yet, and gives the whole log's episodes.
 ///
 /// # Errors
 /// If the suite, the model or the log cannot be used.
@@ -56,12 +51,20 @@ pub fn evaluate(
     log: &Path,
     stop: &Arc<AtomicBool>,
     progress: &dyn Progress,
-) -> Result<SoloResult, RunError> {
+) -> Result<Vec<Episode>, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let library = match solo.data {
-        Some(data) => SuiteLibrary::open_official(solo.suite, data)?,
-        None => SuiteLibrary::open(solo.suites, solo.suite)?,
+    if solo.data.is_some() && !SuiteLibrary::has_official(solo.suite) {
+        return Err(SuitesError::NoOfficial(solo.suite.to_owned()).into());
+    }
+    let options = SuiteOptions {
+        root: solo.suites,
+        data: solo.data,
+        tau: solo.tau,
+        person: solo.person.clone(),
+        runtime: runtime.handle(),
+        engine: solo.engine,
     };
+    let library = SuiteLibrary::open(&options, solo.suite)?;
     let tasks = library.tasks(solo.split, solo.tasks)?;
     let suite = library.suite;
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
@@ -82,11 +85,10 @@ pub fn evaluate(
     );
     let digest = Digest::of(&serde_json::to_vec(&(inputs, solo.seed)).unwrap_or_default());
     let mut log_file = EpisodeLog::open(log, digest.as_str())?;
-    let evaluation = Evaluation { suite, tasks: tasks.tasks, trials: solo.trials, seed: Seed(solo.seed) };
+    let at_once = solo.person.is_some().then_some(1);
+    let evaluation = Evaluation { suite, tasks: tasks.tasks, trials: solo.trials, at_once, seed: Seed(solo.seed) };
     runtime
         .block_on(play(&evaluation, model, &mut log_file, stop, &mut |done, of| progress.update(done, of, solo.suite)))
         .map_err(|source| RunError::Evaluation { suite: solo.suite.into(), model: solo.model.into(), source })?;
-    let (_, episodes) = EpisodeLog::read(log)?;
-    let mean = episodes.iter().map(|e| e.reward).sum::<f64>() / episodes.len().max(1) as f64;
-    Ok(SoloResult { score: 100.0 * mean, rates: failure_rates(&episodes) })
+    Ok(EpisodeLog::read(log)?.1)
 }

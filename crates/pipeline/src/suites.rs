@@ -1,16 +1,18 @@
-//! `benchmarks/SUITE/suite.toml`: concrete suites by folder.
+//! `benchmarks/SUITE/suite.toml`, and the official data: concrete suites by name.
 
+use crate::engine::{EngineError, EngineKind, open_user};
+use crate::speaker::ModelSpeaker;
 use rolegraft_checkpoint::Digest;
-use rolegraft_spans::{Format, FormatError, python_json};
-use rolegraft_suite::{Limits, Split, Suite, Task, TaskSet, TasksError};
+use rolegraft_spans::{Format, FormatError};
+use rolegraft_suite::{Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
 use rolegraft_suite_office::OfficeSuite;
 use rolegraft_suite_os::OsSuite;
-use rolegraft_suite_tau::{Domain, TauSuite, User};
-use serde::Deserialize;
-use serde_json::Value;
+use rolegraft_suite_tau::{Domain, Official, OfficialError, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Why a suite cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +26,54 @@ pub enum SuitesError {
     Format(#[from] FormatError),
     #[error(transparent)]
     Tasks(#[from] TasksError),
-    #[error(
-        "suite `{suite}`: `{}` is missing or not JSON; --data must hold sierra-research/tau-bench's {domain} data as JSON",
-        path.display()
-    )]
-    Official { suite: String, domain: &'static str, path: PathBuf },
+    #[error("suite `{suite}`: {source}")]
+    Official { suite: String, source: OfficialError },
     #[error("suite `{0}` has no official data to read; leave out --data")]
     NoOfficial(String),
-    #[error("suite `{suite}` has no `{split}` tasks; add them to its suite.toml")]
-    NoSplit { suite: String, split: &'static str },
+    #[error("suite `{suite}` has no `{split}` tasks{hint}")]
+    NoSplit { suite: String, split: &'static str, hint: &'static str },
+    #[error("suite `{suite}` has {found} `{split}` tasks, but {wanted} are asked for")]
+    TooFew { suite: String, split: &'static str, found: usize, wanted: usize },
+    #[error(
+        "a user played as `{0}` needs a model: name one with --user-model (in an experiment: `user_model` under [tau])"
+    )]
+    NoUserModel(&'static str),
+    #[error("a person can only take part in `rolegraft eval`")]
+    NoPerson,
+    #[error("suite `{suite}` has its own prompt for `{own}`; play it in another format on the official data only")]
+    OtherProtocol { suite: String, own: &'static str },
+    #[error("the user's model: {0}")]
+    User(Box<EngineError>),
+}
+
+/// How τ-bench is played.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TauOptions {
+    /// How the agent calls tools; `hermes` if absent.
+    pub format: Option<Protocol>,
+    /// Who answers the agent.
+    pub user: Strategy,
+    /// The model that plays the user: an endpoint or a checkpoint.
+    pub user_model: Option<String>,
+    /// Leave out official tasks whose expected outcome is known to be wrong.
+    pub exclude_known_bad: bool,
+}
+
+/// Where suites come from and how they are played.
+pub struct SuiteOptions<'a> {
+    /// Folder of the suites' folders.
+    pub root: &'a Path,
+    /// Official data; a suite that has none is played on its built-in tasks.
+    pub data: Option<&'a Path>,
+    /// τ-bench's options.
+    pub tau: &'a TauOptions,
+    /// The person who plays the user, where one does.
+    pub person: Option<Arc<dyn Speaker>>,
+    /// Where a simulated user's model runs.
+    pub runtime: &'a Handle,
+    /// What plays a user's checkpoint.
+    pub engine: EngineKind,
 }
 
 #[derive(Deserialize)]
@@ -71,24 +112,57 @@ enum Source {
 /// What an official τ-bench episode may use (arXiv 2601.07309, table 5).
 const TAU_LIMITS: Limits = Limits { turns: 30, tokens: 1024, temperature: 0.2, top_p: 1.0 };
 
+impl SuiteOptions<'_> {
+    fn users(&self) -> Result<Users, SuitesError> {
+        let strategy = self.tau.user;
+        if strategy == Strategy::Human {
+            let person = self.person.clone().ok_or(SuitesError::NoPerson)?;
+            return Ok(Users::played(strategy, None, person));
+        }
+        if !strategy.needs_model() {
+            return Ok(Users::scripted());
+        }
+        let name = self.tau.user_model.as_ref().ok_or(SuitesError::NoUserModel(strategy.as_str()))?;
+        let model = self.runtime.block_on(open_user(name, self.engine)).map_err(|e| SuitesError::User(Box::new(e)))?;
+        let speaker = ModelSpeaker { model, runtime: self.runtime.clone() };
+        Ok(Users::played(strategy, Some(name.clone()), Arc::new(speaker)))
+    }
+}
+
 impl SuiteLibrary {
-    /// Opens `ROOT/NAME`. A format in `ROOT/../parsers` wins over the built-in one of the same name.
+    /// Opens the suite `name`: on the official data where there is any and the suite has some, else `ROOT/NAME`. A format
+    /// in `ROOT/../parsers` wins over the built-in one of the same name.
     ///
     /// # Errors
-    /// If the folder or its format is missing or wrong.
-    pub fn open(root: &Path, name: &str) -> Result<Self, SuitesError> {
-        let dir = root.join(name);
+    /// If a file is missing or wrong, or the user cannot be played as asked.
+    pub fn open(options: &SuiteOptions<'_>, name: &str) -> Result<Self, SuitesError> {
+        if let (Some(data), Some(domain)) = (options.data, Domain::ALL.into_iter().find(|d| d.suite() == name)) {
+            return Self::open_tau(options, domain, data);
+        }
+        let dir = options.root.join(name);
         let path = dir.join("suite.toml");
         let text = std::fs::read_to_string(&path)
             .map_err(|_| SuitesError::Missing { suite: name.to_owned(), path: path.clone() })?;
         let wrong = |message: String| SuitesError::Toml { path: path.clone(), message };
         let file: SuiteFile = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        let own = root.join("../parsers").join(format!("{}.toml", file.format));
-        let format = if own.exists() { Format::load(&own)? } else { Format::builtin(&file.format)? };
+        let format = format(options.root, &file.format)?;
         let prompt = file.prompt;
         let tau = |domain, format, prompt: toml::Value| -> Result<Arc<dyn Suite>, SuitesError> {
-            let system: SystemPrompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-            Ok(Arc::new(TauSuite::new(domain, format, file.limits, system.system, User::Scripted, None)))
+            let prompt: SystemPrompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+            if options.tau.format.is_some_and(|f| f != Protocol::Hermes) {
+                return Err(SuitesError::OtherProtocol { suite: name.to_owned(), own: Protocol::Hermes.as_str() });
+            }
+            let setup = TauSetup {
+                domain,
+                protocol: Protocol::Hermes,
+                format,
+                limits: file.limits,
+                system: prompt.system,
+                users: options.users()?,
+                tools: Vec::new(),
+                tables: None,
+            };
+            Ok(Arc::new(TauSuite::new(setup)?))
         };
         let suite: Arc<dyn Suite> = match file.kind {
             Kind::TauRetail => tau(Domain::Retail, format, prompt)?,
@@ -106,41 +180,43 @@ impl SuiteLibrary {
         Ok(Self { suite, source: Source::Files(tasks) })
     }
 
-    /// Opens `tau-retail` or `tau-airline` on the official data in `data/DOMAIN` or `data/tau-bench/DOMAIN`: databases,
-    /// `wiki.md`, `tools.json` and `tasks_SPLIT.json` (test; dev; train, for calibration).
-    ///
-    /// # Errors
-    /// If a file is missing, or the suite is another.
-    pub fn open_official(name: &str, data: &Path) -> Result<Self, SuitesError> {
-        let (domain, folder, tables): (_, _, &[&str]) = match name {
-            "tau-retail" => (Domain::Retail, "retail", &["orders", "products", "users"]),
-            "tau-airline" => (Domain::Airline, "airline", &["flights", "reservations", "users"]),
-            other => return Err(SuitesError::NoOfficial(other.to_owned())),
-        };
-        let nested = data.join("tau-bench").join(folder);
-        let dir = if nested.exists() { nested } else { data.join(folder) };
-        let missing =
-            |file: &str| SuitesError::Official { suite: name.to_owned(), domain: folder, path: dir.join(file) };
-        let text = |file: &str| std::fs::read_to_string(dir.join(file)).map_err(|_| missing(file));
-        let json = |file: &str| serde_json::from_str::<Value>(&text(file)?).map_err(|_| missing(file));
-        let mut database = serde_json::Map::new();
-        for table in tables {
-            database.insert((*table).to_owned(), json(&format!("{table}.json"))?);
-        }
-        let tools: Vec<String> = json("tools.json")?.as_array().into_iter().flatten().map(python_json::dumps).collect();
-        let system = format!("{}{}", text("wiki.md")?, hermes_tools(&tools));
+    /// Whether a suite has official data that is read here.
+    #[must_use]
+    pub fn has_official(name: &str) -> bool {
+        Domain::ALL.iter().any(|d| d.suite() == name)
+    }
+
+    /// τ-bench on its official data. Upstream's split `train` calibrates.
+    fn open_tau(options: &SuiteOptions<'_>, domain: Domain, data: &Path) -> Result<Self, SuitesError> {
+        let wrong = |source| SuitesError::Official { suite: domain.suite().to_owned(), source };
+        let official = Official::open(data, domain).map_err(wrong)?;
+        let protocol = options.tau.format.unwrap_or(Protocol::Hermes);
         let mut sets = BTreeMap::new();
         for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "train")] {
-            let path = format!("tasks_{file}.json");
-            let Ok(text) = text(&path) else { continue };
-            let rows: Vec<Value> = serde_json::from_str(&text).map_err(|_| missing(&path))?;
-            let task = |(i, fields): (usize, Value)| Task { id: format!("{folder}-{file}-{i:03}"), fields };
-            let tasks = rows.into_iter().enumerate().map(task).collect();
+            let Some((goals, text)) = official.tasks(file).map_err(wrong)? else { continue };
+            let mut tasks = Vec::new();
+            for (index, goal) in goals.iter().enumerate() {
+                if options.tau.exclude_known_bad
+                    && known_bad(domain).iter().any(|t| t.split == file && t.index == index)
+                {
+                    continue;
+                }
+                let id = format!("{}-{file}-{index:03}", domain.as_str());
+                tasks.push(Task { id, fields: goal.fields(protocol) });
+            }
             sets.insert(split, TaskSet { tasks, digest: Digest::of(text.as_bytes()).to_string() });
         }
-        let format = Format::builtin("hermes")?;
-        let suite = TauSuite::new(domain, format, TAU_LIMITS, system, User::Scripted, Some(database));
-        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets) })
+        let setup = TauSetup {
+            domain,
+            protocol,
+            format: format(options.root, protocol.format())?,
+            limits: TAU_LIMITS,
+            system: protocol.system(&official.wiki, &official.tools),
+            users: options.users()?,
+            tools: official.tools,
+            tables: Some(official.tables),
+        };
+        Ok(Self { suite: Arc::new(TauSuite::new(setup)?), source: Source::Official(sets) })
     }
 
     /// The first `limit` tasks of a split.
@@ -148,27 +224,29 @@ impl SuiteLibrary {
     /// # Errors
     /// If the file is missing or has fewer.
     pub fn tasks(&self, split: Split, limit: Option<usize>) -> Result<TaskSet, SuitesError> {
-        let none = || SuitesError::NoSplit { suite: self.suite.id().to_owned(), split: split.as_str() };
+        let (suite, name) = (self.suite.id(), split.as_str());
+        let none = |hint| SuitesError::NoSplit { suite: suite.to_owned(), split: name, hint };
         match &self.source {
-            Source::Files(files) => Ok(TaskSet::read(files.get(split.as_str()).ok_or_else(none)?, limit)?),
+            Source::Files(files) => {
+                let file = files.get(name).ok_or_else(|| none("; add them to its suite.toml"))?;
+                Ok(TaskSet::read(file, limit)?)
+            }
             Source::Official(sets) => {
-                let mut set = sets.get(split.as_str()).ok_or_else(none)?.clone();
-                set.tasks.truncate(limit.unwrap_or(usize::MAX));
-                Ok(set)
+                let set = sets.get(name).ok_or_else(|| none(" in its official data"))?;
+                let wanted = limit.unwrap_or(set.tasks.len());
+                if set.tasks.len() < wanted {
+                    let found = set.tasks.len();
+                    return Err(SuitesError::TooFew { suite: suite.to_owned(), split: name, found, wanted });
+                }
+                Ok(TaskSet { tasks: set.tasks[..wanted].to_vec(), digest: set.digest.clone() })
             }
         }
     }
 }
 
-/// Tool schemas as Qwen's and Hermes' chat templates announce them.
-fn hermes_tools(tools: &[String]) -> String {
-    format!(
-        "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function \
-         signatures within <tools></tools> XML tags:\n<tools>\n{}\n</tools>\n\nFor each function call, return a json object \
-         with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{{\"name\": \
-         <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
-        tools.join("\n")
-    )
+fn format(root: &Path, name: &str) -> Result<Format, SuitesError> {
+    let own = root.join("../parsers").join(format!("{name}.toml"));
+    Ok(if own.exists() { Format::load(&own)? } else { Format::builtin(name)? })
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use rolegraft_report::{
     violation_table,
 };
 use rolegraft_spans::{Role, Violation, ViolationKind};
-use rolegraft_trajectory::{Episode, EpisodeKey, Finish, Message, Status, Turn};
+use rolegraft_trajectory::{Episode, EpisodeKey, Finish, Message, Spent, Status, Turn};
 
 fn episode(suite: &str, task: usize, reward: f64) -> Episode {
     let solved = reward == 1.0;
@@ -21,10 +21,13 @@ fn episode(suite: &str, task: usize, reward: f64) -> Episode {
             ids: vec![],
             finish: Finish::Stop,
             spans: vec![(Role::Action, 0..7)],
+            action: None,
             violations: if solved { vec![] } else { vec![violation] },
             succeeded: solved,
         }],
         detail: serde_json::Value::Null,
+        spent: Spent::default(),
+        others_spent: Spent::default(),
         seconds: 0.0,
     }
 }

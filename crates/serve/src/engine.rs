@@ -263,12 +263,7 @@ impl InProcess {
         let room = self.config.max_position_embeddings.saturating_sub(prompt.len() + 1);
         let limit = request.sampling.max_tokens.min(room);
         if limit == 0 {
-            return Ok(Completion {
-                text: String::new(),
-                ids: Vec::new(),
-                finish: Finish::ContextLimit,
-                prompt_tokens: prompt.len(),
-            });
+            return Ok(Completion::overflow());
         }
         let _permit = self.free.acquire().await.map_err(|e| ServeError::Engine(e.to_string()))?;
         let mut engine = self.idle().await?;
@@ -280,7 +275,7 @@ impl InProcess {
             }
             _ => Finish::Length,
         };
-        Ok(Completion { text: self.chat.decode(&ids), ids, finish, prompt_tokens: prompt.len() })
+        Ok(Completion::of_tokens(self.chat.decode(&ids), ids, finish, prompt.len()))
     }
 }
 

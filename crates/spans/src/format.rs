@@ -5,6 +5,7 @@ use crate::reading::{Action, Reading, Role, Span, Violation, ViolationKind};
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,13 @@ struct Builtin {
     schema: Option<(&'static str, &'static str)>,
 }
 
-const BUILTIN: [Builtin; 3] = [
-    Builtin {
-        name: "hermes",
-        toml: include_str!("../../../parsers/hermes.toml"),
-        schema: Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json"))),
-    },
+const HERMES_SCHEMA: Option<(&str, &str)> =
+    Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json")));
+
+const BUILTIN: [Builtin; 5] = [
+    Builtin { name: "hermes", toml: include_str!("../../../parsers/hermes.toml"), schema: HERMES_SCHEMA },
+    Builtin { name: "native", toml: include_str!("../../../parsers/native.toml"), schema: HERMES_SCHEMA },
+    Builtin { name: "react", toml: include_str!("../../../parsers/react.toml"), schema: HERMES_SCHEMA },
     Builtin {
         name: "officebench",
         toml: include_str!("../../../parsers/officebench.toml"),
@@ -32,18 +34,58 @@ const BUILTIN: [Builtin; 3] = [
 
 /// Longest reply that is read; what lies beyond is cut before reading, so that reading stays quick.
 const MAX_REPLY: usize = 4 << 20;
+/// Longest complaint of a schema that is kept, in characters: it may quote the whole payload.
+const MAX_DETAIL: usize = 300;
 
 /// A compiled reply format.
 pub struct Format {
     name: String,
     role: Role,
     optional: bool,
+    alone: bool,
     action_field: Option<String>,
     arguments_field: Option<String>,
     schema: Option<jsonschema::Validator>,
     rules: Vec<Rule>,
     confusions: Vec<(Regex, ViolationKind)>,
+    reasoning: Regex,
     digest_source: String,
+}
+
+/// The actions of a suite, with the schemas of their arguments.
+#[derive(Default)]
+pub struct Actions {
+    by_name: BTreeMap<String, Option<jsonschema::Validator>>,
+}
+
+impl Actions {
+    /// Actions by name alone.
+    #[must_use]
+    pub fn named<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
+        Self { by_name: names.into_iter().map(|name| (name.to_owned(), None)).collect() }
+    }
+
+    /// Tools as chat APIs announce them: `{"function": {"name": …, "parameters": SCHEMA}}`.
+    ///
+    /// # Errors
+    /// If one has no name, or its parameters are no JSON Schema.
+    pub fn of_tools(tools: &[Value]) -> Result<Self, FormatError> {
+        let one = |tool: &Value| {
+            let wrong = |name: &str, reason: String| FormatError::Tool { name: name.to_owned(), reason };
+            let name = tool["function"]["name"].as_str().ok_or_else(|| wrong("?", "has no `function.name`".into()))?;
+            let schema = tool["function"].get("parameters").map(jsonschema::validator_for).transpose();
+            let schema = schema.map_err(|e| wrong(name, format!("has `parameters` that are no JSON Schema: {e}")))?;
+            Ok((name.to_owned(), schema))
+        };
+        Ok(Self { by_name: tools.iter().map(one).collect::<Result<_, _>>()? })
+    }
+
+    /// These, and one more that takes anything.
+    #[must_use]
+    pub fn and(mut self, name: &str) -> Self {
+        self.by_name.entry(name.to_owned()).or_default();
+        self
+    }
 }
 
 struct Rule {
@@ -74,6 +116,8 @@ pub enum FormatError {
     Pattern { name: String, pattern: String, source: regex::Error },
     #[error("format `{name}`: schema `{file}` {reason}")]
     Schema { name: String, file: String, reason: String },
+    #[error("tool `{name}` {reason}")]
+    Tool { name: String, reason: String },
     #[error("there is no format `{name}`; known: {known}")]
     Unknown { name: String, known: String },
 }
@@ -86,6 +130,9 @@ struct FormatFile {
     /// A reply without a span is a message, not a violation.
     #[serde(default)]
     optional: bool,
+    /// Text beside a span, reasoning in `<think>` excepted, is a violation.
+    #[serde(default)]
+    alone: bool,
     schema: Option<String>,
     action_field: Option<String>,
     arguments_field: Option<String>,
@@ -227,11 +274,13 @@ impl Format {
             name: file.name,
             role: file.role,
             optional: file.optional,
+            alone: file.alone,
             action_field: file.action_field,
             arguments_field: file.arguments_field,
             schema,
             rules,
             confusions,
+            reasoning: regex(r"(?s)<think>.*?</think>")?,
             digest_source,
         })
     }
@@ -252,9 +301,9 @@ impl Format {
         &self.digest_source
     }
 
-    /// Reads a reply. `actions` are the names that exist, where the suite has a closed list.
+    /// Reads a reply. `actions` are those that exist, where the suite has a closed list.
     #[must_use]
-    pub fn read(&self, reply: &str, actions: Option<&[String]>) -> Reading {
+    pub fn read(&self, reply: &str, actions: Option<&Actions>) -> Reading {
         let cut = (0..=MAX_REPLY.min(reply.len())).rev().find(|i| reply.is_char_boundary(*i)).unwrap_or(0);
         let reply = &reply[..cut];
         let mut reading = self.rules.iter().find_map(|rule| self.apply(rule, reply, actions)).unwrap_or_default();
@@ -275,7 +324,7 @@ impl Format {
         reading
     }
 
-    fn apply(&self, rule: &Rule, reply: &str, actions: Option<&[String]>) -> Option<Reading> {
+    fn apply(&self, rule: &Rule, reply: &str, actions: Option<&Actions>) -> Option<Reading> {
         if rule.select == Select::Last {
             let acts: Vec<_> = rule.pattern.captures_iter(reply).collect();
             return acts.iter().rev().find_map(|act| {
@@ -308,12 +357,36 @@ impl Format {
                 Span { role: self.role, range: span_range, text, action: Some(action), violations: Vec::new() }
             }
         };
-        span.violations.extend(matches.map(|more| Violation {
-            kind: ViolationKind::Multiple,
-            range: more.get(0).map_or(0..0, |m| m.range()),
-            detail: "only the first is executed".into(),
+        let mut taken = vec![whole.range()];
+        for more in matches {
+            let range = more.get(0).map_or(0..0, |m| m.range());
+            taken.push(range.clone());
+            let detail = "only the first is executed".into();
+            span.violations.push(Violation { kind: ViolationKind::Multiple, range, detail });
+        }
+        let beside = if self.alone { self.beside(reply, &taken) } else { None };
+        span.violations.extend(beside.map(|range| Violation {
+            kind: ViolationKind::Prose,
+            range,
+            detail: format!("text beside the {}", self.role.as_str()),
         }));
         Some(Reading { spans: vec![span], violations: Vec::new() })
+    }
+
+    /// The first text outside `taken` that is neither blank nor reasoning.
+    fn beside(&self, reply: &str, taken: &[Range<usize>]) -> Option<Range<usize>> {
+        let mut taken = taken.to_vec();
+        taken.extend(self.reasoning.find_iter(reply).map(|m| m.range()));
+        taken.sort_by_key(|r| r.start);
+        let mut at = 0;
+        for next in taken.into_iter().chain([reply.len()..reply.len()]) {
+            if let Some(text) = reply.get(at..next.start).filter(|t| !t.trim().is_empty()) {
+                let start = at + text.len() - text.trim_start().len();
+                return Some(start..start + text.trim().len());
+            }
+            at = at.max(next.end);
+        }
+        None
     }
 
     fn alternative(&self, rule: &Rule, reply: &str, start: usize, head: Range<usize>) -> Option<Span> {
@@ -340,7 +413,7 @@ impl Format {
         })
     }
 
-    fn json_span(&self, reply: &str, payload: Range<usize>, range: Range<usize>, actions: Option<&[String]>) -> Span {
+    fn json_span(&self, reply: &str, payload: Range<usize>, range: Range<usize>, actions: Option<&Actions>) -> Span {
         let text = &reply[payload.clone()];
         let mut span = Span { role: self.role, range, text: text.to_owned(), action: None, violations: Vec::new() };
         let mut flag = |kind, detail: String| span.violations.push(Violation { kind, range: payload.clone(), detail });
@@ -357,24 +430,33 @@ impl Format {
                 inner.is_object() || inner.as_str().is_some_and(|s| s.trim_start().starts_with('{'))
             });
             let kind = if nested { ViolationKind::NestedJson } else { ViolationKind::Schema };
-            flag(kind, format!("at `{}`: {error}", error.instance_path()));
+            let said: String = error.to_string().chars().take(MAX_DETAIL).collect();
+            flag(kind, format!("at `{}`: {said}", error.instance_path()));
         }
         let name = match &self.action_field {
             Some(field) => value.get(field).and_then(Value::as_str),
             None => Some(self.name.as_str()),
         };
         if let Some(name) = name {
-            if actions.is_some_and(|known| !known.iter().any(|a| a == name)) {
+            if actions.is_some_and(|known| !known.by_name.contains_key(name)) {
                 flag(ViolationKind::UnknownAction, format!("there is no `{name}`"));
             }
             let arguments = match &self.arguments_field {
                 Some(field) => value.get(field).cloned().unwrap_or(Value::Null),
                 None => value.clone(),
             };
-            let name = name.to_owned();
             if span.violations.iter().all(|v| v.kind == ViolationKind::UnknownAction) || self.arguments_field.is_none()
             {
-                span.action = Some(Action { name, payload: arguments });
+                // Arguments that the tool does not take are the environment's to answer: the action stands.
+                let schema = actions.and_then(|known| known.by_name.get(name)?.as_ref());
+                if let Some(error) = schema.and_then(|s| s.iter_errors(&arguments).next()) {
+                    let at =
+                        format!("/{}{}", self.arguments_field.as_deref().unwrap_or_default(), error.instance_path());
+                    let said: String = error.to_string().chars().take(MAX_DETAIL).collect();
+                    let detail = format!("at `{at}`: {said}");
+                    span.violations.push(Violation { kind: ViolationKind::Schema, range: payload.clone(), detail });
+                }
+                span.action = Some(Action { name: name.to_owned(), payload: arguments });
             }
         } else if self.arguments_field.is_none() {
             span.action = Some(Action { name: String::new(), payload: value });

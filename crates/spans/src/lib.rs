@@ -18,5 +18,5 @@ mod format;
 pub mod python_json;
 mod reading;
 
-pub use format::{Format, FormatError};
+pub use format::{Actions, Format, FormatError};
 pub use reading::{Action, Reading, Role, Span, Violation, ViolationKind};

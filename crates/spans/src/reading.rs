@@ -50,11 +50,13 @@ pub enum ViolationKind {
     UnknownAction,
     /// More than one action where one is allowed.
     Multiple,
+    /// Text beside an action that has to stand alone.
+    Prose,
 }
 
 impl ViolationKind {
     /// Every kind, in the order of tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Missing,
         Self::InvalidJson,
         Self::BadEscape,
@@ -64,6 +66,7 @@ impl ViolationKind {
         Self::Schema,
         Self::UnknownAction,
         Self::Multiple,
+        Self::Prose,
     ];
 
     /// The name used in files and tables.
@@ -79,12 +82,13 @@ impl ViolationKind {
             Self::Schema => "schema",
             Self::UnknownAction => "unknown_action",
             Self::Multiple => "multiple",
+            Self::Prose => "prose",
         }
     }
     /// Whether the structured output could not even be parsed (the paper's table 6).
     #[must_use]
     pub fn is_unparsable(self) -> bool {
-        !matches!(self, Self::Schema | Self::UnknownAction | Self::Multiple)
+        !matches!(self, Self::Schema | Self::UnknownAction | Self::Multiple | Self::Prose)
     }
 }
 

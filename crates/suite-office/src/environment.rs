@@ -262,17 +262,17 @@ impl Episode {
 }
 
 impl Environment for Episode {
-    fn open(&mut self) -> Vec<Message> {
+    fn open(&mut self) -> Result<Vec<Message>, SuiteError> {
         let opening = self.prompt.opening.replace("{task}", &self.rules.task);
         let mut messages = Vec::new();
         if !self.prompt.system.is_empty() {
             messages.push(Message::system(&self.prompt.system));
         }
         messages.push(Message::user(opening));
-        messages
+        Ok(messages)
     }
 
-    fn step(&mut self, reply: &str) -> Step {
+    fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
         self.turns_left = self.turns_left.saturating_sub(1);
         self.replies.push(reply.to_owned());
         let recent = &self.replies[self.replies.len().saturating_sub(STUCK)..];
@@ -296,7 +296,7 @@ impl Environment for Episode {
         } else {
             (self.turns_left == 0).then_some(Status::TaskLimitReached)
         };
-        Step { reading, succeeded: done.1, observation: ended.is_none().then(|| Message::user(done.0)), ended }
+        Ok(Step { reading, succeeded: done.1, observation: ended.is_none().then(|| Message::user(done.0)), ended })
     }
 
     fn outcome(&mut self) -> Outcome {

@@ -168,7 +168,7 @@ fn observation(text: &str) -> String {
 }
 
 impl Environment for Episode {
-    fn open(&mut self) -> Vec<Message> {
+    fn open(&mut self) -> Result<Vec<Message>, SuiteError> {
         let mut messages = Vec::new();
         if !self.prompt.system.is_empty() {
             messages.push(Message::system(&self.prompt.system));
@@ -177,13 +177,13 @@ impl Environment for Episode {
             messages.push(if i % 2 == 0 { Message::user(text) } else { Message::assistant(text) });
         }
         messages.push(Message::user(format!("{}{}", self.prompt.prefix, self.rules.description)));
-        messages
+        Ok(messages)
     }
 
-    fn step(&mut self, reply: &str) -> Step {
+    fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
         let reading = self.format.read(reply, None);
         self.turns_left = self.turns_left.saturating_sub(1);
-        let end = |reading, succeeded, status| Step { reading, succeeded, observation: None, ended: Some(status) };
+        let end = |reading, succeeded, status| Ok(Step { reading, succeeded, observation: None, ended: Some(status) });
         let Some(action) = reading.action().cloned() else {
             return end(reading, false, Status::AgentInvalidAction);
         };
@@ -197,7 +197,7 @@ impl Environment for Episode {
         };
         let observation = Message::user(observation(&clean(&done.bytes)));
         let ended = (self.turns_left == 0).then_some(Status::TaskLimitReached);
-        Step { reading, succeeded: done.status == Some(0), observation: Some(observation), ended }
+        Ok(Step { reading, succeeded: done.status == Some(0), observation: Some(observation), ended })
     }
 
     fn outcome(&mut self) -> Outcome {

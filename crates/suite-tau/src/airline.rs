@@ -215,8 +215,8 @@ fn cancel_reservation(data: &mut Database, a: &Arguments<'_>) -> Result<String> 
     let mut refunds = Vec::new();
     for payment in iterate(item(reservation, "payment_history")?)? {
         let (method, amount) = (item(&payment, "payment_id")?, item(&payment, "amount")?);
-        let amount = Num::of(amount)
-            .ok_or_else(|| Raised(format!("bad operand type for unary -: '{}'", type_name(amount))))?;
+        let amount =
+            Num::of(amount).ok_or_else(|| Raised(format!("bad operand type for unary -: '{}'", type_name(amount))))?;
         refunds.push(json!({"payment_id": method, "amount": amount.negative().value()}));
     }
     let reservation = data.get_mut("reservations", id)?;

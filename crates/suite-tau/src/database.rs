@@ -101,7 +101,8 @@ impl Database {
     pub fn same_state(&self, other: &Self) -> bool {
         let covers = |a: &Self, b: &Self| {
             let rows = a.overlays.iter().flat_map(|(table, o)| o.rows.iter().map(move |(key, row)| (table, key, row)));
-            rows.into_iter().all(|(table, key, row)| b.row(table, key).is_some_and(|r| state(key, r) == state(key, row)))
+            rows.into_iter()
+                .all(|(table, key, row)| b.row(table, key).is_some_and(|r| state(key, r) == state(key, row)))
         };
         covers(self, other) && covers(other, self)
     }

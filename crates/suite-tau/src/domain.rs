@@ -61,7 +61,9 @@ impl Domain {
     /// Whether a tool only looks: calling it again changes nothing.
     #[must_use]
     pub fn reads(tool: &str) -> bool {
-        ["get_", "find_", "search_", "list_"].iter().any(|start| tool.starts_with(start)) || tool == "calculate" || tool == "think"
+        ["get_", "find_", "search_", "list_"].iter().any(|start| tool.starts_with(start))
+            || tool == "calculate"
+            || tool == "think"
     }
 
     /// Calls a tool as upstream's `Env.step` does. `None` if there is none of that name.

@@ -1,10 +1,10 @@
 //! What a task wants, and whether an episode got it: upstream's `Env.calculate_reward`.
 
-use crate::Domain;
 use crate::database::Database;
 use crate::domain::TRANSFER;
+use crate::{Domain, Protocol};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// A call with its arguments, as upstream's tasks write it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,24 @@ impl Judgement {
 }
 
 impl Goal {
+    /// The task as the suite takes it, with the replies of an agent that calls the goal's own actions, then says the
+    /// required texts.
+    #[must_use]
+    pub fn fields(&self, protocol: Protocol) -> Value {
+        let mut replies: Vec<String> =
+            self.actions.iter().enumerate().map(|(i, call)| protocol.write(call, i)).collect();
+        let said = if self.outputs.is_empty() { "It is done.".to_owned() } else { self.outputs.join(" ") };
+        // A transfer ends the episode, so whatever is to be said comes before it.
+        let ending = replies.len() - usize::from(self.actions.last().is_some_and(|a| a.name == TRANSFER));
+        if ending == replies.len() || !self.outputs.is_empty() {
+            replies.insert(ending, protocol.say(&said));
+        }
+        json!({
+            "user_id": self.user_id, "instruction": self.instruction, "actions": self.actions, "outputs": self.outputs,
+            "oracle": replies,
+        })
+    }
+
     /// The database that the goal's own actions lead to, from `fresh`.
     #[must_use]
     pub fn reached(&self, domain: Domain, fresh: &Database) -> Database {

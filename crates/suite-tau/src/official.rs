@@ -51,9 +51,12 @@ impl Official {
             tables.insert(table.to_owned(), Value::Object(rows));
         }
         let tools: Vec<Value> = json(&dir, domain, "tools.json")?;
-        let unknown = tools.iter().find(|t| t["function"]["name"].as_str().is_none_or(|n| !domain.tools().iter().any(|k| k == n)));
+        let unknown = tools
+            .iter()
+            .find(|t| t["function"]["name"].as_str().is_none_or(|n| !domain.tools().iter().any(|k| k == n)));
         if let Some(tool) = unknown {
-            let reason = format!("describes a tool that {} does not have: {}", domain.as_str(), tool["function"]["name"]);
+            let reason =
+                format!("describes a tool that {} does not have: {}", domain.as_str(), tool["function"]["name"]);
             return Err(OfficialError::Format { path: dir.join("tools.json"), reason });
         }
         Ok(Self {

@@ -151,18 +151,18 @@ pub(crate) fn lower(value: &Value) -> Result<String> {
     text.ok_or_else(|| Raised(format!("'{}' object has no attribute 'lower'", type_name(value))))
 }
 
-/// A Python number: ints stay ints as long as they can.
+/// A Python number: ints stay ints as long as 128 bits hold them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Num {
-    Int(i64),
+    Int(i128),
     Float(f64),
 }
 
 impl Num {
     pub(crate) fn of(value: &Value) -> Option<Self> {
         match value {
-            Value::Number(n) => n.as_i64().map(Self::Int).or_else(|| n.as_f64().map(Self::Float)),
-            Value::Bool(b) => Some(Self::Int(i64::from(*b))),
+            Value::Number(n) => n.as_i128().map(Self::Int).or_else(|| n.as_f64().map(Self::Float)),
+            Value::Bool(b) => Some(Self::Int(i128::from(*b))),
             _ => None,
         }
     }
@@ -178,20 +178,20 @@ impl Num {
             Self::Float(f) => f,
         }
     }
-    fn both(self, other: Self, int: fn(i64, i64) -> Option<i64>, float: fn(f64, f64) -> f64) -> Self {
+    fn both(self, other: Self, int: fn(i128, i128) -> Option<i128>, float: fn(f64, f64) -> f64) -> Self {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => int(a, b).map_or(Self::Float(float(a as f64, b as f64)), Self::Int),
             _ => Self::Float(float(self.float(), other.float())),
         }
     }
     pub(crate) fn add(self, other: Self) -> Self {
-        self.both(other, i64::checked_add, |a, b| a + b)
+        self.both(other, i128::checked_add, |a, b| a + b)
     }
     pub(crate) fn sub(self, other: Self) -> Self {
-        self.both(other, i64::checked_sub, |a, b| a - b)
+        self.both(other, i128::checked_sub, |a, b| a - b)
     }
     pub(crate) fn times(self, count: usize) -> Self {
-        self.both(Self::Int(count as i64), i64::checked_mul, |a, b| a * b)
+        self.both(Self::Int(count as i128), i128::checked_mul, |a, b| a * b)
     }
     /// `self OPERATOR= right`, where `right` need not be a number.
     pub(crate) fn and(self, operator: &str, right: &Value) -> Result<Self> {
@@ -212,7 +212,9 @@ impl Num {
     }
     pub(crate) fn value(self) -> Value {
         match self {
-            Self::Int(i) => i.into(),
+            Self::Int(i) => {
+                Number::from_i128(i).or_else(|| Number::from_f64(i as f64)).map_or(Value::Null, Value::Number)
+            }
             Self::Float(f) => Number::from_f64(f).map_or(Value::Null, Value::Number),
         }
     }

@@ -2,9 +2,10 @@
 
 use crate::Task;
 use rolegraft_spans::{Format, Reading};
-use rolegraft_trajectory::{Message, Status};
+use rolegraft_trajectory::{Message, Spent, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Which tasks of a suite; disjoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,11 +69,47 @@ pub struct Limits {
 /// One episode of a task. Dropping it removes whatever it made.
 pub trait Environment: Send {
     /// The messages before the first reply.
-    fn open(&mut self) -> Vec<Message>;
+    ///
+    /// # Errors
+    /// [`SuiteError::Speaker`], if another party of the episode does not answer.
+    fn open(&mut self) -> Result<Vec<Message>, SuiteError>;
+    /// How the episode ended before the first reply, if it did.
+    fn ended_at_once(&self) -> Option<Status> {
+        None
+    }
     /// Takes a reply.
-    fn step(&mut self, reply: &str) -> Step;
+    ///
+    /// # Errors
+    /// As [`Self::open`]. What a model says is never an error.
+    fn step(&mut self, reply: &str) -> Result<Step, SuiteError>;
     /// Scores the episode as it stands.
     fn outcome(&mut self) -> Outcome;
+    /// What other models of the episode spent so far.
+    fn spent(&self) -> Spent {
+        Spent::default()
+    }
+}
+
+/// A model that takes part in an episode beside the one that is evaluated: a simulated user, a judge. Suites know
+/// nothing of models; whoever sets one up gives it this way to speak. Calls block.
+pub trait Speaker: Send + Sync {
+    /// The next message of a conversation, and what it cost.
+    ///
+    /// # Errors
+    /// [`SpeakerError`], which is not the fault of the model that is evaluated.
+    fn say(&self, messages: &[Message]) -> Result<(String, Spent), SpeakerError>;
+}
+
+/// Why another party of an episode does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum SpeakerError {
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Fatal(String),
+    #[error("the conversation no longer fits its context")]
+    Overflow,
 }
 
 /// Why a suite or an episode cannot start.
@@ -83,6 +120,8 @@ pub enum SuiteError {
     Task { suite: String, task: String, reason: String },
     #[error("suite `{suite}` cannot run here: {reason}")]
     Environment { suite: String, reason: String },
+    #[error("suite `{suite}`, task `{task}`: the {party} does not answer: {source}")]
+    Speaker { suite: String, task: String, party: &'static str, source: SpeakerError },
 }
 
 /// A benchmark.
@@ -93,6 +132,10 @@ pub trait Suite: Send + Sync {
     fn format(&self) -> &Format;
     /// What an episode may use.
     fn limits(&self) -> Limits;
+    /// Tools to announce through the model's own interface, where the suite is played with native tool calls.
+    fn tools(&self) -> Option<Arc<Vec<Value>>> {
+        None
+    }
     /// Starts a task.
     ///
     /// # Errors

@@ -7,6 +7,6 @@ mod environment;
 pub mod sandbox;
 mod tasks;
 
-pub use environment::{Environment, Limits, Outcome, Split, Step, Suite, SuiteError};
+pub use environment::{Environment, Limits, Outcome, Speaker, SpeakerError, Split, Step, Suite, SuiteError};
 pub use sandbox::{Sandbox, SandboxError};
 pub use tasks::{Task, TaskSet, TasksError};

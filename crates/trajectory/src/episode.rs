@@ -1,7 +1,7 @@
 //! One task played by one model.
 
 use crate::Message;
-use rolegraft_spans::{Role, Violation};
+use rolegraft_spans::{Action, Role, Violation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::Range;
@@ -68,6 +68,36 @@ pub enum Finish {
     ContextLimit,
 }
 
+/// What speaking cost: calls of a model, and tokens as it counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Spent {
+    /// Answered requests.
+    pub calls: u64,
+    /// Tries that failed before one was answered.
+    pub failures: u64,
+    /// Tokens read.
+    pub prompt_tokens: u64,
+    /// Tokens written.
+    pub completion_tokens: u64,
+}
+
+impl Spent {
+    /// Whether nothing was spent.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::ops::AddAssign for Spent {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.failures += other.failures;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+    }
+}
+
 /// What the tables need of one model turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
@@ -80,6 +110,9 @@ pub struct Turn {
     pub finish: Finish,
     /// Spans of the reply that the parser found, in bytes.
     pub spans: Vec<(Role, Range<usize>)>,
+    /// What the reply asked for, where it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// What is wrong with the reply.
     pub violations: Vec<Violation>,
     /// Whether the environment did what the reply asked.
@@ -113,6 +146,12 @@ pub struct Episode {
     /// What the scorer looked at.
     #[serde(default)]
     pub detail: Value,
+    /// What the model spent.
+    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+    pub spent: Spent,
+    /// What other models of the episode spent: a simulated user.
+    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+    pub others_spent: Spent,
     /// Seconds of wall time, for the accounting only.
     #[serde(default)]
     pub seconds: f64,

@@ -150,6 +150,8 @@ mod tests {
             messages: vec![crate::Message::user("a\u{2028}\nb")],
             turns: Vec::new(),
             detail: serde_json::Value::Null,
+            spent: crate::Spent::default(),
+            others_spent: crate::Spent::default(),
             seconds: 0.0,
         }
     }

@@ -1,0 +1,262 @@
+//! `rolegraft eval` and `rolegraft score`.
+
+use crate::commands::Engine;
+use crate::report::Prices;
+use crate::talk::{Quiet, Reporter, Terminal, say, stop_flag};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use rolegraft_pipeline::{
+    Episode, Progress, Protocol, Runtime, Solo, Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
+};
+use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitName {
+    Calibration,
+    Dev,
+    Test,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FormatName {
+    /// `<tool_call>` blocks in the text.
+    Hermes,
+    /// The endpoint's own tool calls.
+    Native,
+    /// `Thought:` and `Action:` in the text.
+    React,
+    /// `Action:` alone.
+    Act,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum UserName {
+    /// By rule, from the task's instruction: needs no model, and is not comparable with published scores.
+    Scripted,
+    /// You, at the terminal.
+    Human,
+    /// A model with upstream's prompt.
+    Llm,
+    /// A model that thinks first.
+    React,
+    /// A model that checks its messages.
+    Verify,
+    /// A model that checks and mends its messages.
+    Reflection,
+}
+
+/// Flags of commands that set up a suite.
+#[derive(Args)]
+struct SuiteFlags {
+    /// Folder of the suites' folders.
+    #[arg(long, default_value = "benchmarks")]
+    suites: PathBuf,
+    /// Play the official tasks in this folder (tau-retail, tau-airline) instead of the built-in ones.
+    #[arg(long, env = "ROLEGRAFT_DATA")]
+    data: Option<PathBuf>,
+    /// How an agent calls tools on official τ-bench tasks.
+    #[arg(long, value_enum)]
+    format: Option<FormatName>,
+}
+
+impl SuiteFlags {
+    fn protocol(&self) -> Option<Protocol> {
+        self.format.map(|format| match format {
+            FormatName::Hermes => Protocol::Hermes,
+            FormatName::Native => Protocol::Native,
+            FormatName::React => Protocol::React,
+            FormatName::Act => Protocol::Act,
+        })
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Eval {
+    /// A checkpoint directory, or an endpoint as `http://HOST/v1#MODEL` (several: separated by commas; key in
+    /// ROLEGRAFT_API_KEY).
+    #[arg(long)]
+    model: String,
+    /// The suite: a folder under --suites.
+    #[arg(long)]
+    suite: String,
+    #[command(flatten)]
+    setup: SuiteFlags,
+    /// Who plays τ-bench's user.
+    #[arg(long, value_enum, default_value = "scripted")]
+    user: UserName,
+    /// The model that plays the user: an endpoint (key in ROLEGRAFT_USER_API_KEY) or a checkpoint directory.
+    #[arg(long)]
+    user_model: Option<String>,
+    /// Leave out official tasks whose expected outcome is known to be wrong.
+    #[arg(long)]
+    exclude_known_bad: bool,
+    /// Which tasks.
+    #[arg(long, value_enum, default_value = "test")]
+    split: SplitName,
+    /// Only the first N tasks.
+    #[arg(short, long)]
+    n: Option<usize>,
+    /// Episodes a task; more than one gives pass^k.
+    #[arg(long, default_value_t = 1)]
+    trials: u32,
+    /// Seed of every draw.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// What plays a checkpoint.
+    #[arg(long, value_enum, default_value = "mistralrs")]
+    engine: Engine,
+    /// Engines side by side (0: one a core).
+    #[arg(long, default_value_t = 0)]
+    engines: usize,
+    #[command(flatten)]
+    prices: Prices,
+    /// Episode log; an existing one is resumed.
+    #[arg(long)]
+    log: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Eval {
+    pub(crate) fn execute(&self) -> Result<ExitCode> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let tau = TauOptions {
+            format: self.setup.protocol(),
+            user: match self.user {
+                UserName::Scripted => Strategy::Scripted,
+                UserName::Human => Strategy::Human,
+                UserName::Llm => Strategy::Llm,
+                UserName::React => Strategy::React,
+                UserName::Verify => Strategy::Verify,
+                UserName::Reflection => Strategy::Reflection,
+            },
+            user_model: self.user_model.clone(),
+            exclude_known_bad: self.exclude_known_bad,
+        };
+        let person: Option<Arc<dyn Speaker>> =
+            if matches!(self.user, UserName::Human) { Some(Arc::new(Terminal)) } else { None };
+        let solo = Solo {
+            model: &self.model,
+            suites: &self.setup.suites,
+            suite: &self.suite,
+            data: self.setup.data.as_deref(),
+            tau: &tau,
+            person: person.clone(),
+            split: match self.split {
+                SplitName::Calibration => Split::Calibration,
+                SplitName::Dev => Split::Dev,
+                SplitName::Test => Split::Test,
+            },
+            tasks: self.n,
+            trials: self.trials,
+            seed: self.seed,
+            engine: self.engine.into(),
+            engines: if self.engines == 0 { cores } else { self.engines },
+        };
+        let reporter = Reporter::new();
+        // A bar would be drawn over what a person types.
+        let progress: &dyn Progress = if person.is_some() { &Quiet } else { &reporter };
+        let outcome = evaluate(&solo, &self.log, &stop_flag()?, progress);
+        reporter.done();
+        let episodes = outcome?;
+        for score in suite_scores(&episodes, self.seed) {
+            say(&if self.json { self.as_json(&score, &episodes).to_string() } else { self.as_text(&score, &episodes) });
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn as_text(&self, score: &SuiteScore, episodes: &[Episode]) -> String {
+        let rates = failure_rates(episodes);
+        let percent = |x: f64| format!("{:.1}", 100.0 * x);
+        let kinds: Vec<String> = rates.kinds.iter().map(|(k, r)| format!("{} {} %", k.as_str(), percent(*r))).collect();
+        let mut text = format!(
+            "{} {} (95 % {} to {}; {} tasks, {} episodes; turns with a violation {} %: {})",
+            score.suite,
+            percent(score.reward),
+            percent(score.interval.0),
+            percent(score.interval.1),
+            score.tasks,
+            rates.episodes,
+            percent(rates.turn_violations),
+            kinds.join(", ")
+        );
+        if score.trials > 1 {
+            let passes: Vec<String> =
+                score.pass.iter().enumerate().map(|(i, p)| format!("pass^{} {}", i + 1, percent(*p))).collect();
+            text += &format!("\n{}", passes.join(", "));
+        }
+        let (agent, users) = spending(episodes);
+        for (who, spent, price) in [("agent", agent, self.prices.price), ("users", users, self.prices.user_price)] {
+            if !spent.is_nothing() {
+                let cost = price.map_or(String::new(), |p: Price| format!(", cost {:.2}", p.of(&spent)));
+                text += &format!(
+                    "\n{who}: {} calls, {} failed tries, {} + {} tokens{cost}",
+                    spent.calls, spent.failures, spent.prompt_tokens, spent.completion_tokens
+                );
+            }
+        }
+        text
+    }
+
+    fn as_json(&self, score: &SuiteScore, episodes: &[Episode]) -> Value {
+        let rates = failure_rates(episodes);
+        let kinds: Map<String, Value> = rates.kinds.iter().map(|(k, r)| (k.as_str().to_owned(), json!(r))).collect();
+        let (agent, users) = spending(episodes);
+        let patterns = cascades(episodes).map(|c| {
+            json!({"repeated_failure": c.repeated_failure, "redundant_query": c.redundant_query,
+                   "redundant_calls": c.redundant_calls, "missing_action": c.missing_action,
+                   "wrong_target": c.wrong_target, "needless_change": c.needless_change})
+        });
+        json!({
+            "suite": score.suite, "score": 100.0 * score.reward, "interval": score.interval, "tasks": score.tasks,
+            "trials": score.trials, "pass_hat": score.pass, "episodes": rates.episodes,
+            "turn_violations": rates.turn_violations, "kinds": kinds, "cascades": patterns,
+            "agent": agent, "users": users, "cost": self.prices.price.map(|p| p.of(&agent)),
+            "user_cost": self.prices.user_price.map(|p| p.of(&users)),
+        })
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Score {
+    /// An episode log (JSONL).
+    log: PathBuf,
+    #[command(flatten)]
+    setup: SuiteFlags,
+}
+
+impl Score {
+    pub(crate) fn execute(&self) -> Result<ExitCode> {
+        let runtime = Runtime::new()?;
+        let options = SuiteOptions {
+            root: &self.setup.suites,
+            data: self.setup.data.as_deref(),
+            tau: &TauOptions { format: self.setup.protocol(), ..TauOptions::default() },
+            person: None,
+            runtime: runtime.handle(),
+            engine: Engine::Candle.into(),
+        };
+        let results = rescore(&options, &self.log)?;
+        let differ: Vec<_> = results.iter().filter(|r| !r.same || r.recorded != r.now).collect();
+        for r in &differ {
+            say(&format!(
+                "{} {} trial {}: recorded {}, now {}{}",
+                r.key.suite,
+                r.key.task,
+                r.key.trial,
+                r.recorded,
+                r.now,
+                if r.same { "" } else { ", and its turns are read differently" }
+            ));
+        }
+        let mean = 100.0 * results.iter().map(|r| r.now).sum::<f64>() / results.len().max(1) as f64;
+        say(&format!("score {mean:.1} over {} episodes", results.len()));
+        say(&format!("{} passed, {} failed", results.len() - differ.len(), differ.len()));
+        Ok(if differ.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
