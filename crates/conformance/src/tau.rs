@@ -14,6 +14,7 @@ use rolegraft_suite_tau::{Call, Domain, Goal, Official};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -75,9 +76,8 @@ pub fn tau(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
             // Python's reader: recorded numbers keep every digit.
             let value = python_json::loads(line).map_err(|e| wrong(i + 1, e.to_string()))?;
             let episode: Recording = serde_json::from_value(value).map_err(|e| wrong(i + 1, e.to_string()))?;
-            if !worlds.contains_key(&episode.domain) {
-                let world = World::open(data, episode.domain).map_err(|e| ConformanceError::Data(e.into()))?;
-                worlds.insert(episode.domain, world);
+            if let Entry::Vacant(missing) = worlds.entry(episode.domain) {
+                missing.insert(World::open(data, episode.domain).map_err(|e| ConformanceError::Data(e.into()))?);
             }
             episodes.push((i + 1, episode));
         }

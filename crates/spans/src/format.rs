@@ -379,7 +379,7 @@ impl Format {
         taken.extend(self.reasoning.find_iter(reply).map(|m| m.range()));
         taken.sort_by_key(|r| r.start);
         let mut at = 0;
-        for next in taken.into_iter().chain([reply.len()..reply.len()]) {
+        for next in taken.into_iter().chain(std::iter::once(reply.len()..reply.len())) {
             if let Some(text) = reply.get(at..next.start).filter(|t| !t.trim().is_empty()) {
                 let start = at + text.len() - text.trim_start().len();
                 return Some(start..start + text.trim().len());

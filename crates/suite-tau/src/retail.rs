@@ -168,9 +168,16 @@ fn variants_of<'d>(data: &'d Database, line: &Value) -> Result<&'d Value> {
     item(data.get("products", item(line, "product_id")?)?, "variants")
 }
 
-/// What exchanging and modifying items check alike, in upstream's order: pairs of old and new items, and what the new
-/// ones cost more.
-fn swaps(data: &Database, a: &Arguments<'_>, id: &str) -> Result<Checked<(Vec<(Value, Value)>, Num)>> {
+/// Items that an order gives up for others.
+struct Swaps {
+    /// Old and new items.
+    pairs: Vec<(Value, Value)>,
+    /// What the new ones cost more.
+    difference: Num,
+}
+
+/// What exchanging and modifying items check alike, in upstream's order.
+fn swaps(data: &Database, a: &Arguments<'_>, id: &str) -> Result<Checked<Swaps>> {
     let order = order(data, id)?;
     let (old, new) = (a.get("item_ids"), a.get("new_item_ids"));
     if let Some(missing) = missing_item(order, old)? {
@@ -190,7 +197,7 @@ fn swaps(data: &Database, a: &Arguments<'_>, id: &str) -> Result<Checked<(Vec<(V
         let more = subtract(item(lookup(variants, new)?, "price")?, item(line, "price")?)?;
         difference = difference.add(more);
     }
-    Ok(Ok((pairs, difference)))
+    Ok(Ok(Swaps { pairs, difference }))
 }
 
 /// The payment method of an order's user, unless it is a gift card that holds less than `price`.
@@ -228,7 +235,7 @@ fn sorted(items: impl Iterator<Item = Value>) -> Value {
 
 fn exchange_delivered_order_items(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     let id = pass!(order_in(data, a.get("order_id"), "delivered", "non-delivered order cannot be exchanged")?);
-    let (pairs, difference) = pass!(swaps(data, a, id)?);
+    let Swaps { pairs, difference } = pass!(swaps(data, a, id)?);
     let difference = difference.round2().value();
     let method = pass!(method_that_pays(data, id, a, &difference, "price difference")?);
     let order = data.get_mut("orders", id)?;
@@ -292,7 +299,7 @@ fn modify_user_address(data: &mut Database, a: &Arguments<'_>) -> Result<String>
 
 fn modify_pending_order_items(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     let id = pass!(order_in(data, a.get("order_id"), "pending", "non-pending order cannot be modified")?);
-    let (pairs, difference) = pass!(swaps(data, a, id)?);
+    let Swaps { pairs, difference } = pass!(swaps(data, a, id)?);
     let method = pass!(method_that_pays(data, id, a, &difference.value(), "new item")?);
     let kind = if difference.float() > 0.0 { "payment" } else { "refund" };
     let amount = if difference.float() < 0.0 { difference.negative() } else { difference };
