@@ -4,6 +4,7 @@ use crate::commands::Engine;
 use crate::report::Prices;
 use crate::talk::{Quiet, Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{
     Episode, Progress, Protocol, Runtime, Solo, Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
@@ -21,32 +22,13 @@ enum SplitName {
     Test,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum FormatName {
-    /// `<tool_call>` blocks in the text.
-    Hermes,
-    /// The endpoint's own tool calls.
-    Native,
-    /// `Thought:` and `Action:` in the text.
-    React,
-    /// `Action:` alone.
-    Act,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum UserName {
-    /// By rule, from the task's instruction: needs no model, and is not comparable with published scores.
-    Scripted,
-    /// You, at the terminal.
-    Human,
-    /// A model with upstream's prompt.
-    Llm,
-    /// A model that thinks first.
-    React,
-    /// A model that checks its messages.
-    Verify,
-    /// A model that checks and mends its messages.
-    Reflection,
+/// A parser of the names in `all`.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(|one| name(*one)))
+        .try_map(move |text| all.iter().copied().find(|one| name(*one) == text).ok_or("unknown name"))
 }
 
 /// Flags of commands that set up a suite.
@@ -58,20 +40,10 @@ struct SuiteFlags {
     /// Play the official tasks in this folder (tau-retail, tau-airline) instead of the built-in ones.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
-    /// How an agent calls tools on official τ-bench tasks.
-    #[arg(long, value_enum)]
-    format: Option<FormatName>,
-}
-
-impl SuiteFlags {
-    fn protocol(&self) -> Option<Protocol> {
-        self.format.map(|format| match format {
-            FormatName::Hermes => Protocol::Hermes,
-            FormatName::Native => Protocol::Native,
-            FormatName::React => Protocol::React,
-            FormatName::Act => Protocol::Act,
-        })
-    }
+    /// How an agent calls tools on official τ-bench tasks: `<tool_call>` blocks in the text (default), the endpoint's own
+    /// tool calls, `Thought:` and `Action:` in the text, or `Action:` alone.
+    #[arg(long, value_parser = one_of(&Protocol::ALL, Protocol::as_str))]
+    format: Option<Protocol>,
 }
 
 #[derive(Args)]
@@ -85,9 +57,10 @@ pub(crate) struct Eval {
     suite: String,
     #[command(flatten)]
     setup: SuiteFlags,
-    /// Who plays τ-bench's user.
-    #[arg(long, value_enum, default_value = "scripted")]
-    user: UserName,
+    /// Who plays τ-bench's user: a rule (no model needed, but not comparable with published scores), you, or a model with
+    /// one of upstream's strategies.
+    #[arg(long, default_value = "scripted", value_parser = one_of(&Strategy::ALL, Strategy::as_str))]
+    user: Strategy,
     /// The model that plays the user: an endpoint (key in ROLEGRAFT_USER_API_KEY) or a checkpoint directory.
     #[arg(long)]
     user_model: Option<String>,
@@ -126,20 +99,13 @@ impl Eval {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let tau = TauOptions {
-            format: self.setup.protocol(),
-            user: match self.user {
-                UserName::Scripted => Strategy::Scripted,
-                UserName::Human => Strategy::Human,
-                UserName::Llm => Strategy::Llm,
-                UserName::React => Strategy::React,
-                UserName::Verify => Strategy::Verify,
-                UserName::Reflection => Strategy::Reflection,
-            },
+            format: self.setup.format,
+            user: self.user,
             user_model: self.user_model.clone(),
             exclude_known_bad: self.exclude_known_bad,
         };
         let person: Option<Arc<dyn Speaker>> =
-            if matches!(self.user, UserName::Human) { Some(Arc::new(Terminal)) } else { None };
+            if self.user == Strategy::Human { Some(Arc::new(Terminal)) } else { None };
         let solo = Solo {
             model: &self.model,
             suites: &self.setup.suites,
@@ -236,7 +202,7 @@ impl Score {
         let options = SuiteOptions {
             root: &self.setup.suites,
             data: self.setup.data.as_deref(),
-            tau: &TauOptions { format: self.setup.protocol(), ..TauOptions::default() },
+            tau: &TauOptions { format: self.setup.format, ..TauOptions::default() },
             person: None,
             runtime: runtime.handle(),
             engine: Engine::Candle.into(),

@@ -28,7 +28,7 @@ pub enum SuitesError {
     Tasks(#[from] TasksError),
     #[error("suite `{suite}`: {source}")]
     Official { suite: String, source: OfficialError },
-    #[error("suite `{0}` has no official data to read; leave out --data")]
+    #[error("suite `{0}` has no official data to read; leave out --data, and unset ROLEGRAFT_DATA")]
     NoOfficial(String),
     #[error("suite `{suite}` has no `{split}` tasks{hint}")]
     NoSplit { suite: String, split: &'static str, hint: &'static str },

@@ -257,7 +257,6 @@ pub fn dumps(value: &Value) -> String {
 }
 
 fn dump(value: &Value, out: &mut String) {
-    use std::fmt::Write;
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
@@ -280,7 +279,7 @@ fn dump(value: &Value, out: &mut String) {
                     out.push_str(", ");
                 }
                 dump_string(key, out);
-                let _ = write!(out, ": ");
+                out.push_str(": ");
                 dump(item, out);
             }
             out.push('}');
@@ -291,6 +290,12 @@ fn dump(value: &Value, out: &mut String) {
 fn dump_string(s: &str, out: &mut String) {
     use std::fmt::Write;
     out.push('"');
+    // Most texts need no escape.
+    if s.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\') {
+        out.push_str(s);
+        out.push('"');
+        return;
+    }
     for c in s.chars() {
         match c {
             '"' => out.push_str("\\\""),

@@ -145,10 +145,12 @@ pub(crate) fn extend(list: &mut Value, method: &str, more: impl IntoIterator<Ite
     Ok(())
 }
 
-/// `value.lower()`.
-pub(crate) fn lower(value: &Value) -> Result<String> {
-    let text = value.as_str().map(str::to_lowercase);
-    text.ok_or_else(|| Raised(format!("'{}' object has no attribute 'lower'", type_name(value))))
+/// `left.lower() == right.lower()`.
+pub(crate) fn same_lowered(left: &Value, right: &Value) -> Result<bool> {
+    let text = |value: &Value| Raised(format!("'{}' object has no attribute 'lower'", type_name(value)));
+    let a = left.as_str().ok_or_else(|| text(left))?;
+    let b = right.as_str().ok_or_else(|| text(right))?;
+    Ok(if a.is_ascii() && b.is_ascii() { a.eq_ignore_ascii_case(b) } else { a.to_lowercase() == b.to_lowercase() })
 }
 
 /// A Python number: ints stay ints as long as 128 bits hold them.

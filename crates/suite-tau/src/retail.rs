@@ -5,8 +5,8 @@
 use crate::calculate::calculate;
 use crate::database::Database;
 use crate::python::{
-    Arguments, Num, Raised, Result, contains, equal, extend, item, item_mut, iterate, key, len, less, lookup, lower,
-    subtract, text, type_name,
+    Arguments, Num, Raised, Result, contains, equal, extend, item, item_mut, iterate, key, len, less, lookup,
+    same_lowered, subtract, text, type_name,
 };
 use rolegraft_spans::python_json::dumps;
 use serde_json::{Map, Value, json};
@@ -249,7 +249,7 @@ fn exchange_delivered_order_items(data: &mut Database, a: &Arguments<'_>) -> Res
 
 fn find_user_id_by_email(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     for (id, profile) in data.rows("users") {
-        if lower(item(profile, "email")?)? == lower(a.get("email"))? {
+        if same_lowered(item(profile, "email")?, a.get("email"))? {
             return Ok(id.to_owned());
         }
     }
@@ -259,8 +259,8 @@ fn find_user_id_by_email(data: &mut Database, a: &Arguments<'_>) -> Result<Strin
 fn find_user_id_by_name_zip(data: &mut Database, a: &Arguments<'_>) -> Result<String> {
     for (id, profile) in data.rows("users") {
         let name = item(profile, "name")?;
-        if lower(item(name, "first_name")?)? == lower(a.get("first_name"))?
-            && lower(item(name, "last_name")?)? == lower(a.get("last_name"))?
+        if same_lowered(item(name, "first_name")?, a.get("first_name"))?
+            && same_lowered(item(name, "last_name")?, a.get("last_name"))?
             && equal(item(item(profile, "address")?, "zip")?, a.get("zip"))
         {
             return Ok(id.to_owned());

@@ -39,6 +39,9 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Self; 6] = [Self::Scripted, Self::Human, Self::Llm, Self::React, Self::Verify, Self::Reflection];
+
     /// The name in files and flags.
     #[must_use]
     pub fn as_str(self) -> &'static str {

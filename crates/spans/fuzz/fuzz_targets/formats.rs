@@ -3,7 +3,7 @@
 use rolegraft_spans::Format;
 
 libfuzzer_sys::fuzz_target!(|reply: &str| {
-    for name in ["hermes", "officebench", "agentbench-os"] {
+    for name in ["hermes", "native", "react", "officebench", "agentbench-os"] {
         let reading = Format::builtin(name).unwrap().read(reply, None);
         for span in &reading.spans {
             assert!(reply.get(span.range.clone()).is_some());
