@@ -41,7 +41,7 @@ const EDGES: [(&str, &[&str]); 18] = [
             "trajectory",
         ],
     ),
-    ("conformance", &["checkpoint", "merge", "saliency", "spans", "suite-tau"]),
+    ("conformance", &["checkpoint", "merge", "saliency", "spans", "suite-office", "suite-tau"]),
     ("cli", &["conformance", "nano", "pipeline", "report", "spans"]),
 ];
 

@@ -12,6 +12,8 @@ enum Kind {
     Merge,
     /// Episodes of sierra-research/tau-bench; needs its data.
     Tau,
+    /// Steps of OfficeBench as the paper's experts were tuned on it; needs its data.
+    Officebench,
 }
 
 #[derive(Args)]
@@ -19,8 +21,8 @@ pub(crate) struct Conformance {
     /// What was recorded.
     #[arg(value_enum)]
     kind: Kind,
-    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for tau a JSONL file (gzip-compressed
-    /// or not), or a folder of them.
+    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for tau and officebench a
+    /// JSONL file (gzip-compressed or not), or a folder of them.
     #[arg(long)]
     traces: PathBuf,
     /// The official data, for the kinds that need any.
@@ -35,6 +37,7 @@ impl Conformance {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let report = match self.kind {
             Kind::Merge => rolegraft_conformance::merge(&self.traces)?,
+            Kind::Officebench => rolegraft_conformance::officebench(&self.traces, self.data()?)?,
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };
         say(&report.to_string());

@@ -4,10 +4,13 @@
 //! recording, never of a case. Nothing is written but temporary files.
 
 mod merge;
+mod office;
+mod recordings;
 mod tau;
 mod tolerance;
 
 pub use merge::merge;
+pub use office::officebench;
 pub use tau::tau;
 
 use std::fmt;
@@ -41,6 +44,8 @@ pub struct Verdict {
 pub struct Report {
     /// One a case.
     pub verdicts: Vec<Verdict>,
+    /// Recordings that cannot be replayed here, with their size.
+    pub skipped: Vec<String>,
 }
 
 impl Report {
@@ -56,6 +61,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for skipped in &self.skipped {
+            writeln!(f, "not replayed: {skipped}")?;
+        }
         for verdict in &self.verdicts {
             if let Some(difference) = &verdict.difference {
                 writeln!(f, "{}: {difference}", verdict.case)?;

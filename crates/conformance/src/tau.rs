@@ -5,8 +5,8 @@
 //! hash of the database after the last action, whether `transfer_to_human_agents` ended it, and upstream's reward with
 //! its details. The user is not part of a recording: `respond` observes the constant text `ok`.
 
+use crate::recordings::{jsonl_files, read};
 use crate::{ConformanceError, Report};
-use flate2::read::GzDecoder;
 use rayon::prelude::*;
 use rolegraft_spans::python_json;
 use rolegraft_suite_tau::database::Database;
@@ -15,13 +15,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
-const EXPECTED: &str = "a JSONL file of recorded episodes, gzip-compressed or not, or a folder of such files";
-/// Longest recording read, in bytes, after decompression.
-const MAX_BYTES: u64 = 4 << 30;
 /// Characters of a text shown around where it differs.
 const SHOWN: usize = 160;
 
@@ -64,7 +60,7 @@ struct World {
 pub fn tau(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
     let mut report = Report::default();
     let mut worlds: BTreeMap<Domain, World> = BTreeMap::new();
-    for path in recordings(traces)? {
+    for path in jsonl_files(traces)? {
         let text = read(&path)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let wrong = |line: usize, reason: String| ConformanceError::Format {
@@ -96,39 +92,6 @@ pub fn tau(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
         }
     }
     Ok(report)
-}
-
-/// The file itself, or the folder's files, by name.
-fn recordings(traces: &Path) -> Result<Vec<PathBuf>, ConformanceError> {
-    let fail = |source| ConformanceError::Read { path: traces.to_owned(), source };
-    if !std::fs::metadata(traces).map_err(fail)?.is_dir() {
-        return Ok(vec![traces.to_owned()]);
-    }
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(traces).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        let name = path.to_string_lossy();
-        if name.ends_with(".jsonl") || name.ends_with(".jsonl.gz") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    if paths.is_empty() {
-        return Err(ConformanceError::Nothing { path: traces.to_owned(), expected: EXPECTED });
-    }
-    Ok(paths)
-}
-
-fn read(path: &Path) -> Result<String, ConformanceError> {
-    let fail = |source| ConformanceError::Read { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(fail)?;
-    let mut text = String::new();
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        GzDecoder::new(bytes.as_slice()).take(MAX_BYTES).read_to_string(&mut text).map_err(fail)?;
-    } else {
-        bytes.as_slice().read_to_string(&mut text).map_err(fail)?;
-    }
-    Ok(text)
 }
 
 impl World {

@@ -48,6 +48,7 @@ fn line(name: &str, value: &str) -> String {
 /// Appends an event; `now` is the task's clock, so that the same episode writes the same bytes.
 pub(crate) fn create_event(bed: &Testbed, user: &str, summary: &str, start: &str, end: &str, now: &str) -> String {
     let write = || -> Option<()> {
+        bed.make_parent(&path(user)).ok()?;
         let (start, end) = (stamp(start)?, stamp(end)?);
         let file = path(user);
         let old = match bed.exists(&file) {
@@ -71,15 +72,16 @@ pub(crate) fn create_event(bed: &Testbed, user: &str, summary: &str, start: &str
 }
 
 /// Lists events in file order; an absent calendar is created, as upstream does.
-pub(crate) fn list_events(bed: &Testbed, user: &str) -> String {
+pub(crate) fn list_events(bed: &Testbed, user: &str) -> Option<String> {
     let file = path(user);
     if !bed.exists(&file) {
-        let _ = bed.write(&file, format!("{HEAD}{TAIL}").as_bytes());
-        return format!("No events found for {user}.");
+        // Without its folder upstream crashes.
+        bed.write(&file, format!("{HEAD}{TAIL}").as_bytes()).ok()?;
+        return Some(format!("No events found for {user}."));
     }
     let text = bed.read(&file).ok().and_then(|b| String::from_utf8(b).ok());
     let Some(calendar) = text.and_then(|t| t.parse::<Calendar>().ok()) else {
-        return format!("Error: [calendar] Failed to list events for {user}.");
+        return Some(format!("Error: [calendar] Failed to list events for {user}."));
     };
     let mut out = String::new();
     for component in &calendar.components {
@@ -116,9 +118,36 @@ pub(crate) fn list_events(bed: &Testbed, user: &str) -> String {
         );
     }
     if out.is_empty() {
-        return format!("No events found for {user}.");
+        return Some(format!("No events found for {user}."));
     }
-    format!("Successfully list events for {user}:\n{}", out.trim())
+    Some(format!("Successfully list events for {user}:\n{}", out.trim()))
+}
+
+/// Whether events, sorted by start, end before the next begins. Floating times count as UTC.
+///
+/// # Errors
+/// Where upstream's check raises: a component without times, or with a date only.
+pub(crate) fn no_overlap(text: &str) -> Result<bool, String> {
+    let calendar = text.parse::<Calendar>()?;
+    let mut events = Vec::new();
+    for component in &calendar.components {
+        let CalendarComponent::Event(event) = component else {
+            return Err("a component that is no event has no start".into());
+        };
+        let time = |name: &str| -> Result<String, String> {
+            let raw = event.property_value(name).ok_or_else(|| format!("an event without {name}"))?;
+            let time = raw.trim_end_matches('Z');
+            if time.contains('T') { Ok(time.to_owned()) } else { Err(format!("an event whose {name} is a date")) }
+        };
+        events.push((time("DTSTART")?, time("DTEND")));
+    }
+    events.sort_by(|a, b| a.0.cmp(&b.0));
+    for pair in events.windows(2) {
+        if pair[0].1.clone()? > pair[1].0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -128,10 +157,10 @@ mod tests {
     #[test]
     fn events_are_written_and_listed() {
         let bed = Testbed::new("").unwrap();
-        assert_eq!(list_events(&bed, "Bob"), "No events found for Bob.");
+        assert_eq!(list_events(&bed, "Bob").unwrap(), "No events found for Bob.");
         let done = create_event(&bed, "Bob", "a, b", "2024-05-17 14:00:00", "2024-5-17 15:00:00", "20240501T000000Z");
         assert_eq!(done, "Successfully create a new event to Bob's calendar.");
-        let listed = list_events(&bed, "Bob");
+        let listed = list_events(&bed, "Bob").unwrap();
         assert!(
             listed.contains("Summary: a, b\nStart Time: 2024-05-17 14:00:00\nEnd Time: 2024-05-17 15:00:00"),
             "{listed}"

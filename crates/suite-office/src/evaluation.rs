@@ -1,15 +1,68 @@
 //! The checks of a task: microsoft/Simia-Agent-Training@ea77d9d:`OfficeBench/utils/evaluate.py`.
 
 use crate::files::Testbed;
-use crate::{excel, mail, word};
+use crate::{calendar, comparator, excel, mail, word};
 use serde_json::Value;
-use std::path::PathBuf;
+use similar::{Algorithm, DiffOp, capture_diff_slices};
+use std::path::{Component, Path, PathBuf};
+
+/// What checks look at.
+pub(crate) struct Evidence<'b> {
+    /// The files as the episode left them.
+    bed: &'b Testbed,
+    /// The files as it found them.
+    cache: Option<&'b Testbed>,
+    /// Files that the task's author expects.
+    reference: Option<&'b Testbed>,
+}
+
+impl<'b> Evidence<'b> {
+    /// The final files alone.
+    pub(crate) fn of(bed: &'b Testbed) -> Self {
+        Self { bed, cache: None, reference: None }
+    }
+    /// With the untouched and the expected files.
+    pub(crate) fn with(bed: &'b Testbed, cache: Option<&'b Testbed>, reference: Option<&'b Testbed>) -> Self {
+        Self { bed, cache, reference }
+    }
+
+    /// Where a check's path leads: a folder of files and a path in it.
+    fn find(&self, path: &str) -> Result<(&'b Testbed, PathBuf), String> {
+        let absent = |what: &str| format!("`{path}` needs the task's {what}");
+        // `cache/<subtask>/…`: upstream drops one digit and the slash.
+        if let Some((_, after)) = path.rsplit_once("../../../../cache/") {
+            let inside = after.get(2..).unwrap_or_default();
+            return Ok((self.cache.ok_or_else(|| absent("untouched files"))?, clean(inside)?));
+        }
+        if let Some((_, after)) = path.rsplit_once("../../../../reference/") {
+            return Ok((self.reference.ok_or_else(|| absent("reference files"))?, clean(after)?));
+        }
+        Ok((self.bed, clean(path)?))
+    }
+}
+
+/// A path without `.` and `..`. An absolute one leads to no file of the task: upstream looks for it on its own disk.
+fn clean(path: &str) -> Result<PathBuf, String> {
+    let mut out = PathBuf::new();
+    if path.starts_with('/') {
+        return Ok(out);
+    }
+    for part in Path::new(path.trim_start_matches("testbed/")).components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::CurDir => {}
+            Component::ParentDir if out.pop() => {}
+            _ => return Err(format!("`{path}` leads out of the task's files")),
+        }
+    }
+    Ok(out)
+}
 
 /// Whether every check holds, and why the first that does not fails. A check that raises fails.
-pub(crate) fn evaluate(bed: &Testbed, checks: &[Value]) -> Result<(), String> {
+pub(crate) fn evaluate(evidence: &Evidence<'_>, checks: &[Value]) -> Result<(), String> {
     for check in checks {
         let name = check["function"].as_str().unwrap_or_default();
-        match one(bed, name, &check["args"]) {
+        match one(evidence, name, &check["args"]) {
             Ok(true) => {}
             Ok(false) => return Err(format!("{name} does not hold")),
             Err(reason) => return Err(format!("{name}: {reason}")),
@@ -18,76 +71,74 @@ pub(crate) fn evaluate(bed: &Testbed, checks: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
-fn path(args: &Value, field: &str) -> Result<PathBuf, String> {
-    let text = args[field].as_str().ok_or_else(|| format!("no `{field}`"))?;
-    Ok(PathBuf::from(text.trim_start_matches('/').trim_start_matches("testbed/")))
+fn text<'v>(args: &'v Value, field: &str) -> Result<&'v str, String> {
+    args[field].as_str().ok_or_else(|| format!("no `{field}`"))
 }
 
-fn one(bed: &Testbed, name: &str, args: &Value) -> Result<bool, String> {
+/// One check.
+///
+/// # Errors
+/// Where upstream's would raise.
+pub(crate) fn one(evidence: &Evidence<'_>, name: &str, args: &Value) -> Result<bool, String> {
     match name {
-        "evaluate_file_exist" => Ok(bed.exists(&path(args, "file")?)),
-        "evaluate_file_not_exist" => Ok(!bed.exists(&path(args, "file")?)),
-        "evaluate_contain" => contain(bed, args),
-        "evaluate_not_contain" => Ok(!contain(bed, args)?),
+        "evaluate_file_exist" | "evaluate_file_not_exist" => {
+            let (bed, path) = evidence.find(text(args, "file")?)?;
+            Ok(bed.exists(&path) == (name == "evaluate_file_exist"))
+        }
+        "evaluate_contain" => contain(evidence, args),
+        "evaluate_not_contain" => Ok(!contain(evidence, args)?),
         "evaluate_excel_cell_value" => {
-            let file = path(args, "file")?;
-            if !bed.exists(&file) {
+            let (bed, path) = evidence.find(text(args, "file")?)?;
+            if !bed.exists(&path) {
                 return Ok(false);
             }
-            let text = excel::table(bed, &file)?;
+            let table = excel::table(bed, &path)?;
             let matches = args["matches"].as_array().ok_or("no `matches`")?;
             Ok(matches.iter().all(|m| {
-                let value = m["value"].as_str().map_or_else(|| m["value"].to_string(), str::to_owned);
-                text.contains(&format!("({}, {}): {value}", m["row"], m["col"]))
+                let shown = |field: &str| crate::literal::Object::from(&m[field]).text();
+                // upstream: a substring, so a value is a prefix of the cell's.
+                table.contains(&format!("({}, {}): {}", shown("row"), shown("col"), shown("value")))
             }))
         }
-        "evaluate_exact_match" => {
-            let (result, expected) = (path(args, "result_file")?, path(args, "expected_file")?);
-            if !bed.exists(&result) {
-                return Ok(false);
-            }
-            let text = |p: &PathBuf| -> Result<String, String> {
-                match args["doc_type"].as_str() {
-                    Some("xlsx") => excel::table(bed, p),
-                    Some("txt" | "ics") => {
-                        let bytes = bed.read(p).map_err(|e| e.to_string())?;
-                        Ok(String::from_utf8(bytes)
-                            .map_err(|e| e.to_string())?
-                            .replace("\r\n", "\n")
-                            .replace('\r', "\n"))
-                    }
-                    other => Err(format!("doc_type {other:?} cannot be compared")),
-                }
-            };
-            Ok(text(&result)? == text(&expected)?)
+        "evaluate_excel_cell_comparator" => cell_comparator(evidence, args),
+        "evaluate_exact_match" => exact_match(evidence, args),
+        "evaluate_diff_contain_text" => diff_contains(evidence, args),
+        "evaluate_calendar_no_overlap" => {
+            let path = clean(&format!("calendar/{}.ics", text(args, "username")?))?;
+            let bytes = evidence.bed.read(&path).map_err(|e| e.to_string())?;
+            calendar::no_overlap(&String::from_utf8(bytes).map_err(|e| e.to_string())?)
         }
         other => Err(format!("there is no check `{other}`")),
     }
 }
 
-fn contain(bed: &Testbed, args: &Value) -> Result<bool, String> {
-    let content = match args["doc_type"].as_str().ok_or("no `doc_type`")? {
-        "email" => mail::account(bed, args["username"].as_str().ok_or("no `username`")?),
+/// Text with universal newlines.
+fn plain(bed: &Testbed, path: &Path) -> Result<String, String> {
+    let bytes = bed.read(path).map_err(|e| e.to_string())?;
+    Ok(String::from_utf8(bytes).map_err(|e| e.to_string())?.replace("\r\n", "\n").replace('\r', "\n"))
+}
+
+fn contain(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
+    let content = match text(args, "doc_type")? {
+        "email" => mail::account(evidence.bed, text(args, "username")?),
         kind => {
-            let file = path(args, "file")?;
-            if !bed.exists(&file) {
+            let (bed, path) = evidence.find(text(args, "file")?)?;
+            if !bed.is_file(&path) {
                 return Ok(false);
             }
             match kind {
-                "xlsx" => excel::table(bed, &file)?,
-                "doc" | "docx" => word::text(bed, &file)?,
-                "txt" | "ics" => {
-                    String::from_utf8(bed.read(&file).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?
-                }
+                "xlsx" => excel::table(bed, &path)?,
+                "doc" | "docx" => word::text(bed, &path)?,
+                "txt" | "ics" => plain(bed, &path)?,
                 other => return Err(format!("doc_type `{other}` is not supported")),
             }
         }
     };
     let mut content = content.to_lowercase();
-    for keyword in args["keywords"].as_array().into_iter().flatten() {
+    for keyword in args["keywords"].as_array().ok_or("no `keywords`")? {
         let keyword = keyword.as_str().ok_or("a keyword is not text")?.to_lowercase();
         // upstream: a keyword that reads as a number removes all commas, from then on.
-        if keyword.trim().parse::<f64>().is_ok() {
+        if is_float(&keyword) {
             content = content.replace(',', "");
         }
         if !content.contains(&keyword) {
@@ -95,4 +146,86 @@ fn contain(bed: &Testbed, args: &Value) -> Result<bool, String> {
         }
     }
     Ok(true)
+}
+
+/// Whether Python's `float()` accepts a text: digits may be grouped by underscores, `nan` and `inf` count.
+fn is_float(text: &str) -> bool {
+    let trimmed = text.trim();
+    let grouped = trimmed.contains('_');
+    let fine = !grouped
+        || trimmed.split('_').enumerate().all(|(i, part)| {
+            (i == 0 || part.starts_with(|c: char| c.is_ascii_digit()))
+                && (part.ends_with(|c: char| c.is_ascii_digit()) || i > 0)
+        }) && !trimmed.ends_with('_');
+    fine && trimmed.replace('_', "").parse::<f64>().is_ok()
+}
+
+fn cell_comparator(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
+    let (bed, path) = evidence.find(text(args, "file")?)?;
+    let table = excel::table(bed, &path)?;
+    for m in args["matches"].as_array().ok_or("no `matches`")? {
+        let shown = |field: &str| crate::literal::Object::from(&m[field]).text();
+        let start = format!("({}, {}): ", shown("row"), shown("col"));
+        let Some((_, rest)) = table.split_once(&start) else { return Ok(false) };
+        let value = rest.split(['\t', '\n']).next().unwrap_or_default();
+        if value.is_empty() || !comparator::holds(text(m, "comparator")?, value)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn exact_match(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
+    let (result, at) = evidence.find(text(args, "result_file")?)?;
+    if !result.exists(&at) {
+        return Ok(false);
+    }
+    let (expected, expected_at) = evidence.find(text(args, "expected_file")?)?;
+    match text(args, "doc_type")? {
+        "xlsx" => excel::same(result, &at, expected, &expected_at),
+        "txt" | "ics" => Ok(plain(result, &at)? == plain(expected, &expected_at)?),
+        // upstream: compares lists of objects that are never equal.
+        "doc" => {
+            word::text(result, &at)?;
+            word::text(expected, &expected_at)?;
+            Ok(false)
+        }
+        other => Err(format!("doc_type `{other}` cannot be compared")),
+    }
+}
+
+fn diff_contains(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
+    if text(args, "doc_type")? != "xlsx" {
+        return Err("only tables can be compared".into());
+    }
+    let (before, at) = evidence.find(text(args, "input_file")?)?;
+    let before = excel::table(before, &at)?;
+    let (after, at) = evidence.find(text(args, "output_file")?)?;
+    let after = excel::table(after, &at)?;
+    if before == after {
+        return Ok(false);
+    }
+    let diff = unified(&before.split('\n').collect::<Vec<_>>(), &after.split('\n').collect::<Vec<_>>());
+    let keywords = args["keywords"].as_array().ok_or("no `keywords`")?;
+    Ok(keywords.iter().all(|k| k.as_str().is_some_and(|k| diff.contains(k))))
+}
+
+/// Python's `difflib.unified_diff` without context, its lines joined.
+fn unified(before: &[&str], after: &[&str]) -> String {
+    let mut lines = vec!["--- \n".to_owned(), "+++ \n".to_owned()];
+    for op in capture_diff_slices(Algorithm::Myers, before, after) {
+        let (old, new) = (op.old_range(), op.new_range());
+        if matches!(op, DiffOp::Equal { .. }) {
+            continue;
+        }
+        let range = |r: &std::ops::Range<usize>| match r.len() {
+            1 => format!("{}", r.start + 1),
+            0 => format!("{},0", r.start),
+            n => format!("{},{n}", r.start + 1),
+        };
+        lines.push(format!("@@ -{} +{} @@\n", range(&old), range(&new)));
+        lines.extend(before[old].iter().map(|l| format!("-{l}")));
+        lines.extend(after[new].iter().map(|l| format!("+{l}")));
+    }
+    lines.join("\n")
 }

@@ -2,6 +2,9 @@
 
 use crate::files::Testbed;
 use crate::guard;
+use crate::literal::Object;
+use crate::sheet::{Sheet, Value as CellValue};
+use num_traits::ToPrimitive;
 use serde_json::Value;
 use std::fmt::Write;
 use std::io::Cursor;
@@ -32,59 +35,78 @@ pub(crate) fn workbook(rows: &[Vec<Value>]) -> Result<Vec<u8>, String> {
     let sheet = book.get_sheet_mut(&0).ok_or("a new workbook has no sheet")?;
     for (r, row) in rows.iter().enumerate() {
         for (c, value) in row.iter().enumerate() {
-            set(sheet.get_cell_mut((c as u32 + 1, r as u32 + 1)), value);
+            set(sheet.get_cell_mut((c as u32 + 1, r as u32 + 1)), &Object::from(value));
         }
     }
     bytes(&book)
 }
 
-fn set(cell: &mut umya_spreadsheet::Cell, value: &Value) {
+fn set(cell: &mut umya_spreadsheet::Cell, value: &Object) {
     match value {
-        Value::Null => {
-            cell.set_blank();
-        }
-        Value::Bool(b) => {
+        Object::Bool(b) => {
             cell.set_value_bool(*b);
         }
-        Value::Number(n) => {
-            cell.set_value_number(n.as_f64().unwrap_or_default());
+        Object::Int(i) => {
+            cell.set_value_number(i.to_f64().unwrap_or_default());
         }
-        Value::String(s) if s.starts_with('=') && s.len() > 1 => {
+        Object::Float(f) if f.is_finite() => {
+            cell.set_value_number(*f);
+        }
+        Object::Str(s) if s.starts_with('=') && s.len() > 1 => {
             cell.set_formula(&s[1..]);
         }
-        Value::String(s) => {
+        Object::Str(s) => {
             cell.set_value_string(s);
         }
-        Value::Array(_) | Value::Object(_) => {}
+        _ => {
+            cell.set_blank();
+        }
     }
+}
+
+/// What upstream shows of a cell without a value.
+const EMPTY: &str = "[Empty Cell]";
+
+/// A cell as Python shows what openpyxl reads.
+fn content(value: Option<&CellValue>) -> String {
+    match value {
+        None => EMPTY.into(),
+        Some(CellValue::Plain(object)) => object.text(),
+        Some(CellValue::Moment(text) | CellValue::Formula(text)) => text.clone(),
+    }
+}
+
+fn sheet(bed: &Testbed, path: &Path) -> Result<Sheet, String> {
+    let sheet = Sheet::read(&bed.read(path).map_err(|e| e.to_string())?)?;
+    let (rows, columns) = sheet.extent;
+    if u64::from(columns) * u64::from(rows) > MAX_CELLS {
+        return Err(format!("the sheet spans {rows} rows and {columns} columns, more than can be shown"));
+    }
+    Ok(sheet)
 }
 
 /// Upstream's text of the active sheet.
 pub(crate) fn table(bed: &Testbed, path: &Path) -> Result<String, String> {
-    let book = open(bed, path)?;
-    let sheet = book.get_active_sheet();
-    let (columns, rows) = sheet.get_highest_column_and_row();
+    let sheet = sheet(bed, path)?;
     let mut out = String::new();
-    if u64::from(columns) * u64::from(rows) > MAX_CELLS {
-        return Err(format!("the sheet spans {rows} rows and {columns} columns, more than can be shown"));
-    }
-    for row in 1..=rows {
-        for column in 1..=columns {
-            let text = match sheet.get_cell((column, row)) {
-                None => "[Empty Cell]".to_owned(),
-                Some(cell) if cell.is_formula() => format!("={}", cell.get_formula()),
-                Some(cell) => match (cell.get_raw_value().is_empty(), cell.get_value().as_ref()) {
-                    (true, _) | (_, "") => "[Empty Cell]".to_owned(),
-                    (_, "TRUE") if cell.get_value_number().is_none() => "True".to_owned(),
-                    (_, "FALSE") if cell.get_value_number().is_none() => "False".to_owned(),
-                    (_, value) => value.to_owned(),
-                },
-            };
+    for row in 1..=sheet.extent.0 {
+        for column in 1..=sheet.extent.1 {
+            let text = content(sheet.cells.get(&(row, column)).and_then(Option::as_ref));
             let _ = write!(out, "({row}, {column}): {text}\t");
         }
         out.push('\n');
     }
     Ok(out)
+}
+
+/// Whether two workbooks' active sheets hold the same values, over the extents of both.
+pub(crate) fn same(a: &Testbed, at: &Path, b: &Testbed, other: &Path) -> Result<bool, String> {
+    let (a, b) = (sheet(a, at)?, sheet(b, other)?);
+    let value = |sheet: &Sheet, at: &(u32, u32)| sheet.cells.get(at).cloned().flatten();
+    Ok(a.cells.keys().chain(b.cells.keys()).all(|at| match (value(&a, at), value(&b, at)) {
+        (Some(CellValue::Plain(a)), Some(CellValue::Plain(b))) => a.equals(&b),
+        (a, b) => a == b,
+    }))
 }
 
 pub(crate) fn read(bed: &Testbed, shown: &str) -> Result<String, String> {
@@ -95,27 +117,29 @@ pub(crate) fn read(bed: &Testbed, shown: &str) -> Result<String, String> {
 }
 
 /// Python's `int()` of an index: floats are cut, digits in text read.
-fn index(value: &Value, limit: i64) -> Option<u32> {
+fn index(value: &Object, limit: i64) -> Option<u32> {
     let number = match value {
-        Value::Number(n) => n.as_i64().or_else(|| n.as_f64().map(|f| f as i64)),
-        Value::String(s) => s.trim().parse().ok(),
+        Object::Int(i) => i.to_i64(),
+        Object::Float(f) => Some(*f as i64),
+        Object::Bool(b) => Some(i64::from(*b)),
+        Object::Str(s) => s.trim().parse().ok(),
         _ => None,
     };
     number.filter(|n| (1..=limit).contains(n)).and_then(|n| u32::try_from(n).ok())
 }
 
-fn edit(bed: &Testbed, shown: &str, row: &Value, column: &Value, value: &Value) -> Option<()> {
+fn edit(bed: &Testbed, shown: &str, row: &Object, column: &Object, value: &Object) -> Option<()> {
     let path = bed.resolve(shown)?;
     let mut book = open(bed, &path).ok()?;
     let (row, column) = (index(row, MAX_ROW)?, index(column, MAX_COLUMN)?);
-    if value.is_array() || value.is_object() {
+    if !matches!(value, Object::Str(_) | Object::Int(_) | Object::Float(_) | Object::Bool(_) | Object::None) {
         return None;
     }
     set(book.get_active_sheet_mut().get_cell_mut((column, row)), value);
     bed.write(&path, &bytes(&book).ok()?).ok()
 }
 
-pub(crate) fn set_cell(bed: &Testbed, shown: &str, row: &Value, column: &Value, value: &Value) -> String {
+pub(crate) fn set_cell(bed: &Testbed, shown: &str, row: &Object, column: &Object, value: &Object) -> String {
     match bed.resolve(shown).filter(|p| bed.exists(p)) {
         None => format!("The file {shown} does not exist. Failed to write to the file."),
         Some(_) if edit(bed, shown, row, column, value).is_some() => format!("Successfully write text to {shown}"),
@@ -123,10 +147,10 @@ pub(crate) fn set_cell(bed: &Testbed, shown: &str, row: &Value, column: &Value, 
     }
 }
 
-pub(crate) fn delete_cell(bed: &Testbed, shown: &str, row: &Value, column: &Value) -> String {
+pub(crate) fn delete_cell(bed: &Testbed, shown: &str, row: &Object, column: &Object) -> String {
     match bed.resolve(shown).filter(|p| bed.exists(p)) {
         None => format!("The file {shown} does not exist. Failed to delete the cell in the file."),
-        Some(_) if edit(bed, shown, row, column, &"".into()).is_some() => {
+        Some(_) if edit(bed, shown, row, column, &Object::Str(String::new())).is_some() => {
             format!("Successfully delete a cell in {shown}")
         }
         Some(_) => format!("Failed to delete a cell in {shown}"),
@@ -155,14 +179,15 @@ mod tests {
         let rows = vec![vec![json!("name"), json!("score")], vec![json!("bufom"), json!(78)]];
         bed.write(Path::new("data/a.xlsx"), &workbook(&rows).unwrap()).unwrap();
         assert_eq!(
-            set_cell(&bed, "data/a.xlsx", &json!(3), &json!("2"), &json!(1.5)),
+            set_cell(&bed, "data/a.xlsx", &Object::Int(3.into()), &Object::Str("2".into()), &Object::Float(1.5)),
             "Successfully write text to data/a.xlsx"
         );
         let text = read(&bed, "data/a.xlsx").unwrap();
         let table = "(1, 1): name\t(1, 2): score\t\n(2, 1): bufom\t(2, 2): 78\t\n(3, 1): [Empty Cell]\t(3, 2): 1.5\t\n";
         assert_eq!(text, format!("The following is the table from the excel file:\n{table}"));
+        let (one, x) = (Object::Int(1.into()), Object::Str("x".into()));
         assert_eq!(create(&bed, "data/a.xlsx"), "File data/a.xlsx already exists");
-        assert!(set_cell(&bed, "data/a.xlsx", &json!(0), &json!(1), &json!("x")).starts_with("Failed"));
-        assert!(set_cell(&bed, "../a.xlsx", &json!(1), &json!(1), &json!("x")).contains("does not exist"));
+        assert!(set_cell(&bed, "data/a.xlsx", &Object::Int(0.into()), &one, &x).starts_with("Failed"));
+        assert!(set_cell(&bed, "../a.xlsx", &one, &one, &x).contains("does not exist"));
     }
 }

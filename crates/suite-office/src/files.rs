@@ -13,17 +13,37 @@ pub(crate) struct Testbed {
     dir: Dir,
     /// How the model sees the directory: `./local_workdir/tasks/T/testbed`, or the empty text.
     shown: String,
-    _root: tempfile::TempDir,
+    _root: Option<tempfile::TempDir>,
 }
+
+/// Folders that upstream's container makes beforehand.
+const FOLDERS: [&str; 3] = ["data", "emails", "calendar"];
 
 impl Testbed {
     pub(crate) fn new(shown: &str) -> io::Result<Self> {
         let root = tempfile::tempdir()?;
         let dir = Dir::open_ambient_dir(root.path(), ambient_authority())?;
-        for folder in ["data", "emails", "calendar"] {
+        for folder in FOLDERS {
             dir.create_dir(folder)?;
         }
-        Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: root })
+        Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: Some(root) })
+    }
+
+    /// A copy of a task's folder; `prepared` makes the folders that version control dropped.
+    pub(crate) fn copy_of(source: &Path, shown: &str, prepared: bool) -> io::Result<Self> {
+        let root = tempfile::tempdir()?;
+        copy(source, root.path())?;
+        let dir = Dir::open_ambient_dir(root.path(), ambient_authority())?;
+        for folder in FOLDERS.into_iter().filter(|_| prepared) {
+            dir.create_dir_all(folder)?;
+        }
+        Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: Some(root) })
+    }
+
+    /// A folder as it lies there, for looking at only.
+    pub(crate) fn at(folder: &Path) -> io::Result<Self> {
+        let dir = Dir::open_ambient_dir(folder, ambient_authority())?;
+        Ok(Self { dir, shown: String::new(), _root: None })
     }
 
     /// A path as the model wrote it, relative to the testbed. What leads elsewhere is `None`: absent, to a tool.
@@ -57,6 +77,19 @@ impl Testbed {
     pub(crate) fn exists(&self, path: &Path) -> bool {
         self.dir.exists(path)
     }
+    pub(crate) fn is_file(&self, path: &Path) -> bool {
+        self.dir.is_file(path)
+    }
+    /// Paths that a shell's pattern fits, as the model would write them; `*` and `?` in the last part only.
+    pub(crate) fn glob(&self, pattern: &str) -> Vec<String> {
+        let (folder, last) = pattern.rsplit_once('/').unwrap_or(("", pattern));
+        let Some(inside) = self.resolve(folder).filter(|_| !folder.contains(['*', '?', '['])) else {
+            return Vec::new();
+        };
+        let last: Vec<char> = last.chars().collect();
+        let names = self.list(&inside).into_iter().filter(|n| !n.starts_with('.') || last.first() == Some(&'.'));
+        names.filter(|n| fits(&last, &n.chars().collect::<Vec<_>>())).map(|n| format!("{folder}/{n}")).collect()
+    }
     /// Names in a folder, sorted.
     pub(crate) fn list(&self, path: &Path) -> Vec<String> {
         let names = self.dir.read_dir(path).into_iter().flatten().flatten();
@@ -64,6 +97,47 @@ impl Testbed {
         names.sort();
         names
     }
+}
+
+/// Whether a name fits a pattern of `*` and `?`.
+fn fits(pattern: &[char], name: &[char]) -> bool {
+    // The last star and where its text began: on a mismatch it takes one more character.
+    let (mut p, mut n, mut star) = (0, 0, None);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((at, taken)) = star else { return false };
+                star = Some((at, taken + 1));
+                p = at + 1;
+                n = taken + 1;
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+/// Copies a folder's files and folders; links are left out.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            std::fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            let bytes = std::fs::read(entry.path())?;
+            std::fs::write(&target, bytes)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -77,7 +151,7 @@ mod tests {
         for path in ["../x", "/etc/passwd", "data/../../x", "", ".", "a\0b"] {
             assert_eq!(bed.resolve(path), None, "{path}");
         }
-        std::os::unix::fs::symlink("/etc", bed._root.path().join("data/out")).unwrap();
+        std::os::unix::fs::symlink("/etc", bed._root.as_ref().unwrap().path().join("data/out")).unwrap();
         assert!(bed.read(Path::new("data/out/passwd")).is_err());
         assert!(bed.write(Path::new("data/out/x"), b"").is_err());
         let shown = Testbed::new("./local_workdir/tasks/2-1/testbed").unwrap();

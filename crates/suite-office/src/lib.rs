@@ -1,16 +1,28 @@
 //! OfficeBench: a desktop of apps over real files, driven by one JSON action a turn.
 //!
 //! Rules: the variant that the paper's experts were tuned on, microsoft/Simia-Agent-Training@ea77d9d:`OfficeBench/`.
-//! Tools run natively on xlsx, docx, ics and eml files; no command line is ever built from what a model says. Files are
-//! reached through a directory handle that nothing leads out of. Arguments reach the tools as JSON values.
+//! Tools run natively on xlsx, docx, ics and eml files. Upstream's way from an action to a tool, a command line through
+//! two shells and python-fire, is worked out on strings: no command line is ever run. Files are reached through a
+//! directory handle that nothing leads out of.
 
+mod apps;
 mod calendar;
+mod command_line;
+mod comparator;
+mod desk;
 mod environment;
 mod evaluation;
 mod excel;
 mod files;
+mod fire;
 mod guard;
+mod literal;
 mod mail;
+pub mod recorded;
+mod sheet;
+mod tools;
 mod word;
+mod xml;
 
+pub use desk::Arguments;
 pub use environment::{OfficeSuite, Prompt};

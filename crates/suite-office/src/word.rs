@@ -2,9 +2,9 @@
 
 use crate::files::Testbed;
 use crate::guard;
-use quick_xml::Reader;
+use crate::literal::Object;
+use crate::xml::Node;
 use quick_xml::escape::escape;
-use quick_xml::events::Event;
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
 use zip::write::SimpleFileOptions;
@@ -47,49 +47,77 @@ fn unpack(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
         .collect()
 }
 
-/// Body paragraphs and table rows in order, joined by newlines.
+/// Body paragraphs and tables in order, joined by newlines.
 pub(crate) fn text(bed: &Testbed, path: &Path) -> Result<String, String> {
     let members = unpack(&bed.read(path).map_err(|e| e.to_string())?)?;
     let (_, xml) = members.into_iter().find(|(n, _)| n == DOCUMENT).ok_or("the file has no document")?;
-    let mut reader = Reader::from_reader(xml.as_slice());
-    let (mut lines, mut line, mut in_text) = (Vec::new(), String::new(), false);
-    // Open table rows, innermost last, each with its finished cells' paragraphs.
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    loop {
-        match reader.read_event().map_err(|e| e.to_string())? {
-            Event::Eof => break,
-            Event::Start(e) => match e.name().as_ref() {
-                b"w:t" => in_text = true,
-                b"w:tr" => rows.push(Vec::new()),
-                b"w:p" => line.clear(),
-                _ => {}
-            },
-            Event::Empty(e) => match e.name().as_ref() {
-                b"w:tab" => line.push('\t'),
-                b"w:br" => line.push('\n'),
-                b"w:p" => lines.push(String::new()),
-                _ => {}
-            },
-            Event::Text(t) if in_text => line.push_str(&t.unescape().map_err(|e| e.to_string())?),
-            Event::End(e) => match e.name().as_ref() {
-                b"w:t" => in_text = false,
-                b"w:p" => match rows.last_mut() {
-                    Some(row) => row.push(format!("|{line}|")),
-                    None => lines.push(std::mem::take(&mut line)),
-                },
-                b"w:tr" => {
-                    let row = format!("|{}|", rows.pop().unwrap_or_default().join("|"));
-                    match rows.last_mut() {
-                        Some(outer) => outer.push(row),
-                        None => lines.push(row),
-                    }
-                }
-                _ => {}
-            },
+    let document = Node::parse(&xml)?;
+    Ok(content(document.child("w:body").ok_or("the document has no body")?, "\n"))
+}
+
+/// Paragraphs and tables of a body or a cell.
+fn content(of: &Node, separator: &str) -> String {
+    let texts = of.children.iter().filter_map(|child| match child.name.as_str() {
+        "w:p" => Some(paragraph(child)),
+        "w:tbl" => Some(table(child)),
+        _ => None,
+    });
+    texts.collect::<Vec<_>>().join(separator)
+}
+
+/// Text of a paragraph's runs and hyperlinks.
+fn paragraph(of: &Node) -> String {
+    let mut out = String::new();
+    for child in &of.children {
+        match child.name.as_str() {
+            "w:r" => run(child, &mut out),
+            "w:hyperlink" => child.children.iter().filter(|c| c.name == "w:r").for_each(|c| run(c, &mut out)),
             _ => {}
         }
     }
-    Ok(lines.join("\n"))
+    out
+}
+
+fn run(of: &Node, out: &mut String) {
+    for child in &of.children {
+        match child.name.as_str() {
+            "w:t" => out.push_str(&child.text),
+            "w:tab" | "w:ptab" => out.push('\t'),
+            "w:br" if child.attribute("w:type").is_none_or(|t| t == "textWrapping") => out.push('\n'),
+            "w:cr" => out.push('\n'),
+            "w:noBreakHyphen" => out.push('-'),
+            _ => {}
+        }
+    }
+}
+
+/// A table row by row. Merged cells repeat, as python-docx counts them.
+fn table(of: &Node) -> String {
+    let columns = of.child("w:tblGrid").map_or(0, |g| g.children.iter().filter(|c| c.name == "w:gridCol").count());
+    let mut cells: Vec<String> = Vec::new();
+    let mut rows = 0;
+    for row in of.children.iter().filter(|c| c.name == "w:tr") {
+        rows += 1;
+        for cell in row.children.iter().filter(|c| c.name == "w:tc") {
+            let properties = cell.child("w:tcPr");
+            let span = properties.and_then(|p| p.child("w:gridSpan")).and_then(|s| s.attribute("w:val"));
+            let span = span.and_then(|s| s.parse::<usize>().ok()).unwrap_or(1).min(1000);
+            let merged = properties.and_then(|p| p.child("w:vMerge"));
+            let goes_on = merged.is_some_and(|m| m.attribute("w:val") != Some("restart"));
+            for _ in 0..span {
+                let above = cells.len().checked_sub(columns).and_then(|i| cells.get(i)).cloned();
+                cells.push(match above {
+                    Some(above) if goes_on => above,
+                    _ => format!("|{}|", content(cell, "|")),
+                });
+            }
+        }
+    }
+    let row = |i: usize| {
+        let of_row = cells.get(i * columns..).unwrap_or_default();
+        format!("|{}|", of_row[..columns.min(of_row.len())].join("|"))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join("\n")
 }
 
 pub(crate) fn read(bed: &Testbed, shown: &str) -> Result<String, String> {
@@ -113,12 +141,27 @@ pub(crate) fn create(bed: &Testbed, shown: &str) -> String {
     }
 }
 
+/// The text that python-docx adds for a value: it walks whatever can be walked.
+fn added(contents: &Object) -> Option<String> {
+    let texts = |items: &[Object]| -> Option<String> {
+        items.iter().map(|i| if let Object::Str(s) = i { Some(s.as_str()) } else { None }).collect()
+    };
+    match contents {
+        Object::None => Some(String::new()),
+        Object::Str(s) => Some(s.clone()),
+        Object::Tuple(items) | Object::List(items) | Object::Set(items) => texts(items),
+        Object::Dict(pairs) => texts(&pairs.iter().map(|(k, _)| k.clone()).collect::<Vec<_>>()),
+        _ => None,
+    }
+}
+
 /// Appends one paragraph before the section properties.
-pub(crate) fn write(bed: &Testbed, shown: &str, contents: &str) -> String {
+pub(crate) fn write(bed: &Testbed, shown: &str, contents: &Object) -> String {
     let Some(path) = bed.resolve(shown).filter(|p| bed.exists(p)) else {
         return format!("The file {shown} does not exist. Failed to write to the file.");
     };
     let append = || -> Option<()> {
+        let contents = &added(contents)?;
         let mut members = unpack(&bed.read(&path).ok()?).ok()?;
         let (_, xml) = members.iter_mut().find(|(n, _)| n == DOCUMENT)?;
         let document = String::from_utf8(std::mem::take(xml)).ok()?;
@@ -144,8 +187,8 @@ mod tests {
         let bed = Testbed::new("").unwrap();
         assert_eq!(create(&bed, "data/a.docx"), "Successfully create new file data/a.docx");
         assert_eq!(create(&bed, "a.docx"), "Failed to create new file a.docx");
-        write(&bed, "data/a.docx", "a <b> & c\nnext\tcell");
-        write(&bed, "data/a.docx", "second");
+        write(&bed, "data/a.docx", &Object::Str("a <b> & c\nnext\tcell".into()));
+        write(&bed, "data/a.docx", &Object::Str("second".into()));
         assert_eq!(read(&bed, "data/a.docx").unwrap(), "a <b> & c\nnext\tcell\nsecond");
     }
 }

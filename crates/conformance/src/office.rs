@@ -1,0 +1,196 @@
+//! OfficeBench: recorded steps of the paper's variant (microsoft/Simia-Agent-Training@ea77d9d:OfficeBench), by file name.
+//!
+//! | file | a case |
+//! |---|---|
+//! | `args.jsonl` | one action: the words and typed values that reach its tool |
+//! | `malformed.jsonl` | one reply on a fresh task 2-13/0: observation, app, whether it ends, `answer.txt` |
+//! | `readers.jsonl` | one input file: what a tool shows of it |
+//! | `evalfn.jsonl` | one check on `fixtures/evalfn` |
+//! | `untouched.jsonl` | one task's checks on its untouched files |
+//!
+//! Other recordings are named as not replayed.
+
+use crate::recordings::{jsonl_files, read};
+use crate::{ConformanceError, Report};
+use rayon::prelude::*;
+use rolegraft_spans::python_json;
+use rolegraft_suite_office::recorded;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// A folder of tasks, and where it lies in the data.
+const FOLDERS: [&str; 2] = ["tasks", "tasks-1app"];
+
+/// Replays recorded steps on the data in `data`, a folder that holds `tasks`, `tasks-1app` and `fixtures`, or such a
+/// folder's parent.
+///
+/// # Errors
+/// If the recordings or the data cannot be read.
+pub fn officebench(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
+    let nested = data.join("officebench");
+    let data = if nested.is_dir() { nested } else { data.to_owned() };
+    let mut report = Report::default();
+    for path in jsonl_files(traces)? {
+        let text = read(&path)?;
+        let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let kind = file.split('.').next().unwrap_or_default();
+        let Some(replay) = replay_of(kind) else {
+            report.skipped.push(format!("{file}: {} cases", text.lines().count()));
+            continue;
+        };
+        let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
+        let outcomes: Vec<_> = lines
+            .par_iter()
+            .map(|(i, line)| {
+                let outcome = python_json::loads(line).map_err(|e| e.to_string()).and_then(|case| replay(&data, &case));
+                (format!("{file}:{}", i + 1), outcome)
+            })
+            .collect();
+        outcomes.into_iter().for_each(|(case, outcome)| report.add(case, outcome));
+    }
+    Ok(report)
+}
+
+type Replay = fn(&Path, &Value) -> Result<(), String>;
+
+fn replay_of(kind: &str) -> Option<Replay> {
+    Some(match kind {
+        "args" => arguments,
+        "malformed" => malformed,
+        "readers" => readers,
+        "evalfn" => checks,
+        "untouched" => untouched,
+        _ => return None,
+    })
+}
+
+fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {
+    if expected == got { Ok(()) } else { Err(format!("{what}: expected {expected}, got {got}")) }
+}
+
+fn arguments(_: &Path, case: &Value) -> Result<(), String> {
+    let action = case["action"].as_object().ok_or("no `action`")?;
+    let got = recorded::arguments(action, "./local_workdir/tasks/2-13").map_err(|e| e.to_string())?;
+    same("reached", &case["reached"], &got["reached"])?;
+    if case["reached"] != true {
+        // A shell's own words are not part of what is compared here.
+        let by_shell = case["action"]["app"] == "shell" && case["no_command"].is_null();
+        return if by_shell || case["observation"].is_null() {
+            Ok(())
+        } else {
+            same("observation", &case["observation"], &got["observation"])
+        };
+    }
+    for what in ["argv", "call", "rejected"] {
+        same(what, &case[what], &got[what])?;
+    }
+    Ok(())
+}
+
+/// A task's file, and the folder of its files.
+fn task(data: &Path, name: &str, subtask: &str) -> Result<(Value, PathBuf), String> {
+    let folder = FOLDERS.iter().map(|f| data.join(f).join(name)).find(|p| p.is_dir());
+    let folder = folder.ok_or_else(|| format!("the data has no task {name}"))?;
+    let path = folder.join("subtasks").join(format!("{subtask}.json"));
+    let text = std::fs::read_to_string(&path).map_err(|e| format!("`{}`: {e}", path.display()))?;
+    Ok((serde_json::from_str(&text).map_err(|e| format!("`{}`: {e}", path.display()))?, folder))
+}
+
+fn malformed(data: &Path, case: &Value) -> Result<(), String> {
+    let (task, folder) = task(data, "2-13", "0")?;
+    let text = |v: &Value, field: &str| v[field].as_str().unwrap_or_default().to_owned();
+    let got = recorded::reply(
+        &folder.join("testbed"),
+        "./local_workdir/tasks/2-13",
+        &text(&task, "task"),
+        case["app_before"].as_str(),
+        &text(case, "reply"),
+    );
+    let got = got.map_err(|e| e.to_string())?;
+    for what in ["observation", "app_after", "done", "answer_txt"] {
+        if case.get(what).is_some() {
+            same(what, &case[what], &got[what])?;
+        }
+    }
+    Ok(())
+}
+
+fn readers(data: &Path, case: &Value) -> Result<(), String> {
+    let text = |field: &str| case[field].as_str().unwrap_or_default();
+    let path = Path::new(text("file"));
+    // `tasks/T/testbed/…`: tools see the testbed.
+    let parts: Vec<_> = path.iter().collect();
+    let at = parts.iter().position(|p| *p == "testbed").map_or(0, |i| i + 1);
+    let (folder, inside): (PathBuf, PathBuf) = (parts[..at].iter().collect(), parts[at..].iter().collect());
+    let reader = match text("reader") {
+        "eml" => ("eml", inside.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()),
+        other => (other, inside.to_string_lossy().into_owned()),
+    };
+    let got = recorded::text(&data.join(folder), reader.0, &reader.1, text("user"))?;
+    let (expected, got) = if text("reader") == "emails" {
+        (blocks(text("text")), blocks(&got))
+    } else {
+        (text("text").trim().to_owned(), got.trim().to_owned())
+    };
+    let (expected, got) =
+        if text("reader") == "xlsx" { (text("text").to_owned(), got + "\n") } else { (expected, got) };
+    if expected.trim_end() == got.trim_end() { Ok(()) } else { Err(differing(&expected, &got)) }
+}
+
+/// A listing's messages, sorted: upstream lists them in the directory's order.
+fn blocks(text: &str) -> String {
+    let mut blocks: Vec<&str> = text.split("Email ID: ").map(str::trim).collect();
+    blocks.sort_unstable();
+    blocks.join("\n")
+}
+
+/// Two texts from shortly before they part.
+fn differing(expected: &str, got: &str) -> String {
+    let same = expected.chars().zip(got.chars()).take_while(|(a, b)| a == b).count();
+    let cut = |text: &str| text.chars().skip(same.saturating_sub(20)).take(120).collect::<String>();
+    format!("from character {same}: expected {:?}, got {:?}", cut(expected), cut(got))
+}
+
+/// Compares a verdict: true, false, or that the check raises.
+fn verdict(expected: &Value, got: &Result<bool, String>) -> Result<(), String> {
+    let fine = match (expected, got) {
+        (Value::Bool(expected), Ok(got)) => expected == got,
+        (Value::String(error), Err(_)) => error.starts_with("error"),
+        _ => false,
+    };
+    if fine { Ok(()) } else { Err(format!("expected {expected}, got {got:?}")) }
+}
+
+fn checks(data: &Path, case: &Value) -> Result<(), String> {
+    let folder = data.join("fixtures/evalfn");
+    let (cache, reference) = (folder.join("cache/testbed"), folder.join("reference"));
+    let function = case["function"].as_str().unwrap_or_default();
+    let got = recorded::check(
+        &folder.join("testbed"),
+        cache.is_dir().then_some(cache.as_path()),
+        reference.is_dir().then_some(reference.as_path()),
+        function,
+        &case["args"],
+    );
+    verdict(&case["local"], &got).map_err(|e| format!("{function} {}: {e}", case["args"]))
+}
+
+fn untouched(data: &Path, case: &Value) -> Result<(), String> {
+    let text = |field: &str| case[field].as_str().unwrap_or_default();
+    let (task, folder) = task(data, text("task"), text("subtask"))?;
+    let (testbed, reference) = (folder.join("testbed"), folder.join("reference"));
+    let reference = reference.is_dir().then_some(reference.as_path());
+    let checks = task["evaluation"].as_array().ok_or("no `evaluation`")?;
+    let expected = case["checks"].as_array().ok_or("no `checks`")?;
+    let empty = Map::new();
+    let mut all = true;
+    for (check, expected) in checks.iter().zip(expected) {
+        let check = check.as_object().unwrap_or(&empty);
+        let function = check.get("function").and_then(Value::as_str).unwrap_or_default();
+        let args = check.get("args").unwrap_or(&Value::Null);
+        let got = recorded::check(&testbed, Some(&testbed), reference, function, args);
+        all &= got == Ok(true);
+        verdict(expected, &got).map_err(|e| format!("{} {} {function} {args}: {e}", text("task"), text("subtask")))?;
+    }
+    same("success", &case["success"], &all.into())
+}

@@ -1,0 +1,309 @@
+//! Python values, and how python-fire 0.5.0 reads them from a command line's words.
+//!
+//! Upstream's tools get their arguments through a command line: every word that reads as a Python literal becomes that
+//! value, so a cell text `42` is a number and `1,234` a tuple. The words are parsed, never evaluated.
+
+use num_bigint::BigInt;
+use num_traits::ToPrimitive;
+use rolegraft_spans::python_json::float_repr;
+use rustpython_parser::ast::{Constant, Expr, Operator, UnaryOp};
+use rustpython_parser::{Mode, ast};
+
+/// Longest word that is parsed, in bytes; longer ones are texts.
+const MAX_WORD: usize = 1 << 16;
+/// Brackets that may nest in a word that is parsed.
+const MAX_NESTING: usize = 100;
+
+/// A Python object as far as words can spell one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Object {
+    None,
+    Bool(bool),
+    Int(BigInt),
+    Float(f64),
+    Complex(f64, f64),
+    Str(String),
+    Bytes(Vec<u8>),
+    Tuple(Vec<Object>),
+    List(Vec<Object>),
+    Set(Vec<Object>),
+    Dict(Vec<(Object, Object)>),
+    Ellipsis,
+}
+
+impl Object {
+    /// `type(x).__name__`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "NoneType",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Float(_) => "float",
+            Self::Complex(..) => "complex",
+            Self::Str(_) => "str",
+            Self::Bytes(_) => "bytes",
+            Self::Tuple(_) => "tuple",
+            Self::List(_) => "list",
+            Self::Set(_) => "set",
+            Self::Dict(_) => "dict",
+            Self::Ellipsis => "ellipsis",
+        }
+    }
+
+    /// `str(x)`.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Str(s) => s.clone(),
+            other => other.repr(),
+        }
+    }
+
+    /// `repr(x)`.
+    pub(crate) fn repr(&self) -> String {
+        let list = |items: &[Self]| items.iter().map(Self::repr).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::None => "None".into(),
+            Self::Bool(b) => if *b { "True" } else { "False" }.into(),
+            Self::Int(i) => i.to_string(),
+            Self::Float(f) => float_repr(*f),
+            Self::Complex(re, im) => complex_repr(*re, *im),
+            Self::Str(s) => str_repr(s),
+            Self::Bytes(bytes) => bytes_repr(bytes),
+            Self::Tuple(items) if items.len() == 1 => format!("({},)", list(items)),
+            Self::Tuple(items) => format!("({})", list(items)),
+            Self::List(items) => format!("[{}]", list(items)),
+            Self::Set(items) if items.is_empty() => "set()".into(),
+            Self::Set(items) => format!("{{{}}}", list(items)),
+            Self::Dict(pairs) => {
+                let pairs: Vec<_> = pairs.iter().map(|(k, v)| format!("{}: {}", k.repr(), v.repr())).collect();
+                format!("{{{}}}", pairs.join(", "))
+            }
+            Self::Ellipsis => "Ellipsis".into(),
+        }
+    }
+
+    fn is_hashable(&self) -> bool {
+        match self {
+            Self::List(_) | Self::Set(_) | Self::Dict(_) => false,
+            Self::Tuple(items) => items.iter().all(Self::is_hashable),
+            _ => true,
+        }
+    }
+
+    /// `a == b`, numbers by value.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        let number = |x: &Self| match x {
+            Self::Bool(b) => Some(f64::from(u8::from(*b))),
+            Self::Int(i) => i.to_f64(),
+            Self::Float(f) => Some(*f),
+            _ => None,
+        };
+        match (number(self), number(other)) {
+            (Some(a), Some(b)) => a == b,
+            _ => self == other,
+        }
+    }
+}
+
+impl From<&serde_json::Value> for Object {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        match value {
+            Value::Null => Self::None,
+            Value::Bool(b) => Self::Bool(*b),
+            Value::Number(n) => match (n.as_i128(), n.as_f64()) {
+                (Some(i), _) => Self::Int(i.into()),
+                (None, f) => Self::Float(f.unwrap_or_default()),
+            },
+            Value::String(s) => Self::Str(s.clone()),
+            Value::Array(items) => Self::List(items.iter().map(Self::from).collect()),
+            Value::Object(map) => Self::Dict(map.iter().map(|(k, v)| (Self::Str(k.clone()), Self::from(v))).collect()),
+        }
+    }
+}
+
+fn complex_repr(re: f64, im: f64) -> String {
+    let short = |f: f64| {
+        let text = float_repr(f);
+        text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+    };
+    if re == 0.0 && re.is_sign_positive() {
+        return format!("{}j", short(im));
+    }
+    let sign = if im.is_sign_negative() { "" } else { "+" };
+    format!("({}{sign}{}j)", short(re), short(im))
+}
+
+fn bytes_repr(bytes: &[u8]) -> String {
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    let mut out = format!("b{quote}");
+    for byte in bytes {
+        match byte {
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            b if *b as char == quote => out.extend(['\\', quote]),
+            b' '..=b'~' => out.push(*byte as char),
+            b => out.push_str(&format!("\\x{b:02x}")),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+fn str_repr(s: &str) -> String {
+    let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
+    let mut out = String::from(quote);
+    for c in s.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if c < ' ' || ('\u{7f}'..='\u{a0}').contains(&c) || c == '\u{ad}' => {
+                out.push_str(&format!("\\x{:02x}", c as u32));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+/// Reading a word raised what python-fire does not catch: the tool does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unhashable;
+
+/// A word as python-fire reads it: a literal, or the text itself.
+pub(crate) fn read(word: &str) -> Result<Object, Unhashable> {
+    let text = || Ok(Object::Str(word.to_owned()));
+    // CPython minds an indent that the parser here does not.
+    if word.starts_with([' ', '\t', '\u{c}']) || word.len() > MAX_WORD || nesting(word) > MAX_NESTING {
+        return text();
+    }
+    let Ok(ast::Mod::Expression(tree)) = rustpython_parser::parse(word, Mode::Expression, "") else {
+        return text();
+    };
+    if matches!(*tree.body, Expr::BinOp(_)) {
+        return text();
+    }
+    match literal(&tree.body, true) {
+        Ok(object) => Ok(object),
+        Err(NotLiteral::Malformed) => text(),
+        Err(NotLiteral::Unhashable) => Err(Unhashable),
+    }
+}
+
+fn nesting(word: &str) -> usize {
+    let (mut open, mut most) = (0usize, 0);
+    for byte in word.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most.max(word.bytes().filter(|b| matches!(b, b'-' | b'+' | b'~')).count() / 10)
+}
+
+enum NotLiteral {
+    Malformed,
+    Unhashable,
+}
+
+/// `ast.literal_eval`, bare names read as texts.
+fn literal(tree: &Expr, names: bool) -> Result<Object, NotLiteral> {
+    let all = |items: &[Expr]| items.iter().map(|item| literal(item, names)).collect::<Result<Vec<_>, _>>();
+    match tree {
+        Expr::Constant(constant) => Ok(of_constant(&constant.value)),
+        Expr::Name(name) if names => Ok(Object::Str(name.id.to_string())),
+        Expr::Tuple(tuple) => Ok(Object::Tuple(all(&tuple.elts)?)),
+        Expr::List(list) => Ok(Object::List(all(&list.elts)?)),
+        Expr::Set(set) => {
+            let mut items: Vec<Object> = Vec::new();
+            for item in all(&set.elts)? {
+                if !item.is_hashable() {
+                    return Err(NotLiteral::Unhashable);
+                }
+                if !items.iter().any(|known| known.equals(&item)) {
+                    items.push(item);
+                }
+            }
+            Ok(Object::Set(items))
+        }
+        Expr::Dict(dict) => {
+            let mut pairs: Vec<(Object, Object)> = Vec::new();
+            let mut keys = Vec::new();
+            for key in &dict.keys {
+                keys.push(literal(key.as_ref().ok_or(NotLiteral::Malformed)?, names)?);
+            }
+            for (key, value) in keys.into_iter().zip(all(&dict.values)?) {
+                if !key.is_hashable() {
+                    return Err(NotLiteral::Unhashable);
+                }
+                match pairs.iter_mut().find(|(known, _)| known.equals(&key)) {
+                    Some(pair) => pair.1 = value,
+                    None => pairs.push((key, value)),
+                }
+            }
+            Ok(Object::Dict(pairs))
+        }
+        Expr::BinOp(sum) => {
+            let (left, right) = (signed(&sum.left)?, number(&sum.right)?);
+            let real = match &left {
+                Object::Int(i) => i.to_f64(),
+                Object::Float(f) => Some(*f),
+                _ => None,
+            };
+            match (real, sum.op, right) {
+                (Some(a), Operator::Add, Object::Complex(re, im)) => Ok(Object::Complex(a + re, im)),
+                (Some(a), Operator::Sub, Object::Complex(re, im)) => Ok(Object::Complex(a - re, -im)),
+                _ => Err(NotLiteral::Malformed),
+            }
+        }
+        Expr::UnaryOp(_) => signed(tree),
+        _ => Err(NotLiteral::Malformed),
+    }
+}
+
+fn signed(tree: &Expr) -> Result<Object, NotLiteral> {
+    let Expr::UnaryOp(unary) = tree else { return number(tree) };
+    let operand = number(&unary.operand)?;
+    match unary.op {
+        UnaryOp::UAdd => Ok(operand),
+        UnaryOp::USub => Ok(match operand {
+            Object::Int(i) => Object::Int(-i),
+            Object::Float(f) => Object::Float(-f),
+            Object::Complex(re, im) => Object::Complex(-re, -im),
+            other => other,
+        }),
+        _ => Err(NotLiteral::Malformed),
+    }
+}
+
+fn number(tree: &Expr) -> Result<Object, NotLiteral> {
+    match tree {
+        Expr::Constant(constant) => match of_constant(&constant.value) {
+            object @ (Object::Int(_) | Object::Float(_) | Object::Complex(..)) => Ok(object),
+            _ => Err(NotLiteral::Malformed),
+        },
+        _ => Err(NotLiteral::Malformed),
+    }
+}
+
+pub(crate) fn of_constant(constant: &Constant) -> Object {
+    match constant {
+        Constant::None => Object::None,
+        Constant::Bool(b) => Object::Bool(*b),
+        Constant::Str(s) => Object::Str(s.clone()),
+        Constant::Bytes(bytes) => Object::Bytes(bytes.clone()),
+        Constant::Int(i) => Object::Int(i.clone()),
+        Constant::Tuple(items) => Object::Tuple(items.iter().map(of_constant).collect()),
+        Constant::Float(f) => Object::Float(*f),
+        Constant::Complex { real, imag } => Object::Complex(*real, *imag),
+        Constant::Ellipsis => Object::Ellipsis,
+    }
+}

@@ -1,0 +1,125 @@
+//! Single steps of the suite, for comparing them with what upstream's code recorded.
+
+use crate::apps::app;
+use crate::desk::{Arguments, Desk};
+use crate::evaluation::{Evidence, one};
+use crate::files::Testbed;
+use crate::{calendar, excel, mail, word};
+use rolegraft_spans::Format;
+use serde_json::{Map, Value, json};
+use std::io;
+use std::path::Path;
+
+/// How an action reaches its tool: `{reached, argv, call: {parameter: {type: value}}, rejected, observation}`, as the
+/// recordings have it.
+///
+/// # Errors
+/// If no scratch folder can be made.
+pub fn arguments(action: &Map<String, Value>, folder: &str) -> io::Result<Value> {
+    let name = |field: &str| action.get(field).and_then(Value::as_str).unwrap_or_default();
+    let mut desk = desk(Testbed::new("")?, folder);
+    desk.app = Some(name("app").to_owned());
+    let known = app(name("app")).and_then(|a| a.actions.iter().find(|x| x.action == name("action")));
+    let mut single = action.clone();
+    for value in single.values_mut() {
+        if let Value::Array(items) = value
+            && items.len() == 1
+        {
+            *value = items.swap_remove(0);
+        }
+    }
+    let Some(known) = known.filter(|_| name("app") != "shell") else {
+        let done = desk.act(&Value::Object(action.clone()));
+        return Ok(json!({"reached": false, "observation": done.observation}));
+    };
+    Ok(match desk.pass(known, &single) {
+        Err(message) => json!({"reached": false, "observation": desk.error(&message).observation}),
+        Ok(passed) => {
+            let names = known.parameters();
+            let called = passed.call.as_ref().and_then(|c| c.arguments.as_ref());
+            let call = called.map(|values| {
+                let typed = |value: &crate::literal::Object| {
+                    use crate::literal::Object;
+                    let shown = match value {
+                        Object::None => Value::Null,
+                        Object::Bool(b) => json!(b),
+                        Object::Str(s) => json!(s),
+                        other => json!(other.repr()),
+                    };
+                    json!({value.kind(): shown})
+                };
+                names.iter().zip(values).map(|((name, _), value)| (name.clone(), typed(value))).collect::<Map<_, _>>()
+            });
+            json!({
+                "reached": passed.words.is_some(), "argv": passed.words, "call": call,
+                "rejected": passed.call.map(|c| c.rejected),
+            })
+        }
+    })
+}
+
+fn desk(bed: Testbed, folder: &str) -> Desk {
+    Desk {
+        bed,
+        app: None,
+        task: String::new(),
+        folder: folder.to_owned(),
+        arguments: Arguments::Official,
+        switched: None,
+        now: "20240501T000000Z".into(),
+    }
+}
+
+/// A reply to a fresh task: `{observation, app_after, executed}` and the text of `answer.txt`, if it was written.
+///
+/// # Errors
+/// If the task's files cannot be copied.
+pub fn reply(testbed: &Path, folder: &str, task: &str, app: Option<&str>, reply: &str) -> io::Result<Value> {
+    let bed = Testbed::copy_of(testbed, &format!("{folder}/testbed"), false)?;
+    let mut desk = desk(bed, folder);
+    desk.app = app.map(str::to_owned);
+    desk.task = task.to_owned();
+    let format = Format::builtin("officebench").map_err(io::Error::other)?;
+    let done = desk.answer(reply, &format.read(reply, None));
+    let answer = desk.bed.read(Path::new("data/answer.txt")).ok().and_then(|b| String::from_utf8(b).ok());
+    let done_now = reply.contains("finish_task") || reply.contains("got_stuck");
+    Ok(json!({
+        "observation": done.observation, "app_after": desk.app, "executed": done.executed, "done": done_now,
+        "answer_txt": answer,
+    }))
+}
+
+/// What a tool shows of a file: `reader` is `xlsx`, `docx`, `ics`, `eml` or `emails`.
+///
+/// # Errors
+/// If the file cannot be read so.
+pub fn text(folder: &Path, reader: &str, file: &str, user: &str) -> Result<String, String> {
+    let bed = Testbed::at(folder).map_err(|e| e.to_string())?;
+    match reader {
+        "xlsx" => excel::table(&bed, Path::new(file)),
+        "docx" => word::text(&bed, Path::new(file)),
+        "ics" => calendar::list_events(&bed, user).ok_or_else(|| "no calendar".into()),
+        "emails" => Ok(mail::list(&bed, user)),
+        "eml" => Ok(mail::read(&bed, user, file)),
+        other => Err(format!("there is no reader `{other}` here")),
+    }
+}
+
+/// A check on a folder of files, with the untouched files and the reference where there are any.
+///
+/// # Errors
+/// Where upstream's check raises.
+pub fn check(
+    testbed: &Path,
+    cache: Option<&Path>,
+    reference: Option<&Path>,
+    function: &str,
+    args: &Value,
+) -> Result<bool, String> {
+    // Version control drops empty folders: a task may have no files at all.
+    let open =
+        |path: &Path| if path.is_dir() { Testbed::at(path) } else { Testbed::new("") }.map_err(|e| e.to_string());
+    let bed = open(testbed)?;
+    let (cache, reference) = (cache.map(open).transpose()?, reference.map(open).transpose()?);
+    one(&Evidence::with(&bed, cache.as_ref(), reference.as_ref()), function, args)
+}

@@ -1,0 +1,83 @@
+//! A small tree of an XML part of an office file.
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+/// Elements that may nest.
+const MAX_DEPTH: usize = 200;
+/// Elements of one part.
+const MAX_NODES: usize = 1_000_000;
+
+/// An element.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Node {
+    /// Its name, prefix included: `w:p`.
+    pub(crate) name: String,
+    attributes: Vec<(String, String)>,
+    /// Elements in it.
+    pub(crate) children: Vec<Node>,
+    /// Text right in it.
+    pub(crate) text: String,
+}
+
+impl Node {
+    /// Parses a part.
+    pub(crate) fn parse(xml: &[u8]) -> Result<Self, String> {
+        let mut reader = Reader::from_reader(xml);
+        let mut open: Vec<Self> = vec![Self::default()];
+        let mut count = 0;
+        loop {
+            match reader.read_event().map_err(|e| e.to_string())? {
+                Event::Eof => break,
+                Event::Start(start) => {
+                    count += 1;
+                    if open.len() > MAX_DEPTH || count > MAX_NODES {
+                        return Err("the document is nested too deeply or too long".into());
+                    }
+                    open.push(Self::of(&start)?);
+                }
+                Event::Empty(start) => {
+                    count += 1;
+                    let node = Self::of(&start)?;
+                    open.last_mut().ok_or("no element is open")?.children.push(node);
+                }
+                Event::End(_) => {
+                    let node = open.pop().ok_or("an element ends that did not begin")?;
+                    open.last_mut().ok_or("an element ends that did not begin")?.children.push(node);
+                }
+                Event::Text(text) => {
+                    let text = text.unescape().map_err(|e| e.to_string())?;
+                    open.last_mut().ok_or("no element is open")?.text.push_str(&text);
+                }
+                Event::CData(data) => {
+                    let text = String::from_utf8_lossy(&data).into_owned();
+                    open.last_mut().ok_or("no element is open")?.text.push_str(&text);
+                }
+                _ => {}
+            }
+        }
+        if open.len() != 1 {
+            return Err("an element does not end".into());
+        }
+        open.pop().and_then(|root| root.children.into_iter().next()).ok_or_else(|| "the part is empty".into())
+    }
+
+    fn of(start: &BytesStart<'_>) -> Result<Self, String> {
+        let mut node = Self { name: String::from_utf8_lossy(start.name().as_ref()).into_owned(), ..Self::default() };
+        for attribute in start.attributes() {
+            let attribute = attribute.map_err(|e| e.to_string())?;
+            let value = attribute.unescape_value().map_err(|e| e.to_string())?.into_owned();
+            node.attributes.push((String::from_utf8_lossy(attribute.key.as_ref()).into_owned(), value));
+        }
+        Ok(node)
+    }
+
+    /// The first child of a name.
+    pub(crate) fn child(&self, name: &str) -> Option<&Self> {
+        self.children.iter().find(|c| c.name == name)
+    }
+    /// An attribute.
+    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
