@@ -6,6 +6,7 @@
 //! | `malformed.jsonl` | one reply on a fresh task 2-13/0: observation, app, whether it ends, `answer.txt` |
 //! | `readers.jsonl` | one input file: what a tool shows of it |
 //! | `evalfn.jsonl` | one check on `fixtures/evalfn` |
+//! | `episodes.jsonl`, `episodes-1app.jsonl` | one episode: every observation, the files it leaves, its checks |
 //! | `untouched.jsonl` | one task's checks on its untouched files |
 //!
 //! Other recordings are named as not replayed.
@@ -60,6 +61,7 @@ fn replay_of(kind: &str) -> Option<Replay> {
         "readers" => readers,
         "evalfn" => checks,
         "untouched" => untouched,
+        "episodes" | "episodes-1app" => episode,
         _ => return None,
     })
 }
@@ -193,4 +195,90 @@ fn untouched(data: &Path, case: &Value) -> Result<(), String> {
         verdict(expected, &got).map_err(|e| format!("{} {} {function} {args}: {e}", text("task"), text("subtask")))?;
     }
     same("success", &case["success"], &all.into())
+}
+
+/// Words alone: converters lay text out each in their own way.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+fn episode(data: &Path, case: &Value) -> Result<(), String> {
+    let text = |field: &str| case[field].as_str().unwrap_or_default();
+    let (name, subtask) = (text("task"), text("subtask"));
+    let (task, source) = task(data, name, subtask)?;
+    let folder = format!("./local_workdir/tasks/{name}");
+    let said = task["task"].as_str().unwrap_or_default();
+    let prepared = text("kind") == "mkdir_first";
+    let mut session =
+        recorded::Session::new(&source.join("testbed"), &folder, said, prepared).map_err(|e| e.to_string())?;
+    let at = |step: usize| format!("{name}/{subtask} ({}), step {step}", text("kind"));
+    for (i, step) in case["steps"].as_array().ok_or("no `steps`")?.iter().enumerate() {
+        let (observed, over) = session.step(step["reply"].as_str().unwrap_or_default());
+        let (expected, got) = (step["observation"].as_str().unwrap_or_default(), observed.unwrap_or_default());
+        let fine = match step["compare"].as_str() {
+            Some("blocks") => blocks(expected) == blocks(&got),
+            Some("words") => words(expected) == words(&got),
+            Some("prefix") => expected.split(':').next() == got.split(':').next(),
+            Some("skip") => true,
+            _ => expected == got,
+        };
+        if !fine {
+            return Err(format!("{}: {}", at(i), differing(expected, &got)));
+        }
+        same(&format!("{}: the open app", at(i)), &step["app"], &session.app().map_or(Value::Null, Into::into))?;
+        same(&format!("{}: whether it ends", at(i)), &step["done"], &over.into())?;
+    }
+    let left = session.folder().ok_or("the episode has no files")?;
+    for (path, expected) in case["changed"].as_object().into_iter().flatten() {
+        left_file(left, path, expected).map_err(|e| format!("{name}/{subtask} ({}), {path}: {e}", text("kind")))?;
+    }
+    for path in case["deleted"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if left.join(path).exists() {
+            return Err(format!("{name}/{subtask}: {path} is still there"));
+        }
+    }
+    let reference = source.join("reference");
+    let reference = reference.is_dir().then_some(reference.as_path());
+    let before = source.join("testbed");
+    let checks = task["evaluation"].as_array().ok_or("no `evaluation`")?;
+    for (check, expected) in checks.iter().zip(case["checks"].as_array().into_iter().flatten()) {
+        let function = check["function"].as_str().unwrap_or_default();
+        let got = recorded::check(left, Some(&before), reference, function, &check["args"]);
+        verdict(expected, &got)
+            .map_err(|e| format!("{name}/{subtask} ({}), {function} {}: {e}", text("kind"), check["args"]))?;
+    }
+    Ok(())
+}
+
+/// Compares a file that an episode left with what it should be.
+fn left_file(folder: &Path, path: &str, expected: &Value) -> Result<(), String> {
+    let file = folder.join(path);
+    if !file.is_file() {
+        return Err("is missing".into());
+    }
+    if expected["compare"] == "exists" || !expected["error"].is_null() {
+        return Ok(());
+    }
+    let raw = || std::fs::read(&file).map(|b| String::from_utf8_lossy(&b).into_owned()).map_err(|e| e.to_string());
+    let wanted = expected["text"].as_str().unwrap_or_default();
+    let (wanted, got) = match expected["kind"].as_str() {
+        Some("xlsx") => (wanted.to_owned(), recorded::text(folder, "xlsx", path, "")?),
+        Some("pdf") => (words(wanted), words(&recorded::text(folder, "pdf", path, "")?)),
+        Some("docx") => (wanted.to_owned(), recorded::text(folder, "docx", path, "")?),
+        Some("eml") => (mail(wanted), mail(&raw()?)),
+        Some("ics") => {
+            let lines = raw()?
+                .split_inclusive("\r\n")
+                .map(|l| if l.starts_with("DTSTAMP:") { "DTSTAMP:$NOW\r\n" } else { l })
+                .collect();
+            (wanted.to_owned(), lines)
+        }
+        _ => (wanted.to_owned(), raw()?),
+    };
+    if wanted == got { Ok(()) } else { Err(differing(&wanted, &got)) }
+}
+
+/// What counts of a message: From, To, Subject and the decoded body.
+fn mail(text: &str) -> String {
+    recorded::message(text.as_bytes()).unwrap_or_else(|| format!("not a message: {text}"))
 }

@@ -195,7 +195,9 @@ fn braces(word: &Word) -> Vec<Word> {
                 commas.push(i);
             }
         }
-        let Some(close) = close.filter(|_| !commas.is_empty() && !(open > 0 && plain(open - 1, '$'))) else { continue };
+        let Some(close) = close.filter(|_| !commas.is_empty() && (open == 0 || !plain(open - 1, '$'))) else {
+            continue;
+        };
         let mut starts = vec![open + 1];
         starts.extend(commas.iter().map(|c| c + 1));
         let mut ends = commas;
@@ -468,7 +470,8 @@ fn parameter(inside: &str) -> Option<String> {
     }
     let end = inside.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inside.len());
     let (name, operation) = inside.split_at(end);
-    if !is_name(name) && !(!name.is_empty() && name.chars().all(|c| c.is_ascii_digit())) {
+    let numbered = !name.is_empty() && name.chars().all(|c| c.is_ascii_digit());
+    if !is_name(name) && !numbered {
         return None;
     }
     let operation = operation.strip_prefix(':').unwrap_or(operation);

@@ -2,14 +2,25 @@
 
 use crate::apps::{self, Action, app, apps, joined};
 use crate::command_line::reach;
+use crate::convert::Program;
 use crate::files::Testbed;
 use crate::fire::{Call, call};
 use crate::literal::Object;
 use crate::tools;
 use rolegraft_spans::Reading;
+use rolegraft_suite::sandbox::{Mount, run_once};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a sandboxed shell starts.
+const ROOM: &str = "/work";
+/// Where `cd` starts to remember.
+pub(crate) const MEMORY: &str = "./local_workdir";
+/// How long a command may take.
+const SHELL_LIMIT: Duration = Duration::from_secs(120);
 
 /// How arguments reach the tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,12 +43,18 @@ pub(crate) struct Desk {
     pub(crate) task: String,
     /// The task's folder as the model sees it: `./local_workdir/tasks/T`.
     pub(crate) folder: String,
+    /// Files that the task's author expects, where a shell can see them.
+    pub(crate) reference: Option<PathBuf>,
     /// How arguments are passed.
     pub(crate) arguments: Arguments,
     /// What an opened app says, `{app}` and `{task}` filled in; upstream's own text if absent.
     pub(crate) switched: Option<String>,
+    /// The folder that `cd` has led to: officially remembered, and used by nothing but the next `cd`.
+    pub(crate) memory: String,
     /// The clock of new events, `YYYYMMDDTHHMMSSZ`: an episode writes the same bytes every time.
     pub(crate) now: String,
+    /// Programs that a conversion asked for and that are not installed.
+    pub(crate) missing: BTreeSet<Program>,
 }
 
 /// What came of an action.
@@ -202,21 +219,55 @@ impl Desk {
         format!("Successfully switched to app: {}. Available actions:\n{}\n{prompt}", opened.app, actions.join("\n"))
     }
 
-    fn shell(&self, action: &Map<String, Value>) -> Result<Done, String> {
+    fn shell(&mut self, action: &Map<String, Value>) -> Result<Done, String> {
         let command = action.get("command").ok_or(
             "Missing command in json request. Use the format specified: {\"app\": \"shell\", \"action\": \"command\", \
              \"command\": \"<command>\"}",
         )?;
-        let command = match command {
+        let mut command = match command {
             Value::Array(items) => joined(items, " ")?,
             Value::String(text) => text.clone(),
             other => return Err(format!("'{}' object has no attribute 'startswith'", Object::from(other).kind())),
         };
-        if command.starts_with("cd") && !command.contains("cd ") {
-            return Err("substring not found".into());
+        let mut moved = None;
+        if command.starts_with("cd") {
+            let (_, to) = command.split_once("cd ").ok_or("substring not found")?;
+            let folder = simplified(&self.memory, to.trim());
+            command = format!("cd {folder}");
+            moved = Some(folder);
         }
-        // The sandboxed shell is not part of this suite yet.
-        Err("the shell is not available here".into())
+        let line = self.with_workdir(&command);
+        let script = format!("/bin/bash -c \"\"\" {} \"\"\"", line.trim());
+        let folder = format!("{ROOM}/{}/testbed", self.folder.trim_start_matches("./"));
+        let host = self.bed.host_path().ok_or("there is no folder for the shell")?;
+        let reference_folder = format!("{ROOM}/{}/reference", self.folder.trim_start_matches("./"));
+        let mut mounts = vec![Mount { from: host, to: &folder, writable: true }];
+        mounts.extend(self.reference.as_deref().map(|from| Mount { from, to: &reference_folder, writable: false }));
+        let ran = run_once(&mounts, ROOM, &["/bin/sh", "-c", &script], SHELL_LIMIT).map_err(|e| e.to_string())?;
+        let Some(status) = ran.status else { return Err("Command timed out".into()) };
+        let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        if status == 0
+            && let Some(folder) = moved
+        {
+            self.memory = folder;
+        }
+        let seen = stdout.rsplit("OBSERVATION:").next().unwrap_or_default().trim().to_owned();
+        let observation = if status != 0 {
+            format!("Command failed with exit code {status}: {command}. The error was [{stderr}].")
+        } else if seen.is_empty() {
+            format!("Successfully executed command: {command}. The output was [{stdout}].")
+        } else {
+            seen
+        };
+        Ok(Done { observation: Some(observation), succeeded: status == 0, executed: true })
+    }
+
+    /// upstream: some apps' command lines, the shell's included, are told the task's folder.
+    fn with_workdir(&self, line: &str) -> String {
+        match self.app.as_deref() {
+            Some("calendar" | "email") => format!("{line} --workdir {}", self.folder),
+            _ => line.to_owned(),
+        }
     }
 
     /// The way of an action's arguments to its tool.
@@ -228,10 +279,7 @@ impl Desk {
             let called = call(&known.parameters(), &words);
             return Ok(Passed { words: Some(words), call: Some(called), shown: true });
         }
-        let mut line = known.command_line(action)?;
-        if matches!(self.app.as_deref(), Some("calendar" | "email")) {
-            line = format!("{line} --workdir {}", self.folder);
-        }
+        let line = self.with_workdir(&known.command_line(action)?);
         let glob = |pattern: &str| self.bed.glob(pattern);
         let Some(reached) = reach(line.trim(), &glob) else {
             return Ok(Passed { words: None, call: None, shown: true });
@@ -246,7 +294,7 @@ impl Desk {
         Ok(Passed { words: Some(words), call: Some(called), shown: reached.shown })
     }
 
-    fn tool(&self, app: &str, known: &Action, action: &Map<String, Value>) -> Result<Done, String> {
+    fn tool(&mut self, app: &str, known: &Action, action: &Map<String, Value>) -> Result<Done, String> {
         let passed = match self.arguments {
             Arguments::Official => self.pass(known, action)?,
             Arguments::Direct => {
@@ -269,6 +317,7 @@ impl Desk {
             return Ok(Done { observation: Some(String::new()), succeeded: false, executed: true });
         };
         let printed = tools::run(self, app, &known.action, &arguments);
+        self.missing.extend(printed.missing);
         let text = match (passed.shown, rejected) {
             (false, _) => String::new(),
             (true, true) => printed.before,
@@ -282,6 +331,25 @@ impl Desk {
             || observation.contains("already exists");
         Ok(Done { observation: Some(observation), succeeded: !failed && !rejected, executed: true })
     }
+}
+
+/// Upstream's `simplify_path`: where `cd` leads, as a path from the root.
+fn simplified(current: &str, to: &str) -> String {
+    if to.is_empty() {
+        return current.to_owned();
+    }
+    let current = if to.starts_with('/') { "" } else { current };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in current.split('/').chain(to.split('/')) {
+        match part {
+            ".." => {
+                parts.pop();
+            }
+            "" | "." => {}
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 fn scratchpad(name: &str, action: &Map<String, Value>) -> Result<Done, String> {

@@ -1,14 +1,16 @@
 //! Episodes: from a reply's JSON to an app and back.
 
-use crate::desk::{Arguments, Desk};
+use crate::desk::{Arguments, Desk, Done, MEMORY};
 use crate::evaluation::{self, Evidence};
-use crate::excel;
 use crate::files::Testbed;
-use rolegraft_spans::Format;
+use crate::literal::Object;
+use crate::workbook;
+use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
 use rolegraft_trajectory::{Message, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -82,7 +84,9 @@ impl Suite for OfficeSuite {
                 (None, Some(rows)) => {
                     let rows: Vec<Vec<Value>> =
                         serde_json::from_value(rows.clone()).map_err(|e| wrong(e.to_string()))?;
-                    excel::workbook(&rows).map_err(&wrong)?
+                    let rows: Vec<Vec<Object>> =
+                        rows.iter().map(|row| row.iter().map(Object::from).collect()).collect();
+                    workbook::of_rows(&rows).map_err(&wrong)?
                 }
                 (None, None) => return Err(wrong(format!("file `{name}` is neither text nor xlsx rows"))),
             };
@@ -95,9 +99,12 @@ impl Suite for OfficeSuite {
             app: None,
             task: rules.task.clone(),
             folder: self.prompt.workdir.trim_end_matches("/testbed").to_owned(),
+            reference: None,
             arguments: Arguments::Direct,
             switched: Some(self.prompt.switched.clone()),
+            memory: MEMORY.into(),
             now: format!("{}T000000Z", rules.date.replace('-', "")),
+            missing: BTreeSet::new(),
         };
         Ok(Box::new(Episode {
             desk,
@@ -105,7 +112,7 @@ impl Suite for OfficeSuite {
             format: self.format.clone(),
             prompt: self.prompt.clone(),
             turns_left: self.limits.turns,
-            replies: Vec::new(),
+            stuck: Stuck::default(),
         }))
     }
 }
@@ -116,7 +123,31 @@ struct Episode {
     format: Arc<Format>,
     prompt: Prompt,
     turns_left: usize,
-    replies: Vec<String>,
+    stuck: Stuck,
+}
+
+/// Identical replies in a row: the fifth is taken for a crash.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck {
+    last: String,
+    times: usize,
+}
+
+impl Stuck {
+    /// Carries out a reply, and says whether it ends the episode.
+    pub(crate) fn step(&mut self, desk: &mut Desk, reading: &Reading, reply: &str) -> (Done, bool) {
+        if self.times > 0 && self.last == reply {
+            self.times += 1;
+        } else {
+            reply.clone_into(&mut self.last);
+            self.times = 1;
+        }
+        let stuck = self.times >= STUCK;
+        let effective = if stuck { "{\"app\": \"system\", \"action\": \"got_stuck\"}" } else { reply };
+        let done = if stuck { desk.malformed(effective) } else { desk.answer(effective, reading) };
+        // upstream: the words anywhere in the reply end the episode.
+        (done, effective.contains("finish_task") || effective.contains("got_stuck"))
+    }
 }
 
 impl Environment for Episode {
@@ -132,18 +163,10 @@ impl Environment for Episode {
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
         self.turns_left = self.turns_left.saturating_sub(1);
-        self.replies.push(reply.to_owned());
-        let recent = &self.replies[self.replies.len().saturating_sub(STUCK)..];
-        let stuck = recent.len() == STUCK && recent.iter().all(|r| r == reply);
-        let effective = if stuck { "{\"app\": \"system\", \"action\": \"got_stuck\"}" } else { reply };
         let reading = self.format.read(reply, None);
-        let done = if stuck { self.desk.malformed(effective) } else { self.desk.answer(effective, &reading) };
-        // upstream: the words anywhere in the reply end the episode.
-        let ended = if effective.contains("finish_task") || effective.contains("got_stuck") {
-            Some(Status::Completed)
-        } else {
-            (self.turns_left == 0).then_some(Status::TaskLimitReached)
-        };
+        let (done, over) = self.stuck.step(&mut self.desk, &reading, reply);
+        let ended =
+            if over { Some(Status::Completed) } else { (self.turns_left == 0).then_some(Status::TaskLimitReached) };
         let observation = ended.is_none().then(|| Message::user(done.observation.unwrap_or_default()));
         Ok(Step { reading, succeeded: done.succeeded, observation, ended })
     }

@@ -1,7 +1,7 @@
 //! The checks of a task: microsoft/Simia-Agent-Training@ea77d9d:`OfficeBench/utils/evaluate.py`.
 
 use crate::files::Testbed;
-use crate::{calendar, comparator, excel, mail, word};
+use crate::{calendar, comparator, convert, excel, mail, word};
 use serde_json::Value;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 use std::path::{Component, Path, PathBuf};
@@ -130,6 +130,7 @@ fn contain(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
                 "xlsx" => excel::table(bed, &path)?,
                 "doc" | "docx" => word::text(bed, &path)?,
                 "txt" | "ics" => plain(bed, &path)?,
+                "pdf" => convert::pdf_text(bed, &path).map_err(|e| e.to_string())?,
                 other => return Err(format!("doc_type `{other}` is not supported")),
             }
         }

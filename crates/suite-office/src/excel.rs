@@ -1,69 +1,15 @@
 //! The excel app: the active sheet of an xlsx file.
 
 use crate::files::Testbed;
-use crate::guard;
 use crate::literal::Object;
-use crate::sheet::{Sheet, Value as CellValue};
+use crate::sheet::{MAX_COLUMN, MAX_ROW, Sheet, Value as CellValue};
+use crate::workbook;
 use num_traits::ToPrimitive;
-use serde_json::Value;
 use std::fmt::Write;
-use std::io::Cursor;
 use std::path::Path;
-use umya_spreadsheet::{Spreadsheet, new_file, reader, writer};
 
 /// Cells shown at most: a cell in the last row of a sheet would print a million lines.
 const MAX_CELLS: u64 = 200_000;
-/// Rows and columns of a sheet.
-const MAX_ROW: i64 = 1_048_576;
-const MAX_COLUMN: i64 = 16_384;
-
-fn open(bed: &Testbed, path: &Path) -> Result<Spreadsheet, String> {
-    let bytes = bed.read(path).map_err(|e| e.to_string())?;
-    guard::check(&bytes)?;
-    reader::xlsx::read_reader(Cursor::new(bytes), true).map_err(|e| e.to_string())
-}
-
-fn bytes(book: &Spreadsheet) -> Result<Vec<u8>, String> {
-    let mut out = Cursor::new(Vec::new());
-    writer::xlsx::write_writer(book, &mut out).map_err(|e| e.to_string())?;
-    Ok(out.into_inner())
-}
-
-/// A workbook of one sheet with the given rows.
-pub(crate) fn workbook(rows: &[Vec<Value>]) -> Result<Vec<u8>, String> {
-    let mut book = new_file();
-    let sheet = book.get_sheet_mut(&0).ok_or("a new workbook has no sheet")?;
-    for (r, row) in rows.iter().enumerate() {
-        for (c, value) in row.iter().enumerate() {
-            set(sheet.get_cell_mut((c as u32 + 1, r as u32 + 1)), &Object::from(value));
-        }
-    }
-    bytes(&book)
-}
-
-fn set(cell: &mut umya_spreadsheet::Cell, value: &Object) {
-    match value {
-        Object::Bool(b) => {
-            cell.set_value_bool(*b);
-        }
-        Object::Int(i) => {
-            cell.set_value_number(i.to_f64().unwrap_or_default());
-        }
-        Object::Float(f) if f.is_finite() => {
-            cell.set_value_number(*f);
-        }
-        Object::Str(s) if s.starts_with('=') && s.len() > 1 => {
-            cell.set_formula(&s[1..]);
-        }
-        Object::Str(s) => {
-            cell.set_value_string(s);
-        }
-        _ => {
-            cell.set_blank();
-        }
-    }
-}
-
 /// What upstream shows of a cell without a value.
 const EMPTY: &str = "[Empty Cell]";
 
@@ -117,7 +63,7 @@ pub(crate) fn read(bed: &Testbed, shown: &str) -> Result<String, String> {
 }
 
 /// Python's `int()` of an index: floats are cut, digits in text read.
-fn index(value: &Object, limit: i64) -> Option<u32> {
+fn index(value: &Object, limit: u32) -> Option<u32> {
     let number = match value {
         Object::Int(i) => i.to_i64(),
         Object::Float(f) => Some(*f as i64),
@@ -125,18 +71,14 @@ fn index(value: &Object, limit: i64) -> Option<u32> {
         Object::Str(s) => s.trim().parse().ok(),
         _ => None,
     };
-    number.filter(|n| (1..=limit).contains(n)).and_then(|n| u32::try_from(n).ok())
+    number.filter(|n| (1..=i64::from(limit)).contains(n)).and_then(|n| u32::try_from(n).ok())
 }
 
 fn edit(bed: &Testbed, shown: &str, row: &Object, column: &Object, value: &Object) -> Option<()> {
     let path = bed.resolve(shown)?;
-    let mut book = open(bed, &path).ok()?;
     let (row, column) = (index(row, MAX_ROW)?, index(column, MAX_COLUMN)?);
-    if !matches!(value, Object::Str(_) | Object::Int(_) | Object::Float(_) | Object::Bool(_) | Object::None) {
-        return None;
-    }
-    set(book.get_active_sheet_mut().get_cell_mut((column, row)), value);
-    bed.write(&path, &bytes(&book).ok()?).ok()
+    let book = workbook::with_cell(&bed.read(&path).ok()?, row, column, value).ok()?;
+    bed.write(&path, &book).ok()
 }
 
 pub(crate) fn set_cell(bed: &Testbed, shown: &str, row: &Object, column: &Object, value: &Object) -> String {
@@ -160,7 +102,7 @@ pub(crate) fn delete_cell(bed: &Testbed, shown: &str, row: &Object, column: &Obj
 pub(crate) fn create(bed: &Testbed, shown: &str) -> String {
     let made = bed.resolve(shown).map(|path| match bed.exists(&path) {
         true => format!("File {shown} already exists"),
-        false => match workbook(&[]).ok().and_then(|b| bed.write(&path, &b).ok()) {
+        false => match workbook::of_rows(&[]).ok().and_then(|b| bed.write(&path, &b).ok()) {
             Some(()) => format!("Successfully create new file {shown}"),
             None => format!("Failed to create new file {shown}"),
         },
@@ -171,13 +113,13 @@ pub(crate) fn create(bed: &Testbed, shown: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn cells_survive_a_round_trip() {
         let bed = Testbed::new("").unwrap();
-        let rows = vec![vec![json!("name"), json!("score")], vec![json!("bufom"), json!(78)]];
-        bed.write(Path::new("data/a.xlsx"), &workbook(&rows).unwrap()).unwrap();
+        let text = |s: &str| Object::Str(s.into());
+        let rows = vec![vec![text("name"), text("score")], vec![text("bufom"), Object::Int(78.into())]];
+        bed.write(Path::new("data/a.xlsx"), &workbook::of_rows(&rows).unwrap()).unwrap();
         assert_eq!(
             set_cell(&bed, "data/a.xlsx", &Object::Int(3.into()), &Object::Str("2".into()), &Object::Float(1.5)),
             "Successfully write text to data/a.xlsx"

@@ -21,9 +21,14 @@ const FOLDERS: [&str; 3] = ["data", "emails", "calendar"];
 
 impl Testbed {
     pub(crate) fn new(shown: &str) -> io::Result<Self> {
+        Self::empty(shown, true)
+    }
+
+    /// An empty folder, or one with the folders that upstream's container makes.
+    pub(crate) fn empty(shown: &str, prepared: bool) -> io::Result<Self> {
         let root = tempfile::tempdir()?;
         let dir = Dir::open_ambient_dir(root.path(), ambient_authority())?;
-        for folder in FOLDERS {
+        for folder in FOLDERS.into_iter().filter(|_| prepared) {
             dir.create_dir(folder)?;
         }
         Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: Some(root) })
@@ -38,6 +43,11 @@ impl Testbed {
             dir.create_dir_all(folder)?;
         }
         Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: Some(root) })
+    }
+
+    /// Where the folder lies on the host, for a sandbox to mount.
+    pub(crate) fn host_path(&self) -> Option<&Path> {
+        self._root.as_ref().map(tempfile::TempDir::path)
     }
 
     /// A folder as it lies there, for looking at only.
@@ -76,6 +86,9 @@ impl Testbed {
     }
     pub(crate) fn exists(&self, path: &Path) -> bool {
         self.dir.exists(path)
+    }
+    pub(crate) fn is_dir(&self, path: &Path) -> bool {
+        self.dir.is_dir(path)
     }
     pub(crate) fn is_file(&self, path: &Path) -> bool {
         self.dir.is_file(path)

@@ -6,23 +6,27 @@
 //! directory handle that nothing leads out of.
 
 mod apps;
+mod archive;
+mod calculator;
 mod calendar;
 mod command_line;
 mod comparator;
+mod convert;
 mod desk;
 mod environment;
 mod evaluation;
 mod excel;
 mod files;
 mod fire;
-mod guard;
 mod literal;
 mod mail;
 pub mod recorded;
 mod sheet;
 mod tools;
 mod word;
+mod workbook;
 mod xml;
 
+pub use convert::Program;
 pub use desk::Arguments;
 pub use environment::{OfficeSuite, Prompt};

@@ -3,8 +3,12 @@
 use crate::files::Testbed;
 use crate::literal::Object;
 use mail_builder::MessageBuilder;
+use mail_builder::headers::raw::Raw;
 use mail_parser::{Message, MessageParser, MimeHeaders};
 use std::path::{Path, PathBuf};
+
+/// Longest subject that fits into a line, in bytes.
+const MAX_PLAIN: usize = 60;
 
 /// A user's folder. A name that would lead elsewhere has none.
 fn folder(user: &str) -> Option<PathBuf> {
@@ -14,57 +18,68 @@ fn folder(user: &str) -> Option<PathBuf> {
 }
 
 /// `send_email(sender, recipient, subject, content)`: writes the message into both folders, under its subject. `None` if
-/// upstream's tool crashes.
-pub(crate) fn send(bed: &Testbed, arguments: &[Object]) -> Option<String> {
+/// upstream's tool crashes, the error as Python words it if it fails.
+pub(crate) fn send(bed: &Testbed, arguments: &[Object]) -> Option<Result<(), String>> {
     let [sender, recipient, subject, content, ..] = arguments else { return None };
-    let shown = recipient.text();
-    if shown == "Multiple recipients" {
-        return Some(format!("[email] Failed to send email to {shown}. Only support one recipient."));
-    }
     // `'@' in name` fails on what cannot hold anything.
     for name in [sender, recipient] {
         if !matches!(name, Object::Str(_) | Object::Tuple(_) | Object::List(_) | Object::Set(_) | Object::Dict(_)) {
             return None;
         }
     }
-    let write = || -> Option<()> {
-        let (Object::Str(sender), Object::Str(recipient), Object::Str(content)) = (sender, recipient, content) else {
-            return None;
-        };
-        let subject = match subject {
-            Object::Str(subject) => Some(subject.as_str()),
-            Object::None => None,
-            _ => return None,
-        };
-        let file = format!("{}.eml", subject.unwrap_or("None"));
-        let name = |user: &'_ str| user.split('@').next().unwrap_or_default().to_owned();
-        let (sender, recipient) = (name(sender), name(recipient));
-        let folders = [folder(&sender)?, folder(&recipient)?];
-        for folder in &folders {
-            bed.make_parent(&folder.join("x")).ok()?;
-        }
-        if file.contains(['/', '\n', '\r', '\0']) {
-            return None;
-        }
-        let mut message = MessageBuilder::new()
-            .from(format!("{sender}@example.com"))
-            .to(format!("{recipient}@example.com"))
-            .date(0i64)
-            .message_id("0@example.com")
-            .text_body(format!("{}\n", content.strip_suffix('\n').unwrap_or(content)));
-        if let Some(subject) = subject {
-            message = message.subject(subject);
-        }
-        let message = message.write_to_vec().ok()?;
-        for folder in folders {
-            bed.write(&folder.join(&file), &message).ok()?;
-        }
-        Some(())
+    Some(write(bed, sender, recipient, subject, content))
+}
+
+fn write(bed: &Testbed, sender: &Object, recipient: &Object, subject: &Object, content: &Object) -> Result<(), String> {
+    let (Object::Str(sender), Object::Str(recipient)) = (sender, recipient) else {
+        return Err("can only concatenate str to str".into());
     };
-    Some(match write() {
-        Some(()) => format!("Successfully sent email to {shown}."),
-        None => format!("[email] Failed to send email to {shown}."),
-    })
+    let users = [sender, recipient].map(|user| user.split('@').next().unwrap_or_default());
+    let outside = || "the folder lies outside the task's".to_owned();
+    let folders = [folder(users[0]).ok_or_else(outside)?, folder(users[1]).ok_or_else(outside)?];
+    for folder in &folders {
+        bed.make_parent(&folder.join("x")).map_err(|e| e.to_string())?;
+    }
+    let shown = match subject {
+        Object::Str(subject) => subject.as_str(),
+        Object::None => "",
+        Object::Tuple(_) | Object::List(_) => {
+            return Err(format!("'{}' object has no attribute 'startswith'", subject.kind()));
+        }
+        Object::Dict(_) => return Err("0".into()),
+        other => return Err(format!("'{}' object is not subscriptable", other.kind())),
+    };
+    if users.iter().chain([&shown]).any(|text| text.contains(['\n', '\r', '\0'])) {
+        return Err("Header values may not contain linefeed or carriage return characters".into());
+    }
+    let Object::Str(content) = content else { return Err(format!("'builtins.{}'", content.kind())) };
+    let file = format!("{}.eml", subject.text());
+    if file.contains('/') {
+        return Err(format!("[Errno 2] No such file or directory: '{file}'"));
+    }
+    let address = |user: &str| Raw::new(format!("{}@example.com", encoded(user)));
+    let mut message = MessageBuilder::new()
+        .header("From", address(users[0]))
+        .header("To", address(users[1]))
+        .date(0i64)
+        .message_id("0@example.com")
+        .text_body(format!("{}\n", content.strip_suffix('\n').unwrap_or(content)));
+    // What needs neither code nor fold is written as it is, blanks at its ends included.
+    message = match shown.is_ascii() && shown.len() <= MAX_PLAIN {
+        true => message.header("Subject", Raw::new(shown)),
+        false => message.subject(shown),
+    };
+    let message = message.write_to_vec().map_err(|e| e.to_string())?;
+    folders.iter().try_for_each(|folder| bed.write(&folder.join(&file), &message)).map_err(|e| e.to_string())
+}
+
+/// A name as a header holds it: RFC 2047's Q encoding where it is not ASCII.
+fn encoded(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_owned();
+    }
+    let code = |b: u8| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("={b:02X}") };
+    format!("=?utf-8?q?{}?=", name.bytes().map(code).collect::<String>())
 }
 
 struct Mail {
@@ -77,15 +92,38 @@ struct Mail {
 /// A header as Python's default policy shows it: unfolded and decoded; `None` where it is absent.
 fn header(message: &Message<'_>, name: &str) -> String {
     let Some(raw) = message.header_raw(name) else { return "None".into() };
-    if name == "Subject" {
-        return message.subject().unwrap_or_default().to_owned();
+    let raw = raw.replace("\r\n", "").replace('\n', "");
+    let raw = raw.trim_start_matches([' ', '\t']);
+    let text = match raw.contains("=?") {
+        true => {
+            let line = format!("Subject: {raw}\r\n\r\n");
+            let decoded = MessageParser::default().parse(line.as_bytes()).and_then(|m| m.subject().map(str::to_owned));
+            decoded.unwrap_or_else(|| raw.to_owned())
+        }
+        false => raw.to_owned(),
+    };
+    match (name, text.split_once('@')) {
+        // A bare address is shown with quotes where it needs them.
+        ("From" | "To", Some((user, host)))
+            if user.contains(' ')
+                && !text.contains(['<', '>', '"', ',', ';', ':', '(', ')'])
+                && !host.contains('@') =>
+        {
+            format!("\"{}\"@{host}", user.trim())
+        }
+        _ => text,
     }
-    raw.replace("\r\n", "").replace('\n', "").trim().to_owned()
 }
 
 /// Decoded text of a part, which must name its charset.
-fn text_of(part: &mail_parser::MessagePart<'_>) -> Option<String> {
-    part.content_type()?.attribute("charset")?;
+fn text_of(message: &Message<'_>, part: &mail_parser::MessagePart<'_>) -> Option<String> {
+    let charset = part.content_type()?.attribute("charset")?.to_lowercase();
+    let raw = message.raw_message().get(part.raw_body_offset() as usize..part.raw_end_offset() as usize);
+    // Python takes ASCII at its word: each byte beyond it is one that cannot be read.
+    if let (true, mail_parser::Encoding::None, Some(raw)) = (charset.contains("ascii"), part.encoding, raw) {
+        let text: String = raw.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{fffd}' }).collect();
+        return Some(text.replace("\r\n", "\n"));
+    }
     Some(part.text_contents()?.replace("\r\n", "\n"))
 }
 
@@ -93,13 +131,13 @@ fn parse(bytes: &[u8]) -> Option<Mail> {
     let message = MessageParser::default().parse(bytes)?;
     let root = message.parts.first()?;
     let body = match root.sub_parts() {
-        None => text_of(root)?,
+        None => text_of(&message, root)?,
         Some(ids) => {
             let mut texts = Vec::new();
             for part in ids.iter().filter_map(|id| message.parts.get(*id as usize)) {
                 let kind = part.content_type().map(|t| (t.ctype().to_lowercase(), t.subtype().map(str::to_lowercase)));
                 if matches!(&kind, Some((main, Some(sub))) if main == "text" && (sub == "plain" || sub == "html")) {
-                    texts.push(text_of(part)?);
+                    texts.push(text_of(&message, part)?);
                 }
             }
             texts.join("\n")
@@ -111,6 +149,12 @@ fn parse(bytes: &[u8]) -> Option<Mail> {
         subject: header(&message, "Subject"),
         body,
     })
+}
+
+/// What counts of a message, as a text.
+pub(crate) fn shown(bytes: &[u8]) -> Option<String> {
+    let mail = parse(bytes)?;
+    Some(format!("From: {}\nTo: {}\nSubject: {}\n\n{}", mail.from, mail.to, mail.subject, mail.body))
 }
 
 /// Every mail of a folder, bodies cut to `body` characters where given.

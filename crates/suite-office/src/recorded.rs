@@ -1,12 +1,15 @@
 //! Single steps of the suite, for comparing them with what upstream's code recorded.
 
 use crate::apps::app;
-use crate::desk::{Arguments, Desk};
+use crate::convert::Program;
+use crate::desk::{Arguments, Desk, MEMORY};
+use crate::environment::Stuck;
 use crate::evaluation::{Evidence, one};
 use crate::files::Testbed;
-use crate::{calendar, excel, mail, word};
+use crate::{calendar, convert, excel, mail, word};
 use rolegraft_spans::Format;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -64,9 +67,12 @@ fn desk(bed: Testbed, folder: &str) -> Desk {
         app: None,
         task: String::new(),
         folder: folder.to_owned(),
+        reference: None,
         arguments: Arguments::Official,
         switched: None,
+        memory: MEMORY.into(),
         now: "20240501T000000Z".into(),
+        missing: BTreeSet::new(),
     }
 }
 
@@ -89,7 +95,55 @@ pub fn reply(testbed: &Path, folder: &str, task: &str, app: Option<&str>, reply:
     }))
 }
 
-/// What a tool shows of a file: `reader` is `xlsx`, `docx`, `ics`, `eml` or `emails`.
+/// An episode to be played reply by reply.
+pub struct Session {
+    desk: Desk,
+    format: Format,
+    stuck: Stuck,
+}
+
+impl Session {
+    /// A fresh copy of a task's files; `prepared` makes the folders that version control dropped.
+    ///
+    /// # Errors
+    /// If they cannot be copied.
+    pub fn new(testbed: &Path, folder: &str, task: &str, prepared: bool) -> io::Result<Self> {
+        let shown = format!("{folder}/testbed");
+        let bed = if testbed.is_dir() {
+            Testbed::copy_of(testbed, &shown, prepared)?
+        } else {
+            Testbed::empty(&shown, prepared)?
+        };
+        let mut desk = desk(bed, folder);
+        desk.task = task.to_owned();
+        desk.reference = testbed.parent().map(|task| task.join("reference")).filter(|r| r.is_dir());
+        let format = Format::builtin("officebench").map_err(io::Error::other)?;
+        Ok(Self { desk, format, stuck: Stuck::default() })
+    }
+
+    /// Takes a reply: the observation, and whether the episode ends.
+    pub fn step(&mut self, reply: &str) -> (Option<String>, bool) {
+        let (done, over) = self.stuck.step(&mut self.desk, &self.format.read(reply, None), reply);
+        (done.observation, over)
+    }
+    /// The app that is open.
+    #[must_use]
+    pub fn app(&self) -> Option<&str> {
+        self.desk.app.as_deref()
+    }
+    /// Programs that the episode could not do without and that are not installed.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Program> {
+        self.desk.missing.iter().copied().collect()
+    }
+    /// Where the files lie.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.desk.bed.host_path()
+    }
+}
+
+/// What a tool shows of a file: `reader` is `xlsx`, `docx`, `ics`, `eml`, `emails` or `pdf`.
 ///
 /// # Errors
 /// If the file cannot be read so.
@@ -101,8 +155,15 @@ pub fn text(folder: &Path, reader: &str, file: &str, user: &str) -> Result<Strin
         "ics" => calendar::list_events(&bed, user).ok_or_else(|| "no calendar".into()),
         "emails" => Ok(mail::list(&bed, user)),
         "eml" => Ok(mail::read(&bed, user, file)),
+        "pdf" => convert::pdf_text(&bed, Path::new(file)).map_err(|e| e.to_string()),
         other => Err(format!("there is no reader `{other}` here")),
     }
+}
+
+/// A message's From, To, Subject and decoded body, if it is one.
+#[must_use]
+pub fn message(bytes: &[u8]) -> Option<String> {
+    mail::shown(bytes)
 }
 
 /// A check on a folder of files, with the untouched files and the reference where there are any.

@@ -1,16 +1,15 @@
 //! Reading the active sheet of a workbook as openpyxl 3.1.5 does: every `<c>` element counts, numbers keep the kind that
 //! their stored text has, formulas stay formulas.
 
-use crate::guard;
+use crate::archive;
 use crate::literal::Object;
 use crate::xml::Node;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Cursor, Read};
 
 /// Columns of a sheet.
-const MAX_COLUMN: u32 = 16_384;
+pub(crate) const MAX_COLUMN: u32 = 16_384;
 /// Rows of a sheet.
-const MAX_ROW: u32 = 1_048_576;
+pub(crate) const MAX_ROW: u32 = 1_048_576;
 
 /// A cell's value.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,22 +31,33 @@ pub(crate) struct Sheet {
     pub(crate) extent: (u32, u32),
 }
 
-fn part(archive: &mut zip::ZipArchive<Cursor<&[u8]>>, name: &str) -> Option<Node> {
-    let mut xml = Vec::new();
-    archive.by_name(name.trim_start_matches('/')).ok()?.read_to_end(&mut xml).ok()?;
-    Node::parse(&xml).ok()
+/// An archive's members: their names and contents.
+pub(crate) type Members = [(String, Vec<u8>)];
+
+pub(crate) fn part(members: &Members, name: &str) -> Option<Node> {
+    let name = name.trim_start_matches('/');
+    members.iter().find(|(n, _)| n == name).and_then(|(_, xml)| Node::parse(xml).ok())
+}
+
+/// The name of the active sheet's member.
+pub(crate) fn active(members: &Members, book: &Node) -> Result<String, String> {
+    let links = part(members, "xl/_rels/workbook.xml.rels").ok_or("the workbook has no relations")?;
+    let view = first(book, "bookViews").and_then(|v| first(v, "workbookView"));
+    let active = view.and_then(|v| v.attribute("activeTab")).and_then(|t| t.parse().ok()).unwrap_or(0);
+    let sheets: Vec<&Node> = first(book, "sheets").into_iter().flat_map(|s| named(s, "sheet")).collect();
+    let sheet = sheets.get(active).or(sheets.first()).ok_or("the workbook has no sheet")?;
+    let id = sheet.attribute("r:id").ok_or("the sheet has no relation")?;
+    let target = named(&links, "Relationship").find(|r| r.attribute("Id") == Some(id));
+    let target = target.and_then(|r| r.attribute("Target")).ok_or("the sheet's relation leads nowhere")?;
+    Ok(target.strip_prefix('/').map_or_else(|| format!("xl/{target}"), str::to_owned))
 }
 
 /// Children of a name, whatever its prefix.
 fn named<'n>(of: &'n Node, name: &'n str) -> impl Iterator<Item = &'n Node> {
-    of.children.iter().filter(move |c| local(&c.name) == name)
+    of.children.iter().filter(move |c| c.local() == name)
 }
 
-fn local(name: &str) -> &str {
-    name.rsplit(':').next().unwrap_or(name)
-}
-
-fn first<'n>(of: &'n Node, name: &'n str) -> Option<&'n Node> {
+pub(crate) fn first<'n>(of: &'n Node, name: &'n str) -> Option<&'n Node> {
     named(of, name).next()
 }
 
@@ -55,7 +65,7 @@ fn first<'n>(of: &'n Node, name: &'n str) -> Option<&'n Node> {
 fn string(item: &Node) -> String {
     let mut out = String::new();
     for child in &item.children {
-        match local(&child.name) {
+        match child.local() {
             "t" => out.push_str(&child.text),
             "r" => named(child, "t").for_each(|t| out.push_str(&t.text)),
             _ => {}
@@ -91,27 +101,17 @@ impl Sheet {
     /// # Errors
     /// If the archive is not one, is more than can be unpacked, or lacks a part.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        guard::check(bytes)?;
-        let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
-        let book = part(&mut archive, "xl/workbook.xml").ok_or("the file has no workbook")?;
-        let links = part(&mut archive, "xl/_rels/workbook.xml.rels").ok_or("the workbook has no relations")?;
-        let view = first(&book, "bookViews").and_then(|v| first(v, "workbookView"));
-        let active = view.and_then(|v| v.attribute("activeTab")).and_then(|t| t.parse().ok()).unwrap_or(0);
-        let sheets: Vec<&Node> = first(&book, "sheets").into_iter().flat_map(|s| named(s, "sheet")).collect();
-        let sheet = sheets.get(active).or(sheets.first()).ok_or("the workbook has no sheet")?;
-        let id = sheet.attribute("r:id").ok_or("the sheet has no relation")?;
-        let target = named(&links, "Relationship").find(|r| r.attribute("Id") == Some(id));
-        let target = target.and_then(|r| r.attribute("Target")).ok_or("the sheet's relation leads nowhere")?;
-        let path = if target.starts_with('/') { target.to_owned() } else { format!("xl/{target}") };
-        let sheet = part(&mut archive, &path).ok_or("the sheet is missing")?;
-        let strings: Vec<String> = part(&mut archive, "xl/sharedStrings.xml")
-            .map(|s| named(&s, "si").map(string).collect())
-            .unwrap_or_default();
-        let styles = part(&mut archive, "xl/styles.xml").map(|s| Styles::of(&s)).unwrap_or_default();
+        let members = archive::unpack(bytes)?;
+        let book = part(&members, "xl/workbook.xml").ok_or("the file has no workbook")?;
+        let path = active(&members, &book)?;
+        let sheet = part(&members, &path).ok_or("the sheet is missing")?;
+        let strings: Vec<String> =
+            part(&members, "xl/sharedStrings.xml").map(|s| named(&s, "si").map(string).collect()).unwrap_or_default();
+        let styles = part(&members, "xl/styles.xml").map(|s| Styles::of(&s)).unwrap_or_default();
         let epoch_1904 = first(&book, "workbookPr").and_then(|p| p.attribute("date1904"));
         let epoch_1904 = epoch_1904.is_some_and(|v| v == "1" || v == "true");
         let mut out = Self::default();
-        let mut shared: HashMap<String, (String, u32, u32)> = HashMap::new();
+        let mut shared = Shared::new();
         let mut row_at = 0;
         for row in first(&sheet, "sheetData").into_iter().flat_map(|d| named(d, "row")) {
             row_at = row.attribute("r").and_then(|r| r.parse().ok()).unwrap_or(row_at + 1).min(MAX_ROW);
@@ -136,7 +136,7 @@ impl Sheet {
 }
 
 /// `B12` as (12, 2).
-fn coordinates(reference: &str) -> Option<(u32, u32)> {
+pub(crate) fn coordinates(reference: &str) -> Option<(u32, u32)> {
     let split = reference.find(|c: char| c.is_ascii_digit())?;
     Some((reference[split..].parse().ok()?, column(&reference[..split])?))
 }
@@ -148,7 +148,7 @@ fn column(letters: &str) -> Option<u32> {
     })
 }
 
-fn letters(mut column: u32) -> String {
+pub(crate) fn letters(mut column: u32) -> String {
     let mut out = Vec::new();
     while column > 0 {
         column -= 1;
@@ -187,8 +187,11 @@ fn plain(cell: &Node, strings: &[String], styles: &Styles, epoch_1904: bool) -> 
     })
 }
 
+/// Shared formulas by their index: the text, and the cell where it stands.
+pub(crate) type Shared = HashMap<String, (String, u32, u32)>;
+
 /// A formula; one that shares another's is moved from where that stands.
-fn of_formula(formula: &Node, shared: &mut HashMap<String, (String, u32, u32)>, row: u32, column: u32) -> String {
+pub(crate) fn of_formula(formula: &Node, shared: &mut Shared, row: u32, column: u32) -> String {
     let text = format!("={}", formula.text);
     let Some(id) = formula.attribute("si").filter(|_| formula.attribute("t") == Some("shared")) else { return text };
     match shared.get(id) {

@@ -1,8 +1,9 @@
 //! The tools behind the actions, called with Python values.
 
+use crate::convert::{self, Program, Unconverted};
 use crate::desk::Desk;
 use crate::literal::Object;
-use crate::{calendar, excel, mail, word};
+use crate::{calculator, calendar, excel, mail, word};
 
 /// What a tool puts on standard output.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,10 +12,21 @@ pub(crate) struct Printed {
     pub(crate) before: String,
     /// What it returns; `None` if it crashes.
     pub(crate) returned: Option<String>,
+    /// A program that it cannot do without and that is not installed.
+    pub(crate) missing: Option<Program>,
 }
 
 fn returned(text: impl Into<Option<String>>) -> Printed {
-    Printed { before: String::new(), returned: text.into() }
+    Printed { returned: text.into(), ..Printed::default() }
+}
+
+/// What a conversion prints; `failed` is what upstream makes of one that came to nothing.
+fn converted(done: Result<String, Unconverted>, failed: Option<String>) -> Printed {
+    match done {
+        Ok(text) => returned(text),
+        Err(Unconverted::Failed) => returned(failed),
+        Err(Unconverted::Missing(program)) => Printed { missing: Some(program), ..returned(failed) },
+    }
 }
 
 /// A value as part of a path: Python puts anything into an f-string.
@@ -37,14 +49,14 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
             let before = format!("{}\n{folder}", desk.folder);
             if at(0) == "Multiple users" {
                 let said = "Failed to create a new event to Multiple users. Only support one user.";
-                return Printed { before: String::new(), returned: Some(said.into()) };
+                return returned(said.to_owned());
             }
             let time = |i: usize| match arguments.get(i) {
                 Some(Object::Str(time)) => time.clone(),
                 _ => String::new(),
             };
             let said = calendar::create_event(bed, &at(0), &at(1), &time(2), &time(3), &desk.now);
-            Printed { before, returned: Some(said) }
+            Printed { before, ..returned(said) }
         }
         // upstream: deletion never works.
         ("calendar", "delete_event") => {
@@ -56,7 +68,17 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
             }
             user => calendar::list_events(bed, user),
         }),
-        ("email", "send_email") => returned(mail::send(bed, arguments)),
+        ("email", "send_email") => match (at(1), mail::send(bed, arguments)) {
+            (to, _) if to == "Multiple recipients" => {
+                returned(format!("[email] Failed to send email to {to}. Only support one recipient."))
+            }
+            (_, None) => returned(None),
+            (to, Some(Ok(()))) => returned(format!("Successfully sent email to {to}.")),
+            (to, Some(Err(error))) => {
+                let before = format!("!!! {error}");
+                Printed { before, ..returned(format!("[email] Failed to send email to {to}.")) }
+            }
+        },
         ("email", "list_emails") => returned(mail::list(bed, &at(0))),
         ("email", _) => returned(match arguments.get(1) {
             Some(Object::Str(id)) => mail::read(bed, &at(0), id),
@@ -68,15 +90,42 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
             let said = excel::set_cell(bed, &at(0), &arguments[2], &arguments[3], &arguments[1]);
             let before = format!("!!! args: {} {} {} {} {}", at(0), at(1), at(2), at(3), at(4));
             let before = if said.contains("does not exist") { String::new() } else { before };
-            Printed { before, returned: Some(said) }
+            Printed { before, ..returned(said) }
         }
         ("excel", "delete_cell") => returned(excel::delete_cell(bed, &at(0), &arguments[1], &arguments[2])),
         ("excel", "create_new_file") => returned(excel::create(bed, &at(0))),
         ("word", "create_new_file") => returned(word::create(bed, &at(0))),
         ("word", "read_file") => returned(word::read(bed, &at(0)).ok()),
         ("word", "write_to_file") => returned(word::write(bed, &at(0), &arguments[1])),
+        ("excel" | "word", "convert_to_pdf") => {
+            let (from, to) = (at(0), at(1));
+            if bed.resolve(&from).is_none_or(|path| !bed.exists(&path)) {
+                return returned(match app {
+                    "excel" => format!("{from} does not exist. Failed to convert {from} to {to}"),
+                    _ => format!("The word file {from} does not exist. Failed to convert the file to pdf."),
+                });
+            }
+            // upstream: success, whatever LibreOffice did.
+            let said = format!("Successfully convert {from} to {to}");
+            converted(convert::to_pdf(bed, &from, &to).map(|()| said.clone()), Some(said))
+        }
+        ("pdf", action) => {
+            let (from, to) = (at(0), at(1));
+            let Some(path) = bed.resolve(&from).filter(|path| bed.exists(path)) else {
+                return returned(match action {
+                    "read_file" => format!("The pdf file {from} does not exist. Failed to read the file."),
+                    "convert_to_image" => format!("The file {from} does not exist. Failed to convert pdf to image."),
+                    _ => format!("The pdf file {from} does not exist. Failed to convert the file to word."),
+                });
+            };
+            match action {
+                "read_file" => converted(convert::pdf_text(bed, &path), None),
+                "convert_to_image" => converted(convert::to_image(bed, &from, &to), None),
+                _ => converted(convert::to_word(bed, &from, &to), None),
+            }
+        }
+        ("calculator", _) => returned(calculator::calculate(arguments.first().unwrap_or(&Object::None))),
         ("llm", _) => returned("Error: [llm] [Errno 2] No such file or directory: 'apps/exp_config.yaml'".to_owned()),
-        // Conversions, the calculator and pdf files are not part of this suite yet.
         (app, action) => returned(format!("Error: [{app}] {action} is not available here")),
     }
 }

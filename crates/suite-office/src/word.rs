@@ -1,13 +1,11 @@
 //! The word app: paragraphs of a docx file.
 
+use crate::archive::{pack, unpack};
 use crate::files::Testbed;
-use crate::guard;
 use crate::literal::Object;
 use crate::xml::Node;
 use quick_xml::escape::escape;
-use std::io::{Cursor, Read, Write};
 use std::path::Path;
-use zip::write::SimpleFileOptions;
 
 const DOCUMENT: &str = "word/document.xml";
 const SKELETON: [(&str, &str); 3] = [
@@ -24,28 +22,6 @@ const SKELETON: [(&str, &str); 3] = [
         r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?><w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body></w:body></w:document>"#,
     ),
 ];
-
-fn pack(members: &[(String, Vec<u8>)]) -> Result<Vec<u8>, String> {
-    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    for (name, content) in members {
-        writer.start_file(name.as_str(), SimpleFileOptions::default()).map_err(|e| e.to_string())?;
-        writer.write_all(content).map_err(|e| e.to_string())?;
-    }
-    Ok(writer.finish().map_err(|e| e.to_string())?.into_inner())
-}
-
-fn unpack(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
-    guard::check(bytes)?;
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
-    (0..archive.len())
-        .map(|i| {
-            let mut member = archive.by_index(i).map_err(|e| e.to_string())?;
-            let mut content = Vec::new();
-            member.read_to_end(&mut content).map_err(|e| e.to_string())?;
-            Ok((member.name().to_owned(), content))
-        })
-        .collect()
-}
 
 /// Body paragraphs and tables in order, joined by newlines.
 pub(crate) fn text(bed: &Testbed, path: &Path) -> Result<String, String> {
@@ -127,13 +103,27 @@ pub(crate) fn read(bed: &Testbed, shown: &str) -> Result<String, String> {
     }
 }
 
+/// A new file of paragraphs.
+pub(crate) fn document<'t>(paragraphs: impl Iterator<Item = &'t str>) -> Result<Vec<u8>, String> {
+    let body: String = paragraphs.map(paragraph_of).collect();
+    let members = SKELETON
+        .map(|(name, content)| (name.to_owned(), content.replace("<w:body>", &format!("<w:body>{body}")).into_bytes()));
+    pack(&members)
+}
+
+/// A paragraph's XML.
+fn paragraph_of(text: &str) -> String {
+    let text = escape(text).replace('\n', "</w:t><w:br/><w:t xml:space=\"preserve\">");
+    let text = text.replace('\t', "</w:t><w:tab/><w:t xml:space=\"preserve\">");
+    format!("<w:p><w:r><w:t xml:space=\"preserve\">{text}</w:t></w:r></w:p>")
+}
+
 pub(crate) fn create(bed: &Testbed, shown: &str) -> String {
     let make = || -> Option<()> {
         let path = bed.resolve(shown)?;
         path.parent().filter(|p| !p.as_os_str().is_empty())?;
-        let members: Vec<_> = SKELETON.iter().map(|(n, c)| ((*n).to_owned(), c.as_bytes().to_vec())).collect();
         bed.make_parent(&path).ok()?;
-        bed.write(&path, &pack(&members).ok()?).ok()
+        bed.write(&path, &document(std::iter::empty()).ok()?).ok()
     };
     match make() {
         Some(()) => format!("Successfully create new file {shown}"),
@@ -161,14 +151,11 @@ pub(crate) fn write(bed: &Testbed, shown: &str, contents: &Object) -> String {
         return format!("The file {shown} does not exist. Failed to write to the file.");
     };
     let append = || -> Option<()> {
-        let contents = &added(contents)?;
+        let paragraph = paragraph_of(&added(contents)?);
         let mut members = unpack(&bed.read(&path).ok()?).ok()?;
         let (_, xml) = members.iter_mut().find(|(n, _)| n == DOCUMENT)?;
         let document = String::from_utf8(std::mem::take(xml)).ok()?;
         let at = document.rfind("<w:sectPr").or_else(|| document.rfind("</w:body>"))?;
-        let text = escape(contents).replace('\n', "</w:t><w:br/><w:t xml:space=\"preserve\">");
-        let text = text.replace('\t', "</w:t><w:tab/><w:t xml:space=\"preserve\">");
-        let paragraph = format!("<w:p><w:r><w:t xml:space=\"preserve\">{text}</w:t></w:r></w:p>");
         *xml = format!("{}{paragraph}{}", &document[..at], &document[at..]).into_bytes();
         bed.write(&path, &pack(&members).ok()?).ok()
     };

@@ -61,28 +61,7 @@ impl Sandbox {
     /// # Errors
     /// If bubblewrap is missing or may not make namespaces here.
     pub fn start() -> Result<Self, SandboxError> {
-        let mut command = Command::new("bwrap");
-        command.args(["--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--uid", "0", "--gid", "0"]);
-        command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
-        // What root of a container may do to its own files and processes, and nothing more.
-        command.args(["--cap-drop", "ALL"]);
-        for capability in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"] {
-            command.args(["--cap-add", &format!("CAP_{capability}")]);
-        }
-        for path in VISIBLE {
-            command.args(["--ro-bind-try", path, path]);
-        }
-        for path in WRITABLE {
-            command.args(["--size", DISK, "--tmpfs", path]);
-        }
-        for (name, value) in [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("HOME", "/root"),
-            ("TERM", "xterm"),
-            ("LANG", "C.UTF-8"),
-        ] {
-            command.args(["--setenv", name, value]);
-        }
+        let mut command = container();
         command.args(["--chdir", "/", "bash", "--noprofile", "--norc"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| match e.kind() {
@@ -195,6 +174,103 @@ impl Drop for Sandbox {
     }
 }
 
+/// The container's frame: what is seen, what may be written, which variables there are.
+fn container() -> Command {
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--uid", "0", "--gid", "0"]);
+    command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
+    // What root of a container may do to its own files and processes, and nothing more.
+    command.args(["--cap-drop", "ALL"]);
+    for capability in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"] {
+        command.args(["--cap-add", &format!("CAP_{capability}")]);
+    }
+    for path in VISIBLE {
+        command.args(["--ro-bind-try", path, path]);
+    }
+    for path in WRITABLE {
+        command.args(["--size", DISK, "--tmpfs", path]);
+    }
+    for (name, value) in [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("TERM", "xterm"),
+        ("LANG", "C.UTF-8"),
+    ] {
+        command.args(["--setenv", name, value]);
+    }
+    command
+}
+
+/// A folder of the host that a single command sees.
+#[derive(Debug, Clone, Copy)]
+pub struct Mount<'m> {
+    /// Where it is.
+    pub from: &'m std::path::Path,
+    /// Where the command sees it.
+    pub to: &'m str,
+    /// Whether it may write there.
+    pub writable: bool,
+}
+
+/// What a single command left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Separate {
+    /// Standard output, cut at 1 MiB.
+    pub stdout: Vec<u8>,
+    /// Standard error, cut at 1 MiB.
+    pub stderr: Vec<u8>,
+    /// Exit status; none if the time limit ended it.
+    pub status: Option<i32>,
+}
+
+/// Runs one command in a container of its own, in the folder `chdir`.
+///
+/// # Errors
+/// If bubblewrap is missing, or the container cannot be made.
+pub fn run_once(mounts: &[Mount<'_>], chdir: &str, words: &[&str], limit: Duration) -> Result<Separate, SandboxError> {
+    let mut command = container();
+    command.args(["--size", DISK, "--tmpfs", chdir]);
+    for mount in mounts {
+        command.arg(if mount.writable { "--bind" } else { "--ro-bind" }).arg(mount.from).arg(mount.to);
+    }
+    command.args(["--chdir", chdir, "bash", "--noprofile", "--norc", "-c"]);
+    command.arg(format!("umask 022; {LIMITS}; exec \"$@\"")).arg("--").args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => SandboxError::NotInstalled,
+        _ => SandboxError::Io(e),
+    })?;
+    let missing = || io::Error::other("no pipe to the sandbox");
+    let stdout = drain(child.stdout.take().ok_or_else(missing)?);
+    let stderr = drain(child.stderr.take().ok_or_else(missing)?);
+    let until = Instant::now() + limit;
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status.code(),
+            None if Instant::now() >= until => {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+    Ok(Separate { stdout: text(stdout), stderr: text(stderr), status })
+}
+
+/// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.
+fn drain(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let (mut kept, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            let room = MAX_OUTPUT - kept.len();
+            kept.extend_from_slice(&buffer[..n.min(room)]);
+        }
+        kept
+    })
+}
+
 fn forward(mut from: impl Read, to: &SyncSender<Vec<u8>>) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
@@ -263,6 +339,24 @@ mod tests {
             assert_ne!(sandbox.run(attempt, 5 * SECOND).unwrap().status, Some(0), "{attempt}");
         }
         assert!(!text(sandbox.run("env", SECOND).unwrap()).contains("CARGO"));
+    }
+
+    #[test]
+    fn single_commands_see_their_mount_and_keep_streams_apart() {
+        if sandbox().is_none() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.txt"), "hello").unwrap();
+        let mount = [Mount { from: dir.path(), to: "/work/task/testbed", writable: true }];
+        let words = ["sh", "-c", "cat task/testbed/a.txt; echo no >&2; echo new > task/testbed/b.txt; exit 3"];
+        let done = run_once(&mount, "/work", &words, 5 * SECOND).unwrap();
+        assert_eq!(done, Separate { stdout: b"hello".to_vec(), stderr: b"no\n".to_vec(), status: Some(3) });
+        assert_eq!(std::fs::read_to_string(dir.path().join("b.txt")).unwrap(), "new\n");
+        let begun = Instant::now();
+        let stuck = run_once(&mount, "/work", &["sh", "-c", "echo a; sleep 60"], SECOND).unwrap();
+        assert_eq!((stuck.stdout, stuck.status), (b"a\n".to_vec(), None));
+        assert!(begun.elapsed() < 3 * SECOND);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Office files are zip archives from outside: bounded before any reader sees them.
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
+use zip::write::SimpleFileOptions;
 
 const MAX_MEMBERS: usize = 2_000;
 const MAX_EXPANDED: u64 = 64 << 20;
@@ -35,11 +36,33 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// An archive of named members.
+pub(crate) fn pack(members: &[(String, Vec<u8>)]) -> Result<Vec<u8>, String> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in members {
+        writer.start_file(name.as_str(), SimpleFileOptions::default()).map_err(|e| e.to_string())?;
+        writer.write_all(content).map_err(|e| e.to_string())?;
+    }
+    Ok(writer.finish().map_err(|e| e.to_string())?.into_inner())
+}
+
+/// Its members, checked first.
+pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
+    check(bytes)?;
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
+    (0..archive.len())
+        .map(|i| {
+            let mut member = archive.by_index(i).map_err(|e| e.to_string())?;
+            let mut content = Vec::new();
+            member.read_to_end(&mut content).map_err(|e| e.to_string())?;
+            Ok((member.name().to_owned(), content))
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-    use zip::write::SimpleFileOptions;
 
     fn archive(name: &str, content: &[u8]) -> Vec<u8> {
         let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));

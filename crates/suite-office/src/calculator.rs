@@ -1,0 +1,443 @@
+//! The calculator: Python's arithmetic and `math` over a whitelisted expression tree, bounded.
+
+use crate::literal::{Object, of_constant};
+use num_bigint::BigInt;
+use num_traits::{Signed, ToPrimitive, Zero};
+use rustpython_parser::ast::{BoolOp, CmpOp, Expr, Mod, Operator, UnaryOp};
+use rustpython_parser::{Mode, parse};
+
+/// Longest integer, in bits.
+const MAX_BITS: u64 = 1 << 16;
+/// Operations of one expression.
+const FUEL: usize = 20_000;
+/// Words that upstream refuses anywhere in the text.
+const UNSAFE: [&str; 12] = [
+    "import",
+    "exec",
+    "eval",
+    "getattr",
+    "setattr",
+    "delattr",
+    "compile",
+    "open",
+    "__",
+    "globals",
+    "locals",
+    "subprocess",
+];
+
+/// The tool's observation.
+pub(crate) fn calculate(expression: &Object) -> String {
+    let Object::Str(text) = expression else {
+        return format!("Error: [calculator] '{}' object has no attribute 'replace'", expression.kind());
+    };
+    evaluate(&text.replace('^', "**")).map_or_else(|message| format!("Error: [calculator] {message}"), |o| o.text())
+}
+
+fn evaluate(text: &str) -> Result<Object, String> {
+    let parsed = match text.starts_with([' ', '\t']) {
+        true => Err("unexpected indent"),
+        false => parse(text, Mode::Expression, "").map_err(|_| "invalid syntax"),
+    };
+    let is_statement = || parse(text, Mode::Module, "").is_ok();
+    let unsafe_word = UNSAFE.iter().any(|word| text.contains(word));
+    match parsed {
+        Err(message) if !is_statement() => {
+            let message = unbalanced(text).unwrap_or_else(|| message.to_owned());
+            Err(format!("Syntax error in expression: {message} (<unknown>, line 1)"))
+        }
+        _ if unsafe_word => Err("Potentially unsafe operations detected in expression".into()),
+        Ok(Mod::Expression(tree)) => Calculator { fuel: FUEL }.evaluate(&tree.body),
+        // Upstream's `eval` takes no statement.
+        _ => {
+            let nothing = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+            Err(format!("invalid syntax (<string>, line {})", u8::from(!nothing)))
+        }
+    }
+}
+
+/// What Python says of brackets that do not match, if any do not.
+fn unbalanced(text: &str) -> Option<String> {
+    let mut open = Vec::new();
+    for c in text.chars() {
+        match c {
+            '(' | '[' | '{' => open.push(c),
+            ')' | ']' | '}' => match (open.pop(), c) {
+                (Some('('), ')') | (Some('['), ']') | (Some('{'), '}') => {}
+                (None, _) => return Some(format!("unmatched '{c}'")),
+                (Some(begun), _) => {
+                    return Some(format!("closing parenthesis '{c}' does not match opening parenthesis '{begun}'"));
+                }
+            },
+            '"' | '\'' => return None,
+            _ => {}
+        }
+    }
+    open.pop().map(|begun| format!("'{begun}' was never closed"))
+}
+
+struct Calculator {
+    fuel: usize,
+}
+
+fn float(object: &Object) -> Result<f64, String> {
+    match object {
+        Object::Bool(b) => Ok(f64::from(u8::from(*b))),
+        Object::Int(i) => {
+            i.to_f64().filter(|f| f.is_finite()).ok_or_else(|| "int too large to convert to float".to_owned())
+        }
+        Object::Float(f) => Ok(*f),
+        other => Err(format!("must be real number, not {}", other.kind())),
+    }
+}
+
+fn integer(object: &Object) -> Option<BigInt> {
+    match object {
+        Object::Bool(b) => Some(u8::from(*b).into()),
+        Object::Int(i) => Some(i.clone()),
+        _ => None,
+    }
+}
+
+fn items(object: &Object) -> Result<Vec<Object>, String> {
+    match object {
+        Object::List(items) | Object::Tuple(items) | Object::Set(items) => Ok(items.clone()),
+        other => Err(format!("'{}' object is not iterable", other.kind())),
+    }
+}
+
+fn less(a: &Object, b: &Object) -> Result<bool, String> {
+    match (integer(a), integer(b)) {
+        (Some(a), Some(b)) => Ok(a < b),
+        _ => Ok(float(a)? < float(b)?),
+    }
+}
+
+fn bounded(i: BigInt) -> Result<Object, String> {
+    if i.bits() > MAX_BITS { Err("the result is too large".into()) } else { Ok(Object::Int(i)) }
+}
+
+impl Calculator {
+    fn evaluate(&mut self, tree: &Expr) -> Result<Object, String> {
+        self.fuel = self.fuel.checked_sub(1).ok_or("the expression is too long")?;
+        match tree {
+            Expr::Constant(constant) => Ok(of_constant(&constant.value)),
+            Expr::Name(name) => match name.id.as_str() {
+                "pi" => Ok(Object::Float(std::f64::consts::PI)),
+                "e" => Ok(Object::Float(std::f64::consts::E)),
+                "tau" => Ok(Object::Float(std::f64::consts::TAU)),
+                "inf" => Ok(Object::Float(f64::INFINITY)),
+                "nan" => Ok(Object::Float(f64::NAN)),
+                other => Err(format!("name '{other}' is not defined")),
+            },
+            Expr::List(list) => Ok(Object::List(self.all(&list.elts)?)),
+            Expr::Tuple(tuple) => Ok(Object::Tuple(self.all(&tuple.elts)?)),
+            Expr::UnaryOp(unary) => {
+                let operand = self.evaluate(&unary.operand)?;
+                if unary.op == UnaryOp::Not {
+                    return Ok(Object::Bool(!truth(&operand)));
+                }
+                match (unary.op, integer(&operand), operand) {
+                    (UnaryOp::USub, Some(i), _) => Ok(Object::Int(-i)),
+                    (UnaryOp::UAdd, Some(i), _) => Ok(Object::Int(i)),
+                    (UnaryOp::Invert, Some(i), _) => Ok(Object::Int(-i - 1)),
+                    (UnaryOp::USub, None, Object::Float(f)) => Ok(Object::Float(-f)),
+                    (UnaryOp::UAdd, None, Object::Float(f)) => Ok(Object::Float(f)),
+                    (.., operand) => Err(format!("bad operand type for unary operator: '{}'", operand.kind())),
+                }
+            }
+            Expr::BinOp(binary) => {
+                let (left, right) = (self.evaluate(&binary.left)?, self.evaluate(&binary.right)?);
+                operate(&left, binary.op, &right)
+            }
+            Expr::Compare(compared) => {
+                let mut left = self.evaluate(&compared.left)?;
+                for (op, right) in compared.ops.iter().zip(&compared.comparators) {
+                    let right = self.evaluate(right)?;
+                    if !compare(&left, *op, &right)? {
+                        return Ok(Object::Bool(false));
+                    }
+                    left = right;
+                }
+                Ok(Object::Bool(true))
+            }
+            Expr::BoolOp(joined) => {
+                let mut value = Object::None;
+                for tree in &joined.values {
+                    value = self.evaluate(tree)?;
+                    if truth(&value) == (joined.op == BoolOp::Or) {
+                        break;
+                    }
+                }
+                Ok(value)
+            }
+            Expr::IfExp(chosen) => {
+                let holds = truth(&self.evaluate(&chosen.test)?);
+                self.evaluate(if holds { &chosen.body } else { &chosen.orelse })
+            }
+            Expr::Call(called) => {
+                let Expr::Name(name) = &*called.func else { return Err("only functions by name can be called".into()) };
+                let arguments = self.all(&called.args)?;
+                function(name.id.as_str(), &arguments)
+            }
+            _ => Err("an expression that the calculator does not know".into()),
+        }
+    }
+
+    fn all(&mut self, trees: &[Expr]) -> Result<Vec<Object>, String> {
+        trees.iter().map(|tree| self.evaluate(tree)).collect()
+    }
+}
+
+/// Python's `bool()`.
+fn truth(object: &Object) -> bool {
+    match object {
+        Object::None => false,
+        Object::Str(text) => !text.is_empty(),
+        Object::List(items) | Object::Tuple(items) | Object::Set(items) => !items.is_empty(),
+        other => integer(other).map_or_else(|| float(other).is_ok_and(|f| f != 0.0), |i| !i.is_zero()),
+    }
+}
+
+fn compare(left: &Object, op: CmpOp, right: &Object) -> Result<bool, String> {
+    Ok(match op {
+        CmpOp::Eq => left.equals(right),
+        CmpOp::NotEq => !left.equals(right),
+        CmpOp::Lt => less(left, right)?,
+        CmpOp::Gt => less(right, left)?,
+        CmpOp::LtE => !less(right, left)?,
+        CmpOp::GtE => !less(left, right)?,
+        CmpOp::In => items(right)?.iter().any(|item| item.equals(left)),
+        CmpOp::NotIn => !items(right)?.iter().any(|item| item.equals(left)),
+        CmpOp::Is | CmpOp::IsNot => return Err("an expression that the calculator does not know".into()),
+    })
+}
+
+fn operate(left: &Object, op: Operator, right: &Object) -> Result<Object, String> {
+    let numeric = |o: &Object| matches!(o, Object::Bool(_) | Object::Int(_) | Object::Float(_));
+    if !numeric(left) || !numeric(right) {
+        return Err(format!(
+            "unsupported operand type(s) for {}: '{}' and '{}'",
+            symbol(op),
+            left.kind(),
+            right.kind()
+        ));
+    }
+    if let (Some(a), Some(b)) = (integer(left), integer(right)) {
+        let zero = b.is_zero();
+        match op {
+            Operator::Add => return bounded(a + b),
+            Operator::Sub => return bounded(a - b),
+            Operator::Mult => return bounded(a * b),
+            Operator::FloorDiv if zero => return Err("integer division or modulo by zero".into()),
+            Operator::Mod if zero => return Err("integer modulo by zero".into()),
+            Operator::Div if zero => return Err("division by zero".into()),
+            Operator::FloorDiv => return Ok(Object::Int(num_integer::Integer::div_floor(&a, &b))),
+            Operator::Mod => return Ok(Object::Int(num_integer::Integer::mod_floor(&a, &b))),
+            Operator::BitAnd => return Ok(Object::Int(a & b)),
+            Operator::BitOr => return Ok(Object::Int(a | b)),
+            Operator::LShift | Operator::RShift if b.is_negative() => return Err("negative shift count".into()),
+            Operator::LShift => {
+                let places = u32::try_from(&b).ok().filter(|n| u64::from(*n) <= MAX_BITS);
+                return places.map_or_else(|| Err("the result is too large".into()), |n| bounded(a << n));
+            }
+            Operator::RShift => return Ok(Object::Int(a >> u32::try_from(&b).unwrap_or(u32::MAX))),
+            Operator::Pow if !b.is_negative() => {
+                let exponent = u32::try_from(&b).ok().filter(|e| a.bits().saturating_mul(u64::from(*e)) <= MAX_BITS);
+                return exponent.map(|e| Object::Int(a.pow(e))).ok_or_else(|| "the result is too large".into());
+            }
+            _ => {}
+        }
+    }
+    let (a, b) = (float(left)?, float(right)?);
+    Ok(Object::Float(match op {
+        Operator::Add => a + b,
+        Operator::Sub => a - b,
+        Operator::Mult => a * b,
+        Operator::Div if b == 0.0 => return Err("float division by zero".into()),
+        Operator::Div => a / b,
+        Operator::FloorDiv if b == 0.0 => return Err("float floor division by zero".into()),
+        Operator::FloorDiv => (a / b).floor(),
+        Operator::Mod if b == 0.0 => return Err("float modulo".into()),
+        Operator::Mod => a - b * (a / b).floor(),
+        Operator::Pow if a == 0.0 && b < 0.0 => return Err("0.0 cannot be raised to a negative power".into()),
+        Operator::Pow => {
+            let power = a.powf(b);
+            if power.is_infinite() && a.is_finite() && b.is_finite() {
+                return Err("(34, 'Numerical result out of range')".into());
+            }
+            power
+        }
+        other => {
+            return Err(format!(
+                "unsupported operand type(s) for {}: '{}' and '{}'",
+                symbol(other),
+                left.kind(),
+                right.kind()
+            ));
+        }
+    }))
+}
+
+fn symbol(op: Operator) -> &'static str {
+    match op {
+        Operator::Add => "+",
+        Operator::Sub => "-",
+        Operator::Mult => "*",
+        Operator::Div => "/",
+        Operator::FloorDiv => "//",
+        Operator::Mod => "%",
+        Operator::Pow => "** or pow()",
+        Operator::MatMult => "@",
+        Operator::LShift => "<<",
+        Operator::RShift => ">>",
+        Operator::BitOr => "|",
+        Operator::BitXor => "^",
+        Operator::BitAnd => "&",
+    }
+}
+
+fn function(name: &str, arguments: &[Object]) -> Result<Object, String> {
+    match (name, arguments) {
+        ("min" | "max", all) if !all.is_empty() => {
+            let all = if let [one] = all { items(one)? } else { all.to_vec() };
+            let mut best = all.first().cloned().ok_or_else(|| format!("{name}() arg is an empty sequence"))?;
+            for item in &all[1..] {
+                if if name == "min" { less(item, &best)? } else { less(&best, item)? } {
+                    best = item.clone();
+                }
+            }
+            Ok(best)
+        }
+        ("sum", [of]) => items(of)?.iter().try_fold(Object::Int(0.into()), |sum, x| operate(&sum, Operator::Add, x)),
+        ("prod", [of]) => items(of)?.iter().try_fold(Object::Int(1.into()), |p, x| operate(&p, Operator::Mult, x)),
+        ("fsum", [of]) => {
+            let sum = items(of)?.iter().try_fold(0.0, |sum, x| Ok::<_, String>(sum + float(x)?))?;
+            Ok(Object::Float(sum))
+        }
+        ("len", [of]) => Ok(Object::Int(items(of)?.len().into())),
+        ("sorted", [of]) => {
+            let mut all = items(of)?;
+            for item in &all {
+                float(item)?;
+            }
+            all.sort_by(|a, b| float(a).unwrap_or(0.0).total_cmp(&float(b).unwrap_or(0.0)));
+            Ok(Object::List(all))
+        }
+        ("abs", [x]) => Ok(match integer(x) {
+            Some(i) => Object::Int(i.abs()),
+            None => Object::Float(float(x)?.abs()),
+        }),
+        ("floor" | "ceil" | "trunc", [x]) => {
+            if let Some(i) = integer(x) {
+                return Ok(Object::Int(i));
+            }
+            let f = float(x)?;
+            let whole = match name {
+                "floor" => f.floor(),
+                "ceil" => f.ceil(),
+                _ => f.trunc(),
+            };
+            let whole = num_traits::FromPrimitive::from_f64(whole);
+            whole.map(Object::Int).ok_or_else(|| "cannot convert float infinity to integer".into())
+        }
+        ("factorial", [x]) => {
+            let n = integer(x).ok_or_else(|| format!("'{}' object cannot be interpreted as an integer", x.kind()))?;
+            if n.is_negative() {
+                return Err("factorial() not defined for negative values".into());
+            }
+            let n = n.to_u64().filter(|n| *n <= 3000).ok_or("the result is too large")?;
+            Ok(Object::Int((1..=n).fold(BigInt::from(1), |p, i| p * i)))
+        }
+        ("gcd", all) => {
+            let all: Option<Vec<BigInt>> = all.iter().map(integer).collect();
+            let all = all.ok_or("'float' object cannot be interpreted as an integer")?;
+            Ok(Object::Int(all.iter().fold(BigInt::zero(), |g, i| num_integer::Integer::gcd(&g, i))))
+        }
+        ("isqrt", [x]) => match integer(x).filter(|i| !i.is_negative()) {
+            Some(i) => Ok(Object::Int(i.sqrt())),
+            None => Err("isqrt() argument must be nonnegative".into()),
+        },
+        ("log", [x, base]) => Ok(Object::Float(logarithm(x)? / logarithm(base)?)),
+        ("log", [x]) => logarithm(x).map(Object::Float),
+        ("pow", [x, y]) => {
+            let power = float(x)?.powf(float(y)?);
+            if power.is_nan() { Err("math domain error".into()) } else { Ok(Object::Float(power)) }
+        }
+        ("hypot", all) => {
+            let squares = all.iter().try_fold(0.0, |sum, x| Ok::<_, String>(sum + float(x)?.powi(2)))?;
+            Ok(Object::Float(squares.sqrt()))
+        }
+        ("atan2", [y, x]) => Ok(Object::Float(float(y)?.atan2(float(x)?))),
+        ("fmod", [x, y]) => Ok(Object::Float(float(x)? % float(y)?)),
+        (_, [x]) => real(name, x),
+        _ => Err(format!("name '{name}' is not defined")),
+    }
+}
+
+fn logarithm(x: &Object) -> Result<f64, String> {
+    let f = float(x)?;
+    if f > 0.0 { Ok(f.ln()) } else { Err("math domain error".into()) }
+}
+
+/// A function of one real number.
+fn real(name: &str, x: &Object) -> Result<Object, String> {
+    let of: fn(f64) -> f64 = match name {
+        "sqrt" => f64::sqrt,
+        "exp" => f64::exp,
+        "sin" => f64::sin,
+        "cos" => f64::cos,
+        "tan" => f64::tan,
+        "asin" => f64::asin,
+        "acos" => f64::acos,
+        "atan" => f64::atan,
+        "sinh" => f64::sinh,
+        "cosh" => f64::cosh,
+        "tanh" => f64::tanh,
+        "log10" => f64::log10,
+        "log2" => f64::log2,
+        "log1p" => f64::ln_1p,
+        "expm1" => f64::exp_m1,
+        "cbrt" => f64::cbrt,
+        "fabs" => f64::abs,
+        "degrees" => f64::to_degrees,
+        "radians" => f64::to_radians,
+        _ => return Err(format!("name '{name}' is not defined")),
+    };
+    let argument = float(x)?;
+    let result = of(argument);
+    if (result.is_nan() && !argument.is_nan()) || (name.starts_with("log") && argument <= 0.0 && name != "log1p") {
+        return Err("math domain error".into());
+    }
+    Ok(Object::Float(result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_pythons_and_bounded() {
+        let of = |text: &str| calculate(&Object::Str(text.into()));
+        for (text, expected) in [
+            ("2^10 + 7//2", "1027"),
+            ("7/2", "3.5"),
+            ("sum([1, 2, 3.5]) / len([1, 2])", "3.25"),
+            ("sqrt(2)", "1.4142135623730951"),
+            ("max(1, 2, 3) % -2", "-1"),
+            ("factorial(20)", "2432902008176640000"),
+            ("round(2.5)", "Error: [calculator] name 'round' is not defined"),
+            ("(1", "Error: [calculator] Syntax error in expression: '(' was never closed (<unknown>, line 1)"),
+            ("a = 1", "Error: [calculator] invalid syntax (<string>, line 1)"),
+            ("1 < 2 <= 2", "True"),
+            ("(3 if 2 > 1 else 4) and 5", "5"),
+            ("1/0", "Error: [calculator] division by zero"),
+            ("sqrt(-1)", "Error: [calculator] math domain error"),
+            ("__import__('os')", "Error: [calculator] Potentially unsafe operations detected in expression"),
+            ("9**9**9", "Error: [calculator] the result is too large"),
+        ] {
+            assert_eq!(of(text), expected, "{text}");
+        }
+        assert_eq!(calculate(&Object::Int(42.into())), "Error: [calculator] 'int' object has no attribute 'replace'");
+    }
+}

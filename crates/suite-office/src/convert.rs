@@ -1,0 +1,165 @@
+//! Documents turned into other kinds by foreign programs, each in a sandbox of its own: LibreOffice and poppler.
+
+use crate::files::Testbed;
+use crate::word;
+use rolegraft_suite::sandbox::{Mount, run_once};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a program may take.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Where a program finds its file.
+const DOCUMENTS: &str = "/work/documents";
+/// Stands for the file's path among a program's words.
+const FILE: &str = "{file}";
+/// What a PDF is called there.
+const PDF: &str = "in.pdf";
+/// Settings of the host that the programs look for.
+const SETTINGS: [&str; 3] = ["/etc/fonts", "/etc/libreoffice", "/var/cache/fontconfig"];
+/// Image formats by their file name's ending, with poppler's option for each.
+const IMAGES: [(&str, &str); 6] =
+    [("png", "-png"), ("jpg", "-jpeg"), ("jpeg", "-jpeg"), ("ppm", ""), ("pnm", ""), ("pgm", "-gray")];
+
+/// A foreign program that some tasks cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// Turns docx and xlsx files into PDF files.
+    LibreOffice,
+    /// `pdftotext`: the text of a PDF.
+    PdfToText,
+    /// `pdftoppm`: a PDF's page as an image.
+    PdfToPpm,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::LibreOffice, Self::PdfToText, Self::PdfToPpm];
+
+    /// The command.
+    #[must_use]
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::LibreOffice => "soffice",
+            Self::PdfToText => "pdftotext",
+            Self::PdfToPpm => "pdftoppm",
+        }
+    }
+
+    /// Debian's packages that bring it.
+    #[must_use]
+    pub fn packages(self) -> &'static str {
+        match self {
+            Self::LibreOffice => "libreoffice-writer-nogui libreoffice-calc-nogui fonts-liberation",
+            Self::PdfToText | Self::PdfToPpm => "poppler-utils",
+        }
+    }
+
+    /// Whether it is installed where the sandbox sees it.
+    #[must_use]
+    pub fn installed(self) -> bool {
+        ["/usr/bin", "/bin", "/usr/local/bin"].iter().any(|folder| Path::new(folder).join(self.command()).exists())
+    }
+}
+
+/// Why there is no converted file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unconverted {
+    /// No program to do it with.
+    #[error("`{}` is not installed, or there is no sandbox for it", .0.command())]
+    Missing(Program),
+    /// The file cannot be read, or the program made nothing of it.
+    #[error("the document cannot be converted")]
+    Failed,
+}
+
+/// Runs a program on a file, alone in a folder of its own, and hands over what it prints and what it leaves at `left`.
+fn run(program: Program, name: &str, bytes: &[u8], words: &[&str], left: Option<&str>) -> Result<Vec<u8>, Unconverted> {
+    let missing = Unconverted::Missing(program);
+    if !program.installed() {
+        return Err(missing);
+    }
+    let folder = tempfile::tempdir().map_err(|_| Unconverted::Failed)?;
+    std::fs::write(folder.path().join(name), bytes).map_err(|_| Unconverted::Failed)?;
+    let mut mounts = vec![Mount { from: folder.path(), to: DOCUMENTS, writable: left.is_some() }];
+    let settings = SETTINGS.iter().filter(|path| Path::new(path).is_dir());
+    mounts.extend(settings.map(|path| Mount { from: Path::new(path), to: path, writable: false }));
+    let path = format!("{DOCUMENTS}/{name}");
+    let line: Vec<&str> =
+        std::iter::once(program.command()).chain(words.iter().map(|w| if *w == FILE { &path } else { *w })).collect();
+    let done = run_once(&mounts, "/work", &line, LIMIT).map_err(|_| missing)?;
+    if done.status != Some(0) {
+        return Err(Unconverted::Failed);
+    }
+    let Some(left) = left else { return Ok(done.stdout) };
+    // What lies there was written by a program that had read a hostile file: no link is followed.
+    Testbed::at(folder.path()).and_then(|made| made.read(Path::new(left))).map_err(|_| Unconverted::Failed)
+}
+
+/// Upstream's `convert_to_pdf`, which reports success whatever becomes of it.
+pub(crate) fn to_pdf(bed: &Testbed, from: &str, to: &str) -> Result<(), Unconverted> {
+    let failed = Unconverted::Failed;
+    let (from, target) = (bed.resolve(from).ok_or(failed)?, bed.resolve(to).ok_or(failed)?);
+    let name = from.file_name().and_then(|n| n.to_str()).ok_or(failed)?;
+    let made = format!("{}.pdf", from.file_stem().unwrap_or_default().to_string_lossy());
+    let bytes = bed.read(&from).map_err(|_| failed)?;
+    let words =
+        ["-env:UserInstallation=file:///tmp/profile", "--headless", "--convert-to", "pdf", FILE, "--outdir", DOCUMENTS];
+    let pdf = run(Program::LibreOffice, name, &bytes, &words, Some(&made))?;
+    // Upstream converts into the target's folder and renames there, if the target is to be a PDF.
+    let beside = target.with_file_name(&made);
+    let target = match to.ends_with(".pdf") {
+        true if bed.is_dir(&target) => target.join(&made),
+        true => target,
+        false => beside,
+    };
+    bed.make_parent(&target).and_then(|()| bed.write(&target, &pdf)).map_err(|_| failed)
+}
+
+/// The text of all pages, one after another.
+pub(crate) fn pdf_text(bed: &Testbed, path: &Path) -> Result<String, Unconverted> {
+    let bytes = bed.read(path).map_err(|_| Unconverted::Failed)?;
+    let words = ["-q", "-raw", "-enc", "UTF-8", "-eol", "unix", FILE, "-"];
+    let text = run(Program::PdfToText, PDF, &bytes, &words, None)?;
+    Ok(String::from_utf8_lossy(&text).split('\u{c}').map(str::trim_end).collect())
+}
+
+/// Upstream's `pdf.convert_to_image`: the first page at 72 dots per inch.
+pub(crate) fn to_image(bed: &Testbed, from: &str, to: &str) -> Result<String, Unconverted> {
+    let ending = to.rsplit_once('.').map(|(_, ending)| ending.to_lowercase()).unwrap_or_default();
+    let Some((_, option)) = IMAGES.iter().find(|(name, _)| ending == *name) else {
+        return Ok(format!(
+            "Failed: Image format {ending} not in ({})",
+            IMAGES.map(|(name, _)| format!("'{name}'")).join(", ")
+        ));
+    };
+    let Some(bytes) = bed.resolve(from).and_then(|path| bed.read(&path).ok()) else { return Ok(cannot_open(from)) };
+    let mut words = vec!["-q", "-r", "72", "-f", "1", "-l", "1", "-singlefile", FILE];
+    words.extend((!option.is_empty()).then_some(*option));
+    let image = match run(Program::PdfToPpm, PDF, &bytes, &words, None) {
+        Ok(image) if !image.is_empty() => image,
+        Ok(_) | Err(Unconverted::Failed) => return Ok(cannot_open(from)),
+        Err(missing) => return Err(missing),
+    };
+    Ok(match bed.resolve(to).and_then(|to| bed.write(&to, &image).ok()) {
+        Some(()) => "Success".into(),
+        None => format!("Failed: cannot open file '{to}': No such file or directory"),
+    })
+}
+
+/// Upstream's `pdf.convert_to_word`, but for the text alone, a paragraph a line: upstream keeps the layout.
+pub(crate) fn to_word(bed: &Testbed, from: &str, to: &str) -> Result<String, Unconverted> {
+    let Some(path) = bed.resolve(from) else { return Ok(cannot_open(from)) };
+    let text = match pdf_text(bed, &path) {
+        Err(Unconverted::Failed) => return Ok(cannot_open(from)),
+        other => other?,
+    };
+    let document = word::document(text.lines());
+    Ok(match bed.resolve(to).zip(document.ok()).and_then(|(to, document)| bed.write(&to, &document).ok()) {
+        Some(()) => "Success".into(),
+        None => format!("Failed: [Errno 2] No such file or directory: '{to}'"),
+    })
+}
+
+fn cannot_open(path: &str) -> String {
+    format!("Failed: Failed to open file '{path}'.")
+}
