@@ -15,8 +15,8 @@ use crate::recordings::{jsonl_files, read};
 use crate::{ConformanceError, Report};
 use rayon::prelude::*;
 use rolegraft_spans::python_json;
-use rolegraft_suite_office::recorded;
-use serde_json::{Map, Value};
+use rolegraft_suite_office::{Program, recorded};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// A folder of tasks, and where it lies in the data.
@@ -43,13 +43,34 @@ pub fn officebench(traces: &Path, data: &Path) -> Result<Report, ConformanceErro
         let outcomes: Vec<_> = lines
             .par_iter()
             .map(|(i, line)| {
-                let outcome = python_json::loads(line).map_err(|e| e.to_string()).and_then(|case| replay(&data, &case));
-                (format!("{file}:{}", i + 1), outcome)
+                let case = python_json::loads(line).map_err(|e| e.to_string());
+                let lacking = case.as_ref().ok().and_then(lacks);
+                let outcome = case.and_then(|case| lacking.is_none().then(|| replay(&data, &case)).transpose());
+                (format!("{file}:{}", i + 1), lacking, outcome.map(|_| ()))
             })
             .collect();
-        outcomes.into_iter().for_each(|(case, outcome)| report.add(case, outcome));
+        for (case, lacking, outcome) in outcomes {
+            match lacking {
+                Some(program) => report.skipped.push(format!("{case}: `{}` is not installed", program.command())),
+                None => report.add(case, outcome),
+            }
+        }
     }
     Ok(report)
+}
+
+/// A program that a case cannot be replayed without and that is not installed.
+fn lacks(case: &Value) -> Option<Program> {
+    let replies = case["steps"].as_array().into_iter().flatten().filter_map(|step| step["reply"].as_str());
+    let mut texts: Vec<String> = replies.map(str::to_owned).collect();
+    texts.extend(["file", "args", "actions"].map(|field| case[field].to_string()));
+    let told = |words: &[&str]| texts.iter().any(|text| words.iter().all(|word| text.contains(word)));
+    let needed = [
+        (Program::LibreOffice, told(&["convert_to_pdf"])),
+        (Program::PdfToPpm, told(&["convert_to_image"])),
+        (Program::PdfToText, told(&["\"pdf\"", "read_file"]) || told(&[".pdf"])),
+    ];
+    needed.into_iter().find(|(program, needed)| *needed && !program.installed()).map(|(program, _)| program)
 }
 
 type Replay = fn(&Path, &Value) -> Result<(), String>;
@@ -209,12 +230,14 @@ fn episode(data: &Path, case: &Value) -> Result<(), String> {
     let folder = format!("./local_workdir/tasks/{name}");
     let said = task["task"].as_str().unwrap_or_default();
     let prepared = text("kind") == "mkdir_first";
-    let mut session =
-        recorded::Session::new(&source.join("testbed"), &folder, said, prepared).map_err(|e| e.to_string())?;
+    let mut session = recorded::Session::new(&source, &folder, said, prepared).map_err(|e| e.to_string())?;
     let at = |step: usize| format!("{name}/{subtask} ({}), step {step}", text("kind"));
+    let mut messages = session.opening(&task);
     for (i, step) in case["steps"].as_array().ok_or("no `steps`")?.iter().enumerate() {
         let (observed, over) = session.step(step["reply"].as_str().unwrap_or_default());
         let (expected, got) = (step["observation"].as_str().unwrap_or_default(), observed.unwrap_or_default());
+        messages.push(json!({"role": "assistant", "content": step["reply"]}));
+        messages.push(json!({"role": "user", "content": got}));
         let fine = match step["compare"].as_str() {
             Some("blocks") => blocks(expected) == blocks(&got),
             Some("words") => words(expected) == words(&got),
@@ -227,6 +250,11 @@ fn episode(data: &Path, case: &Value) -> Result<(), String> {
         }
         same(&format!("{}: the open app", at(i)), &step["app"], &session.app().map_or(Value::Null, Into::into))?;
         same(&format!("{}: whether it ends", at(i)), &step["done"], &over.into())?;
+    }
+    // The last prompt: everything before the last reply.
+    messages.truncate(messages.len().saturating_sub(2));
+    if let Some(expected) = case.get("messages") {
+        same(&format!("{name}/{subtask}: the last prompt"), expected, &json!(messages))?;
     }
     let left = session.folder().ok_or("the episode has no files")?;
     for (path, expected) in case["changed"].as_object().into_iter().flatten() {

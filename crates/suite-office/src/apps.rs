@@ -15,8 +15,7 @@ pub(crate) struct App {
     /// Its name.
     pub(crate) app: String,
     /// Its line in the system prompt.
-    #[expect(dead_code, reason = "the official prompt will list it")]
-    intro: String,
+    pub(crate) intro: String,
     /// What it can do.
     pub(crate) actions: Vec<Action>,
 }

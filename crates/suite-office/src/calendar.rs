@@ -234,6 +234,25 @@ pub(crate) fn create_event(bed: &Testbed, user: &str, summary: &str, start: &str
     }
 }
 
+/// Deletes the events of a name, which upstream means to do and never does.
+pub(crate) fn delete_event(bed: &Testbed, user: &str, summary: &str) -> String {
+    let delete = || -> Option<()> {
+        let file = path(user)?;
+        let mut calendar = Component::parse(&String::from_utf8(bed.read(&file).ok()?).ok()?)?;
+        let before = calendar.components.len();
+        let named = |c: &Component| c.name == "VEVENT" && c.value("SUMMARY").map(unescaped).as_deref() == Some(summary);
+        calendar.components.retain(|component| !named(component));
+        if calendar.components.len() == before {
+            return None;
+        }
+        save(bed, &file, &calendar)
+    };
+    match delete() {
+        Some(()) => format!("Successfully delete an event named {summary} from {user}'s calendar."),
+        None => format!("Failed to delete an event named {summary} from {user}'s calendar."),
+    }
+}
+
 /// Lists events in file order; an absent calendar is created, as upstream does. `None`: upstream crashes.
 pub(crate) fn list_events(bed: &Testbed, user: &str) -> Option<String> {
     let file = path(user)?;

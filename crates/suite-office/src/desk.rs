@@ -8,7 +8,7 @@ use crate::fire::{Call, call};
 use crate::literal::Object;
 use crate::tools;
 use rolegraft_spans::Reading;
-use rolegraft_suite::sandbox::{Mount, run_once};
+use rolegraft_suite::sandbox::{Mount, Separate, run_once};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -22,15 +22,29 @@ pub(crate) const MEMORY: &str = "./local_workdir";
 /// How long a command may take.
 const SHELL_LIMIT: Duration = Duration::from_secs(120);
 
-/// How arguments reach the tools.
+/// How faithfully upstream's oddities are kept (`docs/officebench.md` lists them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Arguments {
-    /// Through a command line of two shells and python-fire, as published: quotes, `$` and literals change them.
-    Official,
-    /// As the JSON values that the model wrote.
+pub enum Mode {
+    /// As published: what scores are compared with.
     #[default]
-    Direct,
+    Official,
+    /// Mended: arguments reach the tools as they were written, a failed tool says so, and so on.
+    Sane,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Official, Self::Sane];
+
+    /// The name used in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Official => "official",
+            Self::Sane => "sane",
+        }
+    }
 }
 
 /// The state that actions change.
@@ -45,8 +59,8 @@ pub(crate) struct Desk {
     pub(crate) folder: String,
     /// Files that the task's author expects, where a shell can see them.
     pub(crate) reference: Option<PathBuf>,
-    /// How arguments are passed.
-    pub(crate) arguments: Arguments,
+    /// Whether upstream's oddities are kept.
+    pub(crate) mode: Mode,
     /// What an opened app says, `{app}` and `{task}` filled in; upstream's own text if absent.
     pub(crate) switched: Option<String>,
     /// The folder that `cd` has led to: officially remembered, and used by nothing but the next `cd`.
@@ -66,14 +80,16 @@ pub(crate) struct Done {
     pub(crate) succeeded: bool,
     /// Whether it got as far as a command.
     pub(crate) executed: bool,
+    /// Whether it says that the task is over.
+    pub(crate) finished: bool,
 }
 
 impl Done {
     fn failed(text: String) -> Self {
-        Self { observation: Some(text), succeeded: false, executed: false }
+        Self { observation: Some(text), succeeded: false, executed: false, finished: false }
     }
     fn fine(text: String) -> Self {
-        Self { observation: Some(text), succeeded: true, executed: false }
+        Self { observation: Some(text), succeeded: true, executed: false, finished: false }
     }
 }
 
@@ -192,10 +208,10 @@ impl Desk {
                 let path = Path::new("data/answer.txt");
                 let _ = self.bed.make_parent(path);
                 let _ = self.bed.write(path, answer.replace(['\'', '"'], "").as_bytes());
-                Ok(Done::fine("Task finished".into()))
+                Ok(Done { finished: true, ..Done::fine("Task finished".into()) })
             }
-            "got_stuck" => Ok(Done::failed("Task failed".into())),
-            _ => Ok(Done { observation: None, succeeded: false, executed: false }),
+            "got_stuck" => Ok(Done { finished: true, ..Done::failed("Task failed".into()) }),
+            _ => Ok(Done { observation: None, ..Done::failed(String::new()) }),
         }
     }
 
@@ -229,6 +245,9 @@ impl Desk {
             Value::String(text) => text.clone(),
             other => return Err(format!("'{}' object has no attribute 'startswith'", Object::from(other).kind())),
         };
+        if self.mode == Mode::Sane {
+            return self.sane_shell(&command);
+        }
         let mut moved = None;
         if command.starts_with("cd") {
             let (_, to) = command.split_once("cd ").ok_or("substring not found")?;
@@ -238,12 +257,7 @@ impl Desk {
         }
         let line = self.with_workdir(&command);
         let script = format!("/bin/bash -c \"\"\" {} \"\"\"", line.trim());
-        let folder = format!("{ROOM}/{}/testbed", self.folder.trim_start_matches("./"));
-        let host = self.bed.host_path().ok_or("there is no folder for the shell")?;
-        let reference_folder = format!("{ROOM}/{}/reference", self.folder.trim_start_matches("./"));
-        let mut mounts = vec![Mount { from: host, to: &folder, writable: true }];
-        mounts.extend(self.reference.as_deref().map(|from| Mount { from, to: &reference_folder, writable: false }));
-        let ran = run_once(&mounts, ROOM, &["/bin/sh", "-c", &script], SHELL_LIMIT).map_err(|e| e.to_string())?;
+        let ran = self.run(&["/bin/sh", "-c", &script])?;
         let Some(status) = ran.status else { return Err("Command timed out".into()) };
         let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         if status == 0
@@ -251,15 +265,31 @@ impl Desk {
         {
             self.memory = folder;
         }
-        let seen = stdout.rsplit("OBSERVATION:").next().unwrap_or_default().trim().to_owned();
-        let observation = if status != 0 {
-            format!("Command failed with exit code {status}: {command}. The error was [{stderr}].")
-        } else if seen.is_empty() {
-            format!("Successfully executed command: {command}. The output was [{stdout}].")
-        } else {
-            seen
-        };
-        Ok(Done { observation: Some(observation), succeeded: status == 0, executed: true })
+        Ok(shell_done(&command, status, &stdout, &stderr))
+    }
+
+    /// A command as it was written, run where the last `cd` led.
+    fn sane_shell(&mut self, command: &str) -> Result<Done, String> {
+        let here = if self.memory == MEMORY { ROOM } else { &self.memory };
+        let moves = command.trim() == "cd" || command.trim().starts_with("cd ");
+        let script = if moves { format!("{command} && pwd") } else { command.to_owned() };
+        let ran = self.run(&["/bin/bash", "-c", "cd -- \"$0\"; eval \"$1\"", here, &script])?;
+        let Some(status) = ran.status else { return Err("Command timed out".into()) };
+        let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        if moves && status == 0 {
+            self.memory = stdout.lines().last().unwrap_or(ROOM).to_owned();
+        }
+        Ok(shell_done(command, status, &stdout, &stderr))
+    }
+
+    /// Runs words in a sandbox that holds the task's files.
+    fn run(&self, words: &[&str]) -> Result<Separate, String> {
+        let inside = |what: &str| format!("{ROOM}/{}/{what}", self.folder.trim_start_matches("./"));
+        let (testbed, reference) = (inside("testbed"), inside("reference"));
+        let host = self.bed.host_path().ok_or("there is no folder for the shell")?;
+        let mut mounts = vec![Mount { from: host, to: &testbed, writable: true }];
+        mounts.extend(self.reference.as_deref().map(|from| Mount { from, to: &reference, writable: false }));
+        run_once(&mounts, ROOM, words, SHELL_LIMIT).map_err(|e| e.to_string())
     }
 
     /// upstream: some apps' command lines, the shell's included, are told the task's folder.
@@ -295,9 +325,9 @@ impl Desk {
     }
 
     fn tool(&mut self, app: &str, known: &Action, action: &Map<String, Value>) -> Result<Done, String> {
-        let passed = match self.arguments {
-            Arguments::Official => self.pass(known, action)?,
-            Arguments::Direct => {
+        let passed = match self.mode {
+            Mode::Official => self.pass(known, action)?,
+            Mode::Sane => {
                 let mut arguments = Vec::new();
                 for (name, default) in known.parameters() {
                     let given = match name.as_str() {
@@ -310,11 +340,8 @@ impl Desk {
                 Passed { words: Some(Vec::new()), call: Some(call), shown: true }
             }
         };
-        let Some(Call { arguments, rejected }) = passed.call else {
-            return Ok(Done { observation: Some(String::new()), succeeded: false, executed: true });
-        };
-        let Some(arguments) = arguments else {
-            return Ok(Done { observation: Some(String::new()), succeeded: false, executed: true });
+        let Some(Call { arguments: Some(arguments), rejected }) = passed.call else {
+            return Ok(Done { executed: true, ..Done::failed(String::new()) });
         };
         let printed = tools::run(self, app, &known.action, &arguments);
         self.missing.extend(printed.missing);
@@ -329,8 +356,24 @@ impl Desk {
             || observation.contains("Failed")
             || observation.contains("does not exist")
             || observation.contains("already exists");
-        Ok(Done { observation: Some(observation), succeeded: !failed && !rejected, executed: true })
+        if observation.is_empty() && self.mode == Mode::Sane {
+            return Ok(Done { executed: true, ..self.error(&format!("{} failed", known.action)) });
+        }
+        Ok(Done { observation: Some(observation), succeeded: !failed && !rejected, executed: true, finished: false })
     }
+}
+
+/// What a command says of itself.
+fn shell_done(command: &str, status: i32, stdout: &str, stderr: &str) -> Done {
+    let seen = stdout.rsplit("OBSERVATION:").next().unwrap_or_default().trim().to_owned();
+    let observation = if status != 0 {
+        format!("Command failed with exit code {status}: {command}. The error was [{stderr}].")
+    } else if seen.is_empty() {
+        format!("Successfully executed command: {command}. The output was [{stdout}].")
+    } else {
+        seen
+    };
+    Done { observation: Some(observation), succeeded: status == 0, executed: true, finished: false }
 }
 
 /// Upstream's `simplify_path`: where `cd` leads, as a path from the root.

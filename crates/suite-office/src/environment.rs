@@ -1,9 +1,10 @@
 //! Episodes: from a reply's JSON to an app and back.
 
-use crate::desk::{Arguments, Desk, Done, MEMORY};
+use crate::desk::{Desk, Done, MEMORY, Mode};
 use crate::evaluation::{self, Evidence};
 use crate::files::Testbed;
 use crate::literal::Object;
+use crate::official::{self, Official};
 use crate::workbook;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
@@ -11,7 +12,7 @@ use rolegraft_trajectory::{Message, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Identical replies in a row that end an episode.
@@ -36,14 +37,29 @@ pub struct Prompt {
 pub struct OfficeSuite {
     format: Arc<Format>,
     limits: Limits,
-    prompt: Prompt,
+    mode: Mode,
+    source: Source,
+}
+
+/// Where tasks come from.
+enum Source {
+    /// Task files with files in them, and a prompt of their own.
+    Own(Arc<Prompt>),
+    /// Upstream's folders, with its prompt.
+    Official(Official),
 }
 
 impl OfficeSuite {
-    /// A suite with the given reply format and prompt.
+    /// A suite on tasks of one's own, with the given reply format and prompt; upstream's oddities mended.
     #[must_use]
     pub fn new(format: Format, limits: Limits, prompt: Prompt) -> Self {
-        Self { format: Arc::new(format), limits, prompt }
+        Self { format: Arc::new(format), limits, mode: Mode::Sane, source: Source::Own(Arc::new(prompt)) }
+    }
+
+    /// A suite on official tasks.
+    #[must_use]
+    pub fn official(format: Format, limits: Limits, official: Official, mode: Mode) -> Self {
+        Self { format: Arc::new(format), limits, mode, source: Source::Official(official) }
     }
 }
 
@@ -56,11 +72,17 @@ struct Rules {
     files: Map<String, Value>,
     #[serde(default)]
     evaluation: Vec<Value>,
+    /// An official task's folder.
+    #[serde(default)]
+    folder: String,
 }
 
 impl Suite for OfficeSuite {
     fn id(&self) -> &str {
-        "officebench"
+        match &self.source {
+            Source::Own(_) => "officebench",
+            Source::Official(official) => official.set().suite(),
+        }
     }
     fn format(&self) -> &Format {
         &self.format
@@ -69,59 +91,93 @@ impl Suite for OfficeSuite {
         self.limits
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn settings(&self) -> Value {
-        json!({"prompt": self.prompt, "arguments": "direct"})
+        match &self.source {
+            Source::Own(prompt) => json!({"prompt": **prompt, "mode": self.mode}),
+            Source::Official(_) => json!({"mode": self.mode}),
+        }
     }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
-        let wrong = |reason: String| SuiteError::Task { suite: "officebench".into(), task: task.id.clone(), reason };
+        let wrong = |reason: String| SuiteError::Task { suite: self.id().to_owned(), task: task.id.clone(), reason };
         let rules: Rules = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
-        let bed = Testbed::new(&self.prompt.workdir).map_err(|e| wrong(format!("no testbed: {e}")))?;
-        for (name, content) in &rules.files {
-            let bytes = match (content.as_str(), content.get("xlsx")) {
-                (Some(text), _) => text.as_bytes().to_vec(),
-                (None, Some(rows)) => {
-                    let rows: Vec<Vec<Value>> =
-                        serde_json::from_value(rows.clone()).map_err(|e| wrong(e.to_string()))?;
-                    let rows: Vec<Vec<Object>> =
-                        rows.iter().map(|row| row.iter().map(Object::from).collect()).collect();
-                    workbook::of_rows(&rows).map_err(&wrong)?
-                }
-                (None, None) => return Err(wrong(format!("file `{name}` is neither text nor xlsx rows"))),
-            };
-            bed.make_parent(Path::new(name))
-                .and_then(|()| bed.write(Path::new(name), &bytes))
-                .map_err(|e| wrong(e.to_string()))?;
-        }
+        let (source, folder, bed) = match &self.source {
+            Source::Own(prompt) => {
+                (None, prompt.workdir.trim_end_matches("/testbed").to_owned(), filled(prompt, &rules))
+            }
+            Source::Official(official) => {
+                let (from, shown) = (official.root.join(&rules.folder), official::shown(&rules.folder));
+                let bed = Testbed::of_task(&from, &shown, self.mode == Mode::Sane).map_err(|e| e.to_string());
+                (Some(from), shown, bed)
+            }
+        };
+        let inside = |name: &str| source.as_ref().map(|from| from.join(name)).filter(|folder| folder.is_dir());
+        let (switched, opening) = match &self.source {
+            Source::Own(prompt) => (Some(prompt.switched.clone()), prompt.opening(&rules.task)),
+            Source::Official(_) => (None, official::opening(&task.fields, &folder)),
+        };
         let desk = Desk {
-            bed,
+            bed: bed.map_err(|e| wrong(format!("no testbed: {e}")))?,
             app: None,
             task: rules.task.clone(),
-            folder: self.prompt.workdir.trim_end_matches("/testbed").to_owned(),
-            reference: None,
-            arguments: Arguments::Direct,
-            switched: Some(self.prompt.switched.clone()),
+            folder,
+            reference: inside("reference"),
+            mode: self.mode,
+            switched,
             memory: MEMORY.into(),
             now: format!("{}T000000Z", rules.date.replace('-', "")),
             missing: BTreeSet::new(),
         };
         Ok(Box::new(Episode {
             desk,
-            rules,
+            opening,
+            untouched: inside("testbed"),
+            official: source.is_some(),
+            evaluation: rules.evaluation,
             format: self.format.clone(),
-            prompt: self.prompt.clone(),
             turns_left: self.limits.turns,
             stuck: Stuck::default(),
         }))
     }
 }
 
+/// A testbed with the files that a task of one's own describes.
+fn filled(prompt: &Prompt, rules: &Rules) -> Result<Testbed, String> {
+    let bed = Testbed::empty(&prompt.workdir, true).map_err(|e| e.to_string())?;
+    for (name, content) in &rules.files {
+        let bytes = match (content.as_str(), content.get("xlsx")) {
+            (Some(text), _) => text.as_bytes().to_vec(),
+            (None, Some(rows)) => {
+                let rows: Vec<Vec<Value>> = serde_json::from_value(rows.clone()).map_err(|e| e.to_string())?;
+                let rows: Vec<Vec<Object>> = rows.iter().map(|row| row.iter().map(Object::from).collect()).collect();
+                workbook::of_rows(&rows)?
+            }
+            (None, None) => return Err(format!("file `{name}` is neither text nor xlsx rows")),
+        };
+        let path = Path::new(name);
+        bed.make_parent(path).and_then(|()| bed.write(path, &bytes)).map_err(|e| e.to_string())?;
+    }
+    Ok(bed)
+}
+
+impl Prompt {
+    /// The messages before the first reply.
+    fn opening(&self, task: &str) -> Vec<Message> {
+        let system = (!self.system.is_empty()).then(|| Message::system(&self.system));
+        system.into_iter().chain([Message::user(self.opening.replace("{task}", task))]).collect()
+    }
+}
+
 struct Episode {
     desk: Desk,
-    rules: Rules,
+    opening: Vec<Message>,
+    /// The files as the episode found them.
+    untouched: Option<PathBuf>,
+    /// Whether the task is an official one.
+    official: bool,
+    evaluation: Vec<Value>,
     format: Arc<Format>,
-    prompt: Prompt,
     turns_left: usize,
     stuck: Stuck,
 }
@@ -145,20 +201,18 @@ impl Stuck {
         let stuck = self.times >= STUCK;
         let effective = if stuck { "{\"app\": \"system\", \"action\": \"got_stuck\"}" } else { reply };
         let done = if stuck { desk.malformed(effective) } else { desk.answer(effective, reading) };
-        // upstream: the words anywhere in the reply end the episode.
-        (done, effective.contains("finish_task") || effective.contains("got_stuck"))
+        let over = match desk.mode {
+            // upstream: the words anywhere in the reply end the episode.
+            Mode::Official => effective.contains("finish_task") || effective.contains("got_stuck"),
+            Mode::Sane => stuck || done.finished,
+        };
+        (done, over)
     }
 }
 
 impl Environment for Episode {
     fn open(&mut self) -> Result<Vec<Message>, SuiteError> {
-        let opening = self.prompt.opening.replace("{task}", &self.desk.task);
-        let mut messages = Vec::new();
-        if !self.prompt.system.is_empty() {
-            messages.push(Message::system(&self.prompt.system));
-        }
-        messages.push(Message::user(opening));
-        Ok(messages)
+        Ok(self.opening.clone())
     }
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
@@ -172,7 +226,21 @@ impl Environment for Episode {
     }
 
     fn outcome(&mut self) -> Outcome {
-        let verdict = evaluation::evaluate(&Evidence::of(&self.desk.bed), &self.rules.evaluation);
-        Outcome { reward: if verdict.is_ok() { 1.0 } else { 0.0 }, detail: json!({"failed_check": verdict.err()}) }
+        let at = |folder: &Option<PathBuf>| folder.as_deref().and_then(|path| Testbed::at(path).ok());
+        let (untouched, reference) = (at(&self.untouched), at(&self.desk.reference));
+        let holds = |bed: &Testbed| {
+            let evidence = Evidence::with(bed, untouched.as_ref(), reference.as_ref(), self.desk.mode);
+            evaluation::evaluate(&evidence, &self.evaluation)
+        };
+        let verdict = holds(&self.desk.bed);
+        let mut detail = json!({"failed_check": verdict.as_ref().err()});
+        // Some official tasks are solved by doing nothing.
+        if self.official && verdict.is_ok() {
+            detail["free"] = untouched.as_ref().is_some_and(|bed| holds(bed).is_ok()).into();
+        }
+        if !self.desk.missing.is_empty() {
+            detail["missing"] = self.desk.missing.iter().map(|program| program.command()).collect();
+        }
+        Outcome { reward: if verdict.is_ok() { 1.0 } else { 0.0 }, detail }
     }
 }

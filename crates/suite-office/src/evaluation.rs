@@ -1,5 +1,6 @@
 //! The checks of a task: microsoft/Simia-Agent-Training@ea77d9d:`OfficeBench/utils/evaluate.py`.
 
+use crate::desk::Mode;
 use crate::files::Testbed;
 use crate::{calendar, comparator, convert, excel, mail, word};
 use serde_json::Value;
@@ -14,16 +15,19 @@ pub(crate) struct Evidence<'b> {
     cache: Option<&'b Testbed>,
     /// Files that the task's author expects.
     reference: Option<&'b Testbed>,
+    /// Whether upstream's oddities are kept.
+    mode: Mode,
 }
 
 impl<'b> Evidence<'b> {
-    /// The final files alone.
-    pub(crate) fn of(bed: &'b Testbed) -> Self {
-        Self { bed, cache: None, reference: None }
-    }
-    /// With the untouched and the expected files.
-    pub(crate) fn with(bed: &'b Testbed, cache: Option<&'b Testbed>, reference: Option<&'b Testbed>) -> Self {
-        Self { bed, cache, reference }
+    /// The final files, with the untouched and the expected ones where there are any.
+    pub(crate) fn with(
+        bed: &'b Testbed,
+        cache: Option<&'b Testbed>,
+        reference: Option<&'b Testbed>,
+        mode: Mode,
+    ) -> Self {
+        Self { bed, cache, reference, mode }
     }
 
     /// Where a check's path leads: a folder of files and a path in it.
@@ -86,6 +90,8 @@ pub(crate) fn one(evidence: &Evidence<'_>, name: &str, args: &Value) -> Result<b
             Ok(bed.exists(&path) == (name == "evaluate_file_exist"))
         }
         "evaluate_contain" => contain(evidence, args),
+        "evaluate_not_contain" if evidence.mode == Mode::Sane && is_missing(evidence, args)? => Ok(false),
+        // upstream: what is missing contains nothing.
         "evaluate_not_contain" => Ok(!contain(evidence, args)?),
         "evaluate_excel_cell_value" => {
             let (bed, path) = evidence.find(text(args, "file")?)?;
@@ -97,7 +103,8 @@ pub(crate) fn one(evidence: &Evidence<'_>, name: &str, args: &Value) -> Result<b
             Ok(matches.iter().all(|m| {
                 let shown = |field: &str| crate::literal::Object::from(&m[field]).text();
                 // upstream: a substring, so a value is a prefix of the cell's.
-                table.contains(&format!("({}, {}): {}", shown("row"), shown("col"), shown("value")))
+                let end = if evidence.mode == Mode::Sane { "\t" } else { "" };
+                table.contains(&format!("({}, {}): {}{end}", shown("row"), shown("col"), shown("value")))
             }))
         }
         "evaluate_excel_cell_comparator" => cell_comparator(evidence, args),
@@ -116,6 +123,15 @@ pub(crate) fn one(evidence: &Evidence<'_>, name: &str, args: &Value) -> Result<b
 fn plain(bed: &Testbed, path: &Path) -> Result<String, String> {
     let bytes = bed.read(path).map_err(|e| e.to_string())?;
     Ok(String::from_utf8(bytes).map_err(|e| e.to_string())?.replace("\r\n", "\n").replace('\r', "\n"))
+}
+
+/// Whether there is nothing for a check to look at.
+fn is_missing(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
+    if args["doc_type"] == "email" {
+        return Ok(mail::account(evidence.bed, text(args, "username")?).is_empty());
+    }
+    let (bed, path) = evidence.find(text(args, "file")?)?;
+    Ok(!bed.is_file(&path))
 }
 
 fn contain(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
@@ -139,11 +155,12 @@ fn contain(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
     for keyword in args["keywords"].as_array().ok_or("no `keywords`")? {
         let keyword = keyword.as_str().ok_or("a keyword is not text")?.to_lowercase();
         // upstream: a keyword that reads as a number removes all commas, from then on.
-        if is_float(&keyword) {
-            content = content.replace(',', "");
-        }
-        if !content.contains(&keyword) {
+        let commas = is_float(&keyword).then(|| content.replace(',', ""));
+        if !commas.as_ref().unwrap_or(&content).contains(&keyword) {
             return Ok(false);
+        }
+        if let (Some(without), Mode::Official) = (commas, evidence.mode) {
+            content = without;
         }
     }
     Ok(true)

@@ -34,7 +34,13 @@ impl Testbed {
         Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: Some(root) })
     }
 
-    /// A copy of a task's folder; `prepared` makes the folders that version control dropped.
+    /// A copy of a task's `testbed`, empty where version control dropped it.
+    pub(crate) fn of_task(task: &Path, shown: &str, prepared: bool) -> io::Result<Self> {
+        let (testbed, shown) = (task.join("testbed"), format!("{shown}/testbed"));
+        if testbed.is_dir() { Self::copy_of(&testbed, &shown, prepared) } else { Self::empty(&shown, prepared) }
+    }
+
+    /// A copy of a folder; `prepared` makes the folders that version control dropped.
     pub(crate) fn copy_of(source: &Path, shown: &str, prepared: bool) -> io::Result<Self> {
         let root = tempfile::tempdir()?;
         copy(source, root.path())?;

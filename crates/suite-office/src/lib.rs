@@ -20,6 +20,7 @@ mod files;
 mod fire;
 mod literal;
 mod mail;
+mod official;
 pub mod recorded;
 mod sheet;
 mod tools;
@@ -28,5 +29,6 @@ mod workbook;
 mod xml;
 
 pub use convert::Program;
-pub use desk::Arguments;
+pub use desk::Mode;
 pub use environment::{OfficeSuite, Prompt};
+pub use official::{Apps, Official, OfficialError};

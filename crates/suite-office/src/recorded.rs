@@ -1,12 +1,11 @@
 //! Single steps of the suite, for comparing them with what upstream's code recorded.
 
 use crate::apps::app;
-use crate::convert::Program;
-use crate::desk::{Arguments, Desk, MEMORY};
+use crate::desk::{Desk, MEMORY, Mode};
 use crate::environment::Stuck;
 use crate::evaluation::{Evidence, one};
 use crate::files::Testbed;
-use crate::{calendar, convert, excel, mail, word};
+use crate::{calendar, convert, excel, mail, official, word};
 use rolegraft_spans::Format;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -68,7 +67,7 @@ fn desk(bed: Testbed, folder: &str) -> Desk {
         task: String::new(),
         folder: folder.to_owned(),
         reference: None,
-        arguments: Arguments::Official,
+        mode: Mode::Official,
         switched: None,
         memory: MEMORY.into(),
         now: "20240501T000000Z".into(),
@@ -103,22 +102,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh copy of a task's files; `prepared` makes the folders that version control dropped.
+    /// A fresh copy of the `testbed` in a task's folder; `prepared` makes the folders that version control dropped.
     ///
     /// # Errors
     /// If they cannot be copied.
-    pub fn new(testbed: &Path, folder: &str, task: &str, prepared: bool) -> io::Result<Self> {
-        let shown = format!("{folder}/testbed");
-        let bed = if testbed.is_dir() {
-            Testbed::copy_of(testbed, &shown, prepared)?
-        } else {
-            Testbed::empty(&shown, prepared)?
-        };
-        let mut desk = desk(bed, folder);
+    pub fn new(files: &Path, folder: &str, task: &str, prepared: bool) -> io::Result<Self> {
+        let mut desk = desk(Testbed::of_task(files, folder, prepared)?, folder);
         desk.task = task.to_owned();
-        desk.reference = testbed.parent().map(|task| task.join("reference")).filter(|r| r.is_dir());
+        desk.reference = Some(files.join("reference")).filter(|r| r.is_dir());
         let format = Format::builtin("officebench").map_err(io::Error::other)?;
         Ok(Self { desk, format, stuck: Stuck::default() })
+    }
+
+    /// The messages before the first reply.
+    #[must_use]
+    pub fn opening(&self, task: &Value) -> Vec<Value> {
+        official::opening(task, &self.desk.folder).into_iter().map(|message| json!(message)).collect()
     }
 
     /// Takes a reply: the observation, and whether the episode ends.
@@ -130,11 +129,6 @@ impl Session {
     #[must_use]
     pub fn app(&self) -> Option<&str> {
         self.desk.app.as_deref()
-    }
-    /// Programs that the episode could not do without and that are not installed.
-    #[must_use]
-    pub fn missing(&self) -> Vec<Program> {
-        self.desk.missing.iter().copied().collect()
     }
     /// Where the files lie.
     #[must_use]
@@ -182,5 +176,5 @@ pub fn check(
         |path: &Path| if path.is_dir() { Testbed::at(path) } else { Testbed::new("") }.map_err(|e| e.to_string());
     let bed = open(testbed)?;
     let (cache, reference) = (cache.map(open).transpose()?, reference.map(open).transpose()?);
-    one(&Evidence::with(&bed, cache.as_ref(), reference.as_ref()), function, args)
+    one(&Evidence::with(&bed, cache.as_ref(), reference.as_ref(), Mode::Official), function, args)
 }

@@ -1,7 +1,7 @@
 //! The tools behind the actions, called with Python values.
 
 use crate::convert::{self, Program, Unconverted};
-use crate::desk::Desk;
+use crate::desk::{Desk, Mode};
 use crate::literal::Object;
 use crate::{calculator, calendar, excel, mail, word};
 
@@ -57,6 +57,9 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
             };
             let said = calendar::create_event(bed, &at(0), &at(1), &time(2), &time(3), &desk.now);
             Printed { before, ..returned(said) }
+        }
+        ("calendar", "delete_event") if desk.mode == Mode::Sane => {
+            returned(calendar::delete_event(bed, &at(0), &at(1)))
         }
         // upstream: deletion never works.
         ("calendar", "delete_event") => {
