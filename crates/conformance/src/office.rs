@@ -8,6 +8,8 @@
 //! | `evalfn.jsonl` | one check on `fixtures/evalfn` |
 //! | `episodes.jsonl`, `episodes-1app.jsonl` | one episode: every observation, the files it leaves, its checks |
 //! | `untouched.jsonl` | one task's checks on its untouched files |
+//! | `golden.jsonl` | tools called directly, then the task's checks |
+//! | `original-parse.jsonl` | one reply to zlwang-cs/OfficeBench@4434746: what is read and run |
 //!
 //! Other recordings are named as not replayed.
 
@@ -19,6 +21,8 @@ use rolegraft_suite_office::{Program, recorded};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
+/// The app that is open before each reply of `original-parse.jsonl`.
+const ORIGINAL_APP: &str = "calendar";
 /// A folder of tasks, and where it lies in the data.
 const FOLDERS: [&str; 2] = ["tasks", "tasks-1app"];
 
@@ -83,6 +87,8 @@ fn replay_of(kind: &str) -> Option<Replay> {
         "evalfn" => checks,
         "untouched" => untouched,
         "episodes" | "episodes-1app" => episode,
+        "golden" => direct,
+        "original-parse" => original,
         _ => return None,
     })
 }
@@ -218,6 +224,47 @@ fn untouched(data: &Path, case: &Value) -> Result<(), String> {
     same("success", &case["success"], &all.into())
 }
 
+/// Tools called directly, on files under `/testbed`.
+fn direct(data: &Path, case: &Value) -> Result<(), String> {
+    let text = |field: &str| case[field].as_str().unwrap_or_default();
+    let (task, source) = task(data, text("task"), text("subtask"))?;
+    let mut session = recorded::Session::new(&source, "", "", true).map_err(|e| e.to_string())?;
+    let pairs = |field: &str| case[field].as_array().into_iter().flatten();
+    for (i, (action, expected)) in pairs("actions").zip(pairs("observations")).enumerate() {
+        let got = session.call(action.as_object().ok_or("an action is no object")?)?;
+        let expected = expected.as_str().unwrap_or_default();
+        let (wanted, found) = match action["action"].as_str() {
+            Some("list_emails") => (blocks(expected), blocks(&got)),
+            _ => (expected.trim().to_owned(), got.trim().to_owned()),
+        };
+        if wanted != found {
+            return Err(format!("action {i}, {action}: {}", differing(&wanted, &found)));
+        }
+    }
+    let left = session.folder().ok_or("the episode has no files")?;
+    let mut all = true;
+    for (check, expected) in task["evaluation"].as_array().into_iter().flatten().zip(pairs("checks")) {
+        let function = check["function"].as_str().unwrap_or_default();
+        let reference = Some(source.join("reference")).filter(|r| r.is_dir());
+        let got = recorded::check(left, Some(&source.join("testbed")), reference.as_deref(), function, &check["args"]);
+        verdict(expected, &got).map_err(|e| format!("{function} {}: {e}", check["args"]))?;
+        all &= got == Ok(true);
+    }
+    same("success", &case["success"], &all.into())
+}
+
+/// The original's way from a reply to an action; what its commands print is the recording's own.
+fn original(_: &Path, case: &Value) -> Result<(), String> {
+    let got = recorded::original(case["reply"].as_str().unwrap_or_default(), ORIGINAL_APP);
+    for field in ["action", "app_after", "done", "argv", "answer_txt"] {
+        same(field, &case[field], &got[field])?;
+    }
+    if case["argv"].is_null() {
+        same("observation", &case["observation"], &got["observation"])?;
+    }
+    same("history", &case["history"][0][0], &got["history"])
+}
+
 /// Words alone: converters lay text out each in their own way.
 fn words(text: &str) -> String {
     text.split_whitespace().collect()
@@ -237,7 +284,8 @@ fn episode(data: &Path, case: &Value) -> Result<(), String> {
         let (observed, over) = session.step(step["reply"].as_str().unwrap_or_default());
         let (expected, got) = (step["observation"].as_str().unwrap_or_default(), observed.unwrap_or_default());
         messages.push(json!({"role": "assistant", "content": step["reply"]}));
-        messages.push(json!({"role": "user", "content": got}));
+        // What counts as the same need not be the same letters: the recording's own go into its prompt.
+        messages.push(json!({"role": "user", "content": expected}));
         let fine = match step["compare"].as_str() {
             Some("blocks") => blocks(expected) == blocks(&got),
             Some("words") => words(expected) == words(&got),

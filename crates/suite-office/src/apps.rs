@@ -92,6 +92,20 @@ impl Action {
     /// The command line for some arguments, or the message of what Python raises: a missing argument's name in quotes, or
     /// what is no text where upstream wants one.
     pub(crate) fn command_line(&self, given: &Map<String, Value>) -> Result<String, String> {
+        // Programs lie in the working directory, not at the root.
+        self.filled(given).map(|line| line.replace("/apps/", "apps/"))
+    }
+
+    /// The original's command line.
+    pub(crate) fn filled(&self, given: &Map<String, Value>) -> Result<String, String> {
+        let texts: Vec<(String, String)> =
+            self.prepared(given)?.iter().map(|(name, value)| (name.clone(), Object::from(value).text())).collect();
+        let values: Vec<(&str, &str)> = texts.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        Ok(format(&self.command, &values))
+    }
+
+    /// The arguments as upstream makes them ready: quotes deleted from texts, lists of users refused.
+    pub(crate) fn prepared(&self, given: &Map<String, Value>) -> Result<Map<String, Value>, String> {
         let mut given = given.clone();
         // What upstream looks at before it fills in the rest.
         let first = match self.action.as_str() {
@@ -141,10 +155,7 @@ impl Action {
         if let Some(missing) = has_first {
             return Err(format!("'{missing}'"));
         }
-        let texts: Vec<(String, String)> =
-            given.iter().map(|(name, value)| (name.clone(), Object::from(value).text())).collect();
-        let values: Vec<(&str, &str)> = texts.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        Ok(format(&self.command, &values).replace("/apps/", "apps/"))
+        Ok(given)
     }
 }
 

@@ -324,19 +324,24 @@ impl Desk {
         Ok(Passed { words: Some(words), call: Some(called), shown: reached.shown })
     }
 
+    /// A tool's parameters as the action gives them.
+    pub(crate) fn given(&self, known: &Action, action: &Map<String, Value>) -> Result<Vec<Object>, String> {
+        let mut arguments = Vec::new();
+        for (name, default) in known.parameters() {
+            let given = match name.as_str() {
+                "workdir" => Some(Object::Str(self.folder.clone())),
+                name => action.get(name).map(Object::from),
+            };
+            arguments.push(given.or(default).ok_or_else(|| format!("'{name}'"))?);
+        }
+        Ok(arguments)
+    }
+
     fn tool(&mut self, app: &str, known: &Action, action: &Map<String, Value>) -> Result<Done, String> {
         let passed = match self.mode {
             Mode::Official => self.pass(known, action)?,
             Mode::Sane => {
-                let mut arguments = Vec::new();
-                for (name, default) in known.parameters() {
-                    let given = match name.as_str() {
-                        "workdir" => Some(Object::Str(self.folder.clone())),
-                        name => action.get(name).map(Object::from),
-                    };
-                    arguments.push(given.or(default).ok_or_else(|| format!("'{name}'"))?);
-                }
-                let call = Call { arguments: Some(arguments), rejected: false };
+                let call = Call { arguments: Some(self.given(known, action)?), rejected: false };
                 Passed { words: Some(Vec::new()), call: Some(call), shown: true }
             }
         };

@@ -31,7 +31,7 @@ impl Testbed {
         for folder in FOLDERS.into_iter().filter(|_| prepared) {
             dir.create_dir(folder)?;
         }
-        Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: Some(root) })
+        Ok(Self { dir, shown: shown.trim_start_matches("./").trim_end_matches('/').to_owned(), _root: Some(root) })
     }
 
     /// A copy of a task's `testbed`, empty where version control dropped it.
@@ -48,7 +48,7 @@ impl Testbed {
         for folder in FOLDERS.into_iter().filter(|_| prepared) {
             dir.create_dir_all(folder)?;
         }
-        Ok(Self { dir, shown: shown.trim_matches(['.', '/']).to_owned(), _root: Some(root) })
+        Ok(Self { dir, shown: shown.trim_start_matches("./").trim_end_matches('/').to_owned(), _root: Some(root) })
     }
 
     /// Where the folder lies on the host, for a sandbox to mount.
@@ -65,7 +65,9 @@ impl Testbed {
     /// A path as the model wrote it, relative to the testbed. What leads elsewhere is `None`: absent, to a tool.
     pub(crate) fn resolve(&self, path: &str) -> Option<PathBuf> {
         let mut clean = PathBuf::new();
-        for part in Path::new(path).components() {
+        // Where the testbed lies at the root, so does the working directory.
+        let root = if self.shown.starts_with('/') { path.trim_start_matches('/') } else { path };
+        for part in Path::new(root).components() {
             match part {
                 Component::Normal(name) => clean.push(name),
                 Component::CurDir => {}
@@ -73,7 +75,7 @@ impl Testbed {
                 Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
             }
         }
-        let inside = clean.strip_prefix(&self.shown).ok()?.to_owned();
+        let inside = clean.strip_prefix(self.shown.trim_start_matches('/')).ok()?.to_owned();
         (!inside.as_os_str().is_empty() && !path.contains('\0')).then_some(inside)
     }
 

@@ -21,6 +21,7 @@ mod fire;
 mod literal;
 mod mail;
 mod official;
+mod original;
 pub mod recorded;
 mod sheet;
 mod tools;

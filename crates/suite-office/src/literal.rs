@@ -152,6 +152,23 @@ fn bytes_repr(bytes: &[u8]) -> String {
     out
 }
 
+impl Object {
+    /// The JSON value that is nearest.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match self {
+            Self::None => Value::Null,
+            Self::Bool(b) => Value::Bool(*b),
+            Self::Str(s) => Value::String(s.clone()),
+            Self::Tuple(items) | Self::List(items) => items.iter().map(Self::json).collect(),
+            Self::Dict(pairs) => Value::Object(pairs.iter().map(|(k, v)| (k.text(), v.json())).collect()),
+            Self::Int(i) => i.to_i64().map_or_else(|| Value::String(i.to_string()), Value::from),
+            Self::Float(f) => Value::from(*f),
+            other => Value::String(other.repr()),
+        }
+    }
+}
+
 fn str_repr(s: &str) -> String {
     let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
     let mut out = String::from(quote);
@@ -193,6 +210,17 @@ pub(crate) fn read(word: &str) -> Result<Object, Unhashable> {
         Ok(object) => Ok(object),
         Err(NotLiteral::Malformed) => text(),
         Err(NotLiteral::Unhashable) => Err(Unhashable),
+    }
+}
+
+/// A text that is a Python literal and nothing else, as `ast.literal_eval` reads one.
+pub(crate) fn exact(text: &str) -> Option<Object> {
+    if text.len() > MAX_WORD || nesting(text) > MAX_NESTING {
+        return None;
+    }
+    match rustpython_parser::parse(text, Mode::Expression, "") {
+        Ok(ast::Mod::Expression(tree)) => literal(&tree.body, false).ok(),
+        _ => None,
     }
 }
 

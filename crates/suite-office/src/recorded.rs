@@ -5,7 +5,7 @@ use crate::desk::{Desk, MEMORY, Mode};
 use crate::environment::Stuck;
 use crate::evaluation::{Evidence, one};
 use crate::files::Testbed;
-use crate::{calendar, convert, excel, mail, official, word};
+use crate::{calendar, convert, excel, mail, official, original, tools, word};
 use rolegraft_spans::Format;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -94,6 +94,17 @@ pub fn reply(testbed: &Path, folder: &str, task: &str, app: Option<&str>, reply:
     }))
 }
 
+/// What becomes of a reply in the original benchmark: `{action, observation, app_after, done, argv, answer_txt, history}`,
+/// as the recordings have it.
+#[must_use]
+pub fn original(reply: &str, app: &str) -> Value {
+    let taken = original::take(reply, app);
+    json!({
+        "action": taken.action, "observation": taken.observation, "app_after": taken.app, "done": taken.done,
+        "argv": taken.words, "answer_txt": taken.answer, "history": taken.shown,
+    })
+}
+
 /// An episode to be played reply by reply.
 pub struct Session {
     desk: Desk,
@@ -124,6 +135,18 @@ impl Session {
     pub fn step(&mut self, reply: &str) -> (Option<String>, bool) {
         let (done, over) = self.stuck.step(&mut self.desk, &self.format.read(reply, None), reply);
         (done.observation, over)
+    }
+    /// Calls a tool with an action's values as they are: no reply, no command line.
+    ///
+    /// # Errors
+    /// If there is no such tool, or a value is missing.
+    pub fn call(&mut self, action: &Map<String, Value>) -> Result<String, String> {
+        let name = |field: &str| action.get(field).and_then(Value::as_str).unwrap_or_default();
+        let known = app(name("app")).and_then(|app| app.actions.iter().find(|known| known.action == name("action")));
+        let known = known.ok_or_else(|| format!("there is no action {}.{}", name("app"), name("action")))?;
+        let values = self.desk.given(known, &known.prepared(action)?)?;
+        let printed = tools::run(&self.desk, name("app"), &known.action, &values);
+        Ok(printed.returned.unwrap_or(printed.before))
     }
     /// The app that is open.
     #[must_use]
