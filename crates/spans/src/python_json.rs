@@ -28,8 +28,16 @@ pub struct JsonError {
 /// # Errors
 /// With the message and position CPython gives.
 pub fn loads(text: &str) -> Result<Value, JsonError> {
+    loads_with(text, |_| Value::Null)
+}
+
+/// As [`loads`], with `constant` in place of `NaN` and the infinities; it is given `nan`, `inf` or `-inf`.
+///
+/// # Errors
+/// As [`loads`].
+pub fn loads_with(text: &str, constant: fn(&str) -> Value) -> Result<Value, JsonError> {
     let chars: Vec<char> = text.chars().collect();
-    let mut parser = Parser { chars: &chars, at: 0, depth: 0 };
+    let mut parser = Parser { chars: &chars, at: 0, depth: 0, constant };
     let result = if chars.first() == Some(&'\u{feff}') {
         Err((0, "Unexpected UTF-8 BOM (decode using utf-8-sig)"))
     } else {
@@ -49,6 +57,7 @@ struct Parser<'a> {
     chars: &'a [char],
     at: usize,
     depth: usize,
+    constant: fn(&str) -> Value,
 }
 
 impl Parser<'_> {
@@ -88,9 +97,9 @@ impl Parser<'_> {
             Some('n') if self.literal("null") => Ok(Value::Null),
             Some('t') if self.literal("true") => Ok(Value::Bool(true)),
             Some('f') if self.literal("false") => Ok(Value::Bool(false)),
-            Some('N') if self.literal("NaN") => Ok(Value::Null),
-            Some('I') if self.literal("Infinity") => Ok(Value::Null),
-            Some('-') if self.literal("-Infinity") => Ok(Value::Null),
+            Some('N') if self.literal("NaN") => Ok((self.constant)("nan")),
+            Some('I') if self.literal("Infinity") => Ok((self.constant)("inf")),
+            Some('-') if self.literal("-Infinity") => Ok((self.constant)("-inf")),
             Some('-' | '0'..='9') => self.number().ok_or((start, "Expecting value")),
             _ => Err((start, "Expecting value")),
         }

@@ -5,9 +5,9 @@ use crate::command_line::reach;
 use crate::convert::Program;
 use crate::files::Testbed;
 use crate::fire::{Call, call};
-use crate::literal::Object;
+use crate::literal::{self, Object};
 use crate::tools;
-use rolegraft_spans::Reading;
+use rolegraft_spans::{Reading, python_json};
 use rolegraft_suite::sandbox::{Mount, Separate, run_once};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -120,6 +120,10 @@ impl Desk {
     /// Carries out a reply as it was read.
     pub(crate) fn answer(&mut self, reply: &str, reading: &Reading) -> Done {
         match (reading.action(), reading.spans.first()) {
+            (Some(_), Some(span)) if span.text.contains("NaN") || span.text.contains("Infinity") => {
+                let exact = python_json::loads_with(&span.text, literal::constant).unwrap_or_default();
+                self.act(&exact)
+            }
             (Some(action), _) => self.act(&action.payload),
             (None, Some(span)) => {
                 let message = span.violations.first().map(|v| v.detail.clone()).unwrap_or_default();

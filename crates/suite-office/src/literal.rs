@@ -14,6 +14,14 @@ const MAX_WORD: usize = 1 << 16;
 /// Brackets that may nest in a word that is parsed.
 const MAX_NESTING: usize = 100;
 
+/// Starts a text that stands for a number that JSON cannot hold: a character that Unicode leaves without meaning.
+const CONSTANT: char = '\u{10ffff}';
+
+/// What stands for `nan`, `inf` or `-inf` in a JSON value.
+pub(crate) fn constant(name: &str) -> serde_json::Value {
+    format!("{CONSTANT}{name}").into()
+}
+
 /// A Python object as far as words can spell one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Object {
@@ -115,7 +123,10 @@ impl From<&serde_json::Value> for Object {
                 (Some(i), _) => Self::Int(i.into()),
                 (None, f) => Self::Float(f.unwrap_or_default()),
             },
-            Value::String(s) => Self::Str(s.clone()),
+            Value::String(s) => match s.strip_prefix(CONSTANT).and_then(|name| name.parse().ok()).filter(|n: &f64| !n.is_finite()) {
+                Some(number) => Self::Float(number),
+                None => Self::Str(s.clone()),
+            },
             Value::Array(items) => Self::List(items.iter().map(Self::from).collect()),
             Value::Object(map) => Self::Dict(map.iter().map(|(k, v)| (Self::Str(k.clone()), Self::from(v))).collect()),
         }
