@@ -123,10 +123,12 @@ impl From<&serde_json::Value> for Object {
                 (Some(i), _) => Self::Int(i.into()),
                 (None, f) => Self::Float(f.unwrap_or_default()),
             },
-            Value::String(s) => match s.strip_prefix(CONSTANT).and_then(|name| name.parse().ok()).filter(|n: &f64| !n.is_finite()) {
-                Some(number) => Self::Float(number),
-                None => Self::Str(s.clone()),
-            },
+            Value::String(s) => {
+                match s.strip_prefix(CONSTANT).and_then(|name| name.parse().ok()).filter(|n: &f64| !n.is_finite()) {
+                    Some(number) => Self::Float(number),
+                    None => Self::Str(s.clone()),
+                }
+            }
             Value::Array(items) => Self::List(items.iter().map(Self::from).collect()),
             Value::Object(map) => Self::Dict(map.iter().map(|(k, v)| (Self::Str(k.clone()), Self::from(v))).collect()),
         }
