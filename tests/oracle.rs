@@ -4,12 +4,20 @@
 
 use rolegraft_nano::tasks::{Suite, generate};
 use rolegraft_nano::words::Split;
-use rolegraft_pipeline::{EngineKind, Protocol, Runtime, SuiteLibrary, SuiteOptions, TauOptions};
+use rolegraft_pipeline::{EngineKind, OfficeOptions, Protocol, Runtime, SuiteLibrary, SuiteOptions, TauOptions};
 use rolegraft_trajectory::Role;
 use std::path::Path;
 
 fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runtime: &'a Runtime) -> SuiteOptions<'a> {
-    SuiteOptions { root, data, tau, person: None, runtime: runtime.handle(), engine: EngineKind::Candle }
+    SuiteOptions {
+        root,
+        data,
+        tau,
+        office: OfficeOptions::default(),
+        person: None,
+        runtime: runtime.handle(),
+        engine: EngineKind::Candle,
+    }
 }
 
 fn play(suite: Suite, count: u64) {

@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{
-    Episode, Progress, Protocol, Runtime, Solo, Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
+    Episode, Mode, OfficeOptions, Progress, Protocol, Runtime, Solo, Speaker, Split, Strategy, SuiteOptions,
+    TauOptions, evaluate, rescore,
 };
 use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
 use serde_json::{Map, Value, json};
@@ -37,13 +38,18 @@ struct SuiteFlags {
     /// Folder of the suites' folders.
     #[arg(long, default_value = "benchmarks")]
     suites: PathBuf,
-    /// Play the official tasks in this folder (tau-retail, tau-airline) instead of the built-in ones.
+    /// Play the official tasks in this folder (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps) instead of
+    /// the built-in ones.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
     /// How an agent calls tools on official τ-bench tasks: `<tool_call>` blocks in the text (default), the endpoint's own
     /// tool calls, `Thought:` and `Action:` in the text, or `Action:` alone.
     #[arg(long, value_parser = one_of(&Protocol::ALL, Protocol::as_str))]
     format: Option<Protocol>,
+    /// OfficeBench's official tasks as published, oddities and all, or with these mended (not comparable with published
+    /// scores; docs/officebench.md lists them).
+    #[arg(long, default_value = "official", value_parser = one_of(&Mode::ALL, Mode::as_str))]
+    mode: Mode,
 }
 
 #[derive(Args)]
@@ -112,6 +118,7 @@ impl Eval {
             suite: &self.suite,
             data: self.setup.data.as_deref(),
             tau: &tau,
+            office: OfficeOptions { mode: self.setup.mode },
             person: person.clone(),
             split: match self.split {
                 SplitName::Calibration => Split::Calibration,
@@ -203,6 +210,7 @@ impl Score {
             root: &self.setup.suites,
             data: self.setup.data.as_deref(),
             tau: &TauOptions { format: self.setup.format, ..TauOptions::default() },
+            office: OfficeOptions { mode: self.setup.mode },
             person: None,
             runtime: runtime.handle(),
             engine: Engine::Candle.into(),

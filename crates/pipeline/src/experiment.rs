@@ -1,7 +1,7 @@
 //! The experiment file.
 
 use crate::engine::EngineKind;
-use crate::suites::TauOptions;
+use crate::suites::{OfficeOptions, TauOptions};
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub struct Experiment {
     /// How τ-bench is played.
     #[serde(default)]
     pub tau: TauOptions,
+    /// How OfficeBench's official tasks are played.
+    #[serde(default)]
+    pub officebench: OfficeOptions,
     /// The checkpoints.
     pub pool: Pool,
     /// Columns of the tables.
@@ -74,12 +77,19 @@ pub struct BenchmarkEntry {
     pub suites: Vec<String>,
 }
 
+fn one() -> u32 {
+    1
+}
+
 /// Tasks per suite and split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskCounts {
-    /// Trajectories to trace.
+    /// Tasks whose trajectories are traced.
     pub calibration: usize,
+    /// Trajectories a calibration task; one where the task's own solution is the trajectory.
+    #[serde(default = "one")]
+    pub trajectories: u32,
     /// Tasks of the diagnosis.
     pub dev: usize,
     /// Tasks of the tables.

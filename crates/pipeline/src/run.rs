@@ -15,7 +15,7 @@ use rolegraft_model::{ChatModel, Scripted};
 use rolegraft_report::{FailureRates, ModelScores, failure_rates};
 use rolegraft_saliency::{DecoderError, NeuronSet, Saliency, TokenRun, Trajectory, trace, union_overlap};
 use rolegraft_spans::Role;
-use rolegraft_suite::{Split, TaskSet};
+use rolegraft_suite::{Split, Task, TaskSet};
 use rolegraft_trajectory::{ChatError, ChatTokenizer, Episode, EpisodeKey, EpisodeLog, LogError, ReplyTokens, Seed};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,8 +56,6 @@ pub enum RunError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    #[error("suite `{suite}`: task `{task}` has no `oracle` replies to calibrate with")]
-    NoOracle { suite: String, task: String },
     #[error("benchmark `{benchmark}` cannot be traced: of {of} calibration trajectories none has a span of its role")]
     NoSpans { benchmark: String, of: usize },
     #[error("interrupted; run the same command to go on where it stopped")]
@@ -166,7 +164,7 @@ impl Context<'_> {
         &mut self,
         suite: &str,
         split: Split,
-        count: usize,
+        (count, trials): (usize, u32),
         player: (&str, &str),
         open: &mut dyn FnMut(&Self, &TaskSet) -> Opened,
     ) -> Result<Vec<Episode>, RunError> {
@@ -194,15 +192,17 @@ impl Context<'_> {
                 path.display()
             ));
         }
+        let key = |task: &Task, trial| EpisodeKey { suite: rules.id().to_owned(), task: task.id.clone(), trial };
         let wanted: Vec<EpisodeKey> = tasks
             .tasks
             .iter()
-            .map(|t| EpisodeKey { suite: rules.id().to_owned(), task: t.id.clone(), trial: 0 })
+            .flat_map(|task| (0..trials).map(move |trial| (task, trial)))
+            .map(|(t, n)| key(t, n))
             .collect();
         let label = format!("{name} · {suite}");
         if wanted.iter().any(|k| !log.done().contains(k)) {
             let model = open(self, &tasks)?;
-            let evaluation = Evaluation { suite: rules, tasks: tasks.tasks, trials: 1, at_once: None, seed };
+            let evaluation = Evaluation { suite: rules, tasks: tasks.tasks, trials, at_once: None, seed };
             let progress = self.progress;
             let mut report = |done: usize, of: usize| progress.update(done, of, &label);
             self.runtime
@@ -222,7 +222,7 @@ impl Context<'_> {
         model: &Played,
         suites: &[String],
         split: Split,
-        count: usize,
+        counts: (usize, u32),
     ) -> Result<Vec<Episode>, RunError> {
         let engine = self.experiment.engine;
         let identity = format!("{} under {engine:?}", model.digest);
@@ -237,25 +237,28 @@ impl Context<'_> {
                 let loaded = context.runtime.block_on(open_model(&model.dir.display().to_string(), engine, engines))?;
                 Ok(opened.insert(loaded).clone())
             };
-            all.extend(self.episodes(suite, split, count, (&model.name, &identity), &mut open)?);
+            all.extend(self.episodes(suite, split, counts, (&model.name, &identity), &mut open)?);
         }
         Ok(all)
     }
 
-    /// The tasks' own solutions, played in the real environments.
-    fn calibration(&mut self, suite: &str) -> Result<Vec<Episode>, RunError> {
+    /// The tasks' own solutions, played in the real environments; where tasks come without, what the expert plays.
+    fn calibration(&mut self, suite: &str, expert: &Played) -> Result<Vec<Episode>, RunError> {
+        let counts = self.experiment.tasks;
+        let tasks = self.library(suite)?.tasks(Split::Calibration, Some(counts.calibration))?;
+        if tasks.tasks.iter().any(|task| task.oracle().is_none()) {
+            let many = (counts.calibration, counts.trajectories);
+            return self.play_model(expert, &[suite.to_owned()], Split::Calibration, many);
+        }
         let mut open = |_: &Self, tasks: &TaskSet| -> Opened {
             let mut replies = Vec::new();
             for task in &tasks.tasks {
-                let oracle = task
-                    .oracle()
-                    .ok_or_else(|| RunError::NoOracle { suite: suite.to_owned(), task: task.id.clone() })?;
-                replies.push((EpisodeKey { suite: suite.to_owned(), task: task.id.clone(), trial: 0 }, oracle));
+                let key = EpisodeKey { suite: suite.to_owned(), task: task.id.clone(), trial: 0 };
+                replies.push((key, task.oracle().unwrap_or_default()));
             }
             Ok(Arc::new(Scripted::new(replies)))
         };
-        let count = self.experiment.tasks.calibration;
-        self.episodes(suite, Split::Calibration, count, ("oracle", "oracle"), &mut open)
+        self.episodes(suite, Split::Calibration, (counts.calibration, 1), ("oracle", "oracle"), &mut open)
     }
 
     fn saliency(
@@ -340,6 +343,7 @@ pub fn run(
         root: &experiment.suites,
         data: experiment.data.as_deref(),
         tau: &experiment.tau,
+        office: experiment.officebench,
         person: None,
         runtime: runtime.handle(),
         engine: experiment.engine,
@@ -396,10 +400,11 @@ fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
     let in_domain: Vec<_> = experiment.benchmark.iter().filter_map(|b| Some((b, b.expert.as_deref()?))).collect();
     let calibration: BTreeMap<String, Vec<Episode>> = context.stage("calibrate", |context| {
         let mut calibration = BTreeMap::new();
-        for (benchmark, _) in &in_domain {
+        for (benchmark, expert) in &in_domain {
+            let Some((_, expert)) = experts.iter().find(|(_, p)| p.name == *expert) else { continue };
             let mut episodes = Vec::new();
             for suite in &benchmark.suites {
-                episodes.extend(context.calibration(suite)?);
+                episodes.extend(context.calibration(suite, expert)?);
             }
             calibration.insert(benchmark.id.clone(), episodes);
         }
@@ -457,8 +462,8 @@ fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
         for (benchmark, expert) in &in_domain {
             let Some((_, expert)) = experts.iter().find(|(_, p)| p.name == *expert) else { continue };
             let count = experiment.tasks.dev;
-            let ours = context.play_model(&candidates[backbone_at], &benchmark.suites, Split::Dev, count)?;
-            let theirs = context.play_model(expert, &benchmark.suites, Split::Dev, count)?;
+            let ours = context.play_model(&candidates[backbone_at], &benchmark.suites, Split::Dev, (count, 1))?;
+            let theirs = context.play_model(expert, &benchmark.suites, Split::Dev, (count, 1))?;
             signals.push(signal(&outputs::benchmark(benchmark), &ours, &theirs));
         }
         Ok(diagnose(signals, &experiment.diagnosis))
@@ -495,7 +500,10 @@ fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
         }
         let mut test = BTreeMap::new();
         for model in &models {
-            test.insert(model.name.clone(), context.play_model(model, &suites, Split::Test, experiment.tasks.test)?);
+            test.insert(
+                model.name.clone(),
+                context.play_model(model, &suites, Split::Test, (experiment.tasks.test, 1))?,
+            );
         }
         Ok(test)
     })?;

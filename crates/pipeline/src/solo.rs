@@ -3,7 +3,7 @@
 use crate::engine::{EngineKind, open_model};
 use crate::progress::Progress;
 use crate::run::RunError;
-use crate::suites::{SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
+use crate::suites::{OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 use rolegraft_checkpoint::{Checkpoint, Digest};
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_suite::Speaker;
@@ -26,6 +26,8 @@ pub struct Solo<'a> {
     pub data: Option<&'a Path>,
     /// How τ-bench is played.
     pub tau: &'a TauOptions,
+    /// How OfficeBench is played.
+    pub office: OfficeOptions,
     /// The person who plays the user, if one does.
     pub person: Option<Arc<dyn Speaker>>,
     /// Which tasks.
@@ -60,12 +62,16 @@ pub fn evaluate(
         root: solo.suites,
         data: solo.data,
         tau: solo.tau,
+        office: solo.office,
         person: solo.person.clone(),
         runtime: runtime.handle(),
         engine: solo.engine,
     };
     let library = SuiteLibrary::open(&options, solo.suite)?;
     let tasks = library.tasks(solo.split, solo.tasks)?;
+    for task in library.not_run() {
+        progress.note(&format!("not run: {} lacks {}", task.task, task.lacks));
+    }
     let suite = library.suite;
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
     let model = runtime.block_on(open_model(solo.model, solo.engine, solo.engines))?;

@@ -5,9 +5,9 @@ use crate::speaker::ModelSpeaker;
 use rolegraft_checkpoint::Digest;
 use rolegraft_spans::{Format, FormatError};
 use rolegraft_suite::{Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
-use rolegraft_suite_office::OfficeSuite;
+use rolegraft_suite_office::{Apps, Mode, OfficeSuite};
 use rolegraft_suite_os::OsSuite;
-use rolegraft_suite_tau::{Domain, Official, OfficialError, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
+use rolegraft_suite_tau::{Domain, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,14 @@ pub enum SuitesError {
     #[error(transparent)]
     Tasks(#[from] TasksError),
     #[error("suite `{suite}`: {source}")]
-    Official { suite: String, source: OfficialError },
-    #[error("suite `{0}` has no official data to read; leave out --data, and unset ROLEGRAFT_DATA")]
+    Official { suite: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(
+        "suite `{0}` has no official data to read (tau-retail, tau-airline, officebench-2-apps and officebench-3-apps \
+         have); leave out --data, and unset ROLEGRAFT_DATA"
+    )]
     NoOfficial(String),
+    #[error("suite `{0}` has official tasks only: say with --data where they are")]
+    NeedsOfficial(String),
     #[error("suite `{suite}` has no `{split}` tasks{hint}")]
     NoSplit { suite: String, split: &'static str, hint: &'static str },
     #[error("suite `{suite}` has {found} `{split}` tasks, but {wanted} are asked for")]
@@ -60,6 +65,14 @@ pub struct TauOptions {
     pub exclude_known_bad: bool,
 }
 
+/// How OfficeBench's official tasks are played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OfficeOptions {
+    /// Whether upstream's oddities are kept.
+    pub mode: Mode,
+}
+
 /// Where suites come from and how they are played.
 pub struct SuiteOptions<'a> {
     /// Folder of the suites' folders.
@@ -68,6 +81,8 @@ pub struct SuiteOptions<'a> {
     pub data: Option<&'a Path>,
     /// τ-bench's options.
     pub tau: &'a TauOptions,
+    /// OfficeBench's options.
+    pub office: OfficeOptions,
     /// The person who plays the user, where one does.
     pub person: Option<Arc<dyn Speaker>>,
     /// Where a simulated user's model runs.
@@ -100,6 +115,16 @@ pub struct SuiteLibrary {
     /// The rules.
     pub suite: Arc<dyn Suite>,
     source: Source,
+    not_run: Vec<NotRun>,
+}
+
+/// A task that cannot be played here, and is therefore neither played nor counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRun {
+    /// Which.
+    pub task: String,
+    /// What it lacks: a program, and the packages that bring it.
+    pub lacks: String,
 }
 
 enum Source {
@@ -111,6 +136,8 @@ enum Source {
 
 /// What an official τ-bench episode may use (arXiv 2601.07309, table 5).
 const TAU_LIMITS: Limits = Limits { turns: 30, tokens: 1024, temperature: 0.2, top_p: 1.0 };
+/// What an official OfficeBench episode may use (the same table; turns of the published runs).
+const OFFICE_LIMITS: Limits = Limits { turns: 25, tokens: 512, temperature: 0.7, top_p: 1.0 };
 
 impl SuiteOptions<'_> {
     fn users(&self) -> Result<Users, SuitesError> {
@@ -138,6 +165,10 @@ impl SuiteLibrary {
     pub fn open(options: &SuiteOptions<'_>, name: &str) -> Result<Self, SuitesError> {
         if let (Some(data), Some(domain)) = (options.data, Domain::ALL.into_iter().find(|d| d.suite() == name)) {
             return Self::open_tau(options, domain, data);
+        }
+        if let Some(apps) = Apps::SCORED.into_iter().find(|apps| apps.suite() == name) {
+            let data = options.data.ok_or_else(|| SuitesError::NeedsOfficial(name.to_owned()))?;
+            return Self::open_office(options, apps, data);
         }
         let dir = options.root.join(name);
         let path = dir.join("suite.toml");
@@ -177,19 +208,55 @@ impl SuiteLibrary {
             }
         };
         let tasks = file.tasks.into_iter().map(|(split, path)| (split, dir.join(path))).collect();
-        Ok(Self { suite, source: Source::Files(tasks) })
+        Ok(Self { suite, source: Source::Files(tasks), not_run: Vec::new() })
     }
 
     /// Whether a suite has official data that is read here.
     #[must_use]
     pub fn has_official(name: &str) -> bool {
-        Domain::ALL.iter().any(|d| d.suite() == name)
+        Domain::ALL.iter().any(|d| d.suite() == name) || Apps::SCORED.iter().any(|apps| apps.suite() == name)
+    }
+
+    /// Tasks of all splits that cannot be played here.
+    #[must_use]
+    pub fn not_run(&self) -> &[NotRun] {
+        &self.not_run
+    }
+
+    /// OfficeBench on its official tasks; those that need one app alone calibrate, where they are there.
+    fn open_office(options: &SuiteOptions<'_>, apps: Apps, data: &Path) -> Result<Self, SuitesError> {
+        let wrong = |source: rolegraft_suite_office::OfficialError| SuitesError::Official {
+            suite: apps.suite().to_owned(),
+            source: Box::new(source),
+        };
+        let official = rolegraft_suite_office::Official::open(data, apps).map_err(wrong)?;
+        let (mut sets, mut not_run) = (BTreeMap::new(), Vec::new());
+        let one = rolegraft_suite_office::Official::open(data, Apps::One).ok();
+        for (split, official) in [("test", Some(&official)), ("calibration", one.as_ref())] {
+            let Some(official) = official else { continue };
+            let (mut tasks, digest) = official.tasks().map_err(wrong)?;
+            tasks.retain(|task| {
+                let lacks = official.lacks(task);
+                not_run.extend(lacks.first().map(|program| NotRun {
+                    task: task.id.clone(),
+                    lacks: format!("`{}` (packages: {})", program.command(), program.packages()),
+                }));
+                lacks.is_empty()
+            });
+            sets.insert(split, TaskSet { tasks, digest });
+        }
+        let format = format(options.root, "officebench")?;
+        let suite = OfficeSuite::official(format, OFFICE_LIMITS, official, options.office.mode);
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run })
     }
 
     /// τ-bench on its official data. Upstream's split `train` calibrates.
     fn open_tau(options: &SuiteOptions<'_>, domain: Domain, data: &Path) -> Result<Self, SuitesError> {
-        let wrong = |source| SuitesError::Official { suite: domain.suite().to_owned(), source };
-        let official = Official::open(data, domain).map_err(wrong)?;
+        let wrong = |source: rolegraft_suite_tau::OfficialError| SuitesError::Official {
+            suite: domain.suite().to_owned(),
+            source: Box::new(source),
+        };
+        let official = rolegraft_suite_tau::Official::open(data, domain).map_err(wrong)?;
         let protocol = options.tau.format.unwrap_or(Protocol::Hermes);
         let mut sets = BTreeMap::new();
         for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "train")] {
@@ -216,7 +283,7 @@ impl SuiteLibrary {
             tools: official.tools,
             tables: Some(official.tables),
         };
-        Ok(Self { suite: Arc::new(TauSuite::new(setup)?), source: Source::Official(sets) })
+        Ok(Self { suite: Arc::new(TauSuite::new(setup)?), source: Source::Official(sets), not_run: Vec::new() })
     }
 
     /// The first `limit` tasks of a split.
