@@ -6,7 +6,7 @@ use rolegraft_nano::tasks::{Suite, generate};
 use rolegraft_nano::words::Split;
 use rolegraft_pipeline::{EngineKind, OfficeOptions, Protocol, Runtime, SuiteLibrary, SuiteOptions, TauOptions};
 use rolegraft_trajectory::Role;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runtime: &'a Runtime) -> SuiteOptions<'a> {
     SuiteOptions {
@@ -89,15 +89,59 @@ fn task_files_are_the_generators() {
     }
 }
 
+/// The folder of official data, if it has what is asked for.
+fn official(folder: &str) -> Option<PathBuf> {
+    let data = std::env::var_os("ROLEGRAFT_CONFORMANCE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), Into::into);
+    if !data.join(folder).exists() {
+        eprintln!("skipped: official data `{folder}` not found (set ROLEGRAFT_CONFORMANCE)");
+        return None;
+    }
+    Some(data)
+}
+
+#[test]
+fn official_officebench_tasks_are_solved_by_recorded_solutions() {
+    use rolegraft_pipeline::Split::{Calibration, Test};
+    let Some(data) = official("officebench") else { return };
+    if let Err(missing) = rolegraft_pipeline::sandbox_works() {
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
+    let (runtime, tau) = (Runtime::new().unwrap(), TauOptions::default());
+    let mut replayed = 0;
+    for (name, tasks) in [("officebench-2-apps", 51), ("officebench-3-apps", 55)] {
+        let library = SuiteLibrary::open(&options(&root, Some(&data), &tau, &runtime), name).unwrap();
+        let set = library.tasks(Test, None).unwrap().tasks;
+        let calibration = library.tasks(Calibration, None).unwrap().tasks;
+        assert_eq!(set.len() + calibration.len() + library.not_run().len(), tasks + 93);
+        let text = std::fs::read_to_string(data.join("officebench/golden/episodes.jsonl")).unwrap();
+        for line in text.lines() {
+            let episode: serde_json::Value = serde_json::from_str(line).unwrap();
+            let id = format!("{}-{}", episode["task"].as_str().unwrap(), episode["subtask"].as_str().unwrap());
+            let Some(task) = set.iter().find(|t| t.id == id).filter(|_| episode["kind"] == "handwritten") else {
+                continue;
+            };
+            let mut environment = library.suite.start(task).unwrap();
+            assert_eq!(environment.open().unwrap().len(), 2);
+            let steps = episode["steps"].as_array().unwrap();
+            for (i, step) in steps.iter().enumerate() {
+                let done = environment.step(step["reply"].as_str().unwrap()).unwrap();
+                assert_eq!(done.ended.is_some(), i + 1 == steps.len(), "{id}");
+            }
+            let outcome = environment.outcome();
+            assert_eq!(outcome.reward == 1.0, episode["success"], "{id}: {}", outcome.detail);
+            replayed += 1;
+        }
+    }
+    assert!(replayed >= 15, "{replayed}");
+}
+
 #[test]
 fn official_tau_tasks_are_solved_by_their_own_actions_in_every_format() {
     use rolegraft_pipeline::Split::{Calibration, Dev, Test};
-    let data = std::env::var_os("ROLEGRAFT_CONFORMANCE")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), Into::into);
-    if !data.join("tau-bench").exists() {
-        eprintln!("skipped: official data `tau-bench` not found (set ROLEGRAFT_CONFORMANCE)");
-        return;
-    }
+    let Some(data) = official("tau-bench") else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
     let runtime = Runtime::new().unwrap();
     for format in [Protocol::Hermes, Protocol::Native, Protocol::React, Protocol::Act] {

@@ -3,6 +3,7 @@
 use crate::talk::say;
 use anyhow::Result;
 use clap::Args;
+use rolegraft_pipeline::{Apps, OfficialOffice, Program};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -11,6 +12,21 @@ pub(crate) struct Doctor {
     /// Folder of the suites' folders.
     #[arg(long, default_value = "benchmarks")]
     suites: PathBuf,
+    /// Say which of the official tasks in this folder need a program.
+    #[arg(long, env = "ROLEGRAFT_DATA")]
+    data: Option<PathBuf>,
+}
+
+/// How many official OfficeBench tasks need a program: `3 of 51 tasks of officebench-2-apps, …`.
+fn office_needs(data: Option<&Path>, program: Program) -> String {
+    let sets = [Apps::Two, Apps::Three, Apps::One].into_iter().filter_map(|set| {
+        let official = OfficialOffice::open(data?, set).ok()?;
+        let (tasks, _) = official.tasks().ok()?;
+        let needing = tasks.iter().filter(|task| official.needs(task).contains(&program)).count();
+        Some(format!("{needing} of {} tasks of {}", tasks.len(), set.suite()))
+    });
+    let sets: Vec<String> = sets.collect();
+    if sets.is_empty() { "some OfficeBench tasks; --data counts them".into() } else { sets.join(", ") }
 }
 
 fn answers(program: &str, arguments: &[&str]) -> bool {
@@ -56,12 +72,15 @@ impl Doctor {
         line(pool.exists(), true, "nano pool", &format!("`{}` not found; run `rolegraft nano build`", pool.display()));
         line(Path::new("/dev/nvidia0").exists(), false, "NVIDIA GPU", "everything runs on the CPU");
         line(answers("docker", &["info"]), false, "Docker daemon", "not needed; bubblewrap is the sandbox");
-        line(
-            answers("soffice", &["--version"]),
-            false,
-            "LibreOffice (document to PDF)",
-            "install the package `libreoffice` for OfficeBench tasks that check PDFs",
-        );
+        for program in Program::ALL {
+            line(
+                program.installed(),
+                false,
+                &format!("{}, for {}", program.command(), office_needs(self.data.as_deref(), program)),
+                &format!("these are not run; install {}", program.packages()),
+            );
+        }
+        say("        no OfficeBench task of the paper's variant needs OCR or a language model for its `llm` app");
         line(
             answers("mariadbd", &["--version"]),
             false,

@@ -29,3 +29,26 @@ fn tau_episodes_match_upstream() {
     assert_eq!(report.failed(), 0, "{report}");
     assert_eq!(report.verdicts.len(), 1645);
 }
+
+#[test]
+fn officebench_matches_upstream() {
+    let Some(data) = recordings("officebench") else { return };
+    for (file, cases) in [
+        ("golden/args.jsonl", 733),
+        ("golden/malformed.jsonl", 203),
+        ("golden/readers.jsonl", 64),
+        ("golden/evalfn.jsonl", 165),
+        ("golden/untouched.jsonl", 137),
+        ("golden/episodes.jsonl", 115),
+        ("golden/episodes-1app.jsonl", 55),
+        ("golden/original-parse.jsonl", 20),
+        ("golden.jsonl", 229),
+    ] {
+        let report = rolegraft_conformance::officebench(&data.join(file), &data).unwrap();
+        assert_eq!(report.failed(), 0, "{file}: {report}");
+        assert_eq!(report.verdicts.len() + report.skipped.len(), cases, "{file}");
+        for skipped in &report.skipped {
+            eprintln!("skipped: {skipped}");
+        }
+    }
+}

@@ -29,7 +29,7 @@ pub use rescore::{Rescored, rescore};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
 pub use rolegraft_suite::Split;
 pub use rolegraft_suite::{Speaker, SpeakerError};
-pub use rolegraft_suite_office::Mode;
+pub use rolegraft_suite_office::{Apps, Mode, Official as OfficialOffice, Program};
 pub use rolegraft_suite_tau::{Protocol, Strategy};
 pub use rolegraft_trajectory::{Episode, Message, Spent};
 pub use run::{RunError, RunSummary, run};

@@ -236,12 +236,12 @@ impl SuiteLibrary {
             let Some(official) = official else { continue };
             let (mut tasks, digest) = official.tasks().map_err(wrong)?;
             tasks.retain(|task| {
-                let lacks = official.lacks(task);
-                not_run.extend(lacks.first().map(|program| NotRun {
+                let lacking = official.needs(task).into_iter().find(|program| !program.installed());
+                not_run.extend(lacking.map(|program| NotRun {
                     task: task.id.clone(),
                     lacks: format!("`{}` (packages: {})", program.command(), program.packages()),
                 }));
-                lacks.is_empty()
+                lacking.is_none()
             });
             sets.insert(split, TaskSet { tasks, digest });
         }

@@ -139,23 +139,22 @@ impl Official {
         Ok((tasks, digest.finalize().iter().map(|b| format!("{b:02x}")).collect()))
     }
 
-    /// Programs that a task cannot be solved or checked without and that are not installed.
+    /// Programs that a task cannot be solved or checked without.
     #[must_use]
-    pub fn lacks(&self, task: &Task) -> Vec<Program> {
-        let mut needed = needs(&task.fields["evaluation"]);
+    pub fn needs(&self, task: &Task) -> Vec<Program> {
+        let mut needed = checked_with(&task.fields["evaluation"]);
         let folder = task.fields["folder"].as_str().unwrap_or_default();
         if files(&self.root.join(folder).join("testbed/data")).iter().any(|name| name.ends_with(".pdf")) {
             needed.push(Program::PdfToText);
         }
         needed.sort();
         needed.dedup();
-        needed.retain(|program| !program.installed());
         needed
     }
 }
 
 /// Programs that checks cannot do without: a PDF or an image that they ask for comes from a conversion.
-fn needs(checks: &Value) -> Vec<Program> {
+fn checked_with(checks: &Value) -> Vec<Program> {
     let mut needed = Vec::new();
     for check in checks.as_array().into_iter().flatten() {
         if check["function"] == "evaluate_file_not_exist" || check["function"] == "evaluate_not_contain" {
