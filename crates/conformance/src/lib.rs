@@ -10,7 +10,7 @@ mod tau;
 mod tolerance;
 
 pub use merge::merge;
-pub use office::officebench;
+pub use office::{officebench, officebench_verdict};
 pub use tau::tau;
 
 use std::fmt;

@@ -17,7 +17,7 @@ use crate::recordings::{jsonl_files, read};
 use crate::{ConformanceError, Report};
 use rayon::prelude::*;
 use rolegraft_spans::python_json;
-use rolegraft_suite_office::{Program, recorded};
+use rolegraft_suite_office::{Mode, Program, recorded};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -200,6 +200,7 @@ fn checks(data: &Path, case: &Value) -> Result<(), String> {
         reference.is_dir().then_some(reference.as_path()),
         function,
         &case["args"],
+        Mode::Official,
     );
     verdict(&case["local"], &got).map_err(|e| format!("{function} {}: {e}", case["args"]))
 }
@@ -217,7 +218,7 @@ fn untouched(data: &Path, case: &Value) -> Result<(), String> {
         let check = check.as_object().unwrap_or(&empty);
         let function = check.get("function").and_then(Value::as_str).unwrap_or_default();
         let args = check.get("args").unwrap_or(&Value::Null);
-        let got = recorded::check(&testbed, Some(&testbed), reference, function, args);
+        let got = recorded::check(&testbed, Some(&testbed), reference, function, args, Mode::Official);
         all &= got == Ok(true);
         verdict(expected, &got).map_err(|e| format!("{} {} {function} {args}: {e}", text("task"), text("subtask")))?;
     }
@@ -228,7 +229,7 @@ fn untouched(data: &Path, case: &Value) -> Result<(), String> {
 fn direct(data: &Path, case: &Value) -> Result<(), String> {
     let text = |field: &str| case[field].as_str().unwrap_or_default();
     let (task, source) = task(data, text("task"), text("subtask"))?;
-    let mut session = recorded::Session::new(&source, "", "", true).map_err(|e| e.to_string())?;
+    let mut session = recorded::Session::new(&source, "", "", true, Mode::Official).map_err(|e| e.to_string())?;
     let pairs = |field: &str| case[field].as_array().into_iter().flatten();
     for (i, (action, expected)) in pairs("actions").zip(pairs("observations")).enumerate() {
         let got = session.call(action.as_object().ok_or("an action is no object")?)?;
@@ -246,7 +247,8 @@ fn direct(data: &Path, case: &Value) -> Result<(), String> {
     for (check, expected) in task["evaluation"].as_array().into_iter().flatten().zip(pairs("checks")) {
         let function = check["function"].as_str().unwrap_or_default();
         let reference = Some(source.join("reference")).filter(|r| r.is_dir());
-        let got = recorded::check(left, Some(&source.join("testbed")), reference.as_deref(), function, &check["args"]);
+        let before = source.join("testbed");
+        let got = recorded::check(left, Some(&before), reference.as_deref(), function, &check["args"], Mode::Official);
         verdict(expected, &got).map_err(|e| format!("{function} {}: {e}", check["args"]))?;
         all &= got == Ok(true);
     }
@@ -277,7 +279,8 @@ fn episode(data: &Path, case: &Value) -> Result<(), String> {
     let folder = format!("./local_workdir/tasks/{name}");
     let said = task["task"].as_str().unwrap_or_default();
     let prepared = text("kind") == "mkdir_first";
-    let mut session = recorded::Session::new(&source, &folder, said, prepared).map_err(|e| e.to_string())?;
+    let mut session =
+        recorded::Session::new(&source, &folder, said, prepared, Mode::Official).map_err(|e| e.to_string())?;
     let at = |step: usize| format!("{name}/{subtask} ({}), step {step}", text("kind"));
     let mut messages = session.opening(&task);
     for (i, step) in case["steps"].as_array().ok_or("no `steps`")?.iter().enumerate() {
@@ -319,11 +322,36 @@ fn episode(data: &Path, case: &Value) -> Result<(), String> {
     let checks = task["evaluation"].as_array().ok_or("no `evaluation`")?;
     for (check, expected) in checks.iter().zip(case["checks"].as_array().into_iter().flatten()) {
         let function = check["function"].as_str().unwrap_or_default();
-        let got = recorded::check(left, Some(&before), reference, function, &check["args"]);
+        let got = recorded::check(left, Some(&before), reference, function, &check["args"], Mode::Official);
         verdict(expected, &got)
             .map_err(|e| format!("{name}/{subtask} ({}), {function} {}: {e}", text("kind"), check["args"]))?;
     }
     Ok(())
+}
+
+/// What becomes of a recorded episode's replies in a mode: whether the task is solved.
+///
+/// # Errors
+/// If the data has no such task, or the recording is not one of an episode.
+pub fn officebench_verdict(data: &Path, case: &Value, mode: Mode) -> Result<bool, String> {
+    let text = |field: &str| case[field].as_str().unwrap_or_default();
+    let (task, source) = task(data, text("task"), text("subtask"))?;
+    let folder = format!("./local_workdir/tasks/{}", text("task"));
+    let prepared = text("kind") == "mkdir_first";
+    let mut session = recorded::Session::new(&source, &folder, "", prepared, mode).map_err(|e| e.to_string())?;
+    for step in case["steps"].as_array().ok_or("no `steps`")? {
+        if session.step(step["reply"].as_str().unwrap_or_default()).1 {
+            break;
+        }
+    }
+    let left = session.folder().ok_or("the episode has no files")?;
+    let reference = Some(source.join("reference")).filter(|r| r.is_dir());
+    let holds = |check: &Value| {
+        let function = check["function"].as_str().unwrap_or_default();
+        let before = source.join("testbed");
+        recorded::check(left, Some(&before), reference.as_deref(), function, &check["args"], mode) == Ok(true)
+    };
+    Ok(task["evaluation"].as_array().ok_or("no `evaluation`")?.iter().all(holds))
 }
 
 /// Compares a file that an episode left with what it should be.

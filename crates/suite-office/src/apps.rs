@@ -85,7 +85,7 @@ impl Action {
     }
 
     /// Names of the arguments, in the command line's order.
-    fn fields(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.command.split('{').skip(1).filter_map(|t| t.split('}').next()).map(|t| t.split(':').next().unwrap_or(t))
     }
 

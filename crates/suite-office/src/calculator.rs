@@ -1,9 +1,10 @@
 //! The calculator: Python's arithmetic and `math` over a whitelisted expression tree, bounded.
 
 use crate::literal::{Object, of_constant};
+use crate::math;
 use num_bigint::BigInt;
 use num_traits::{Signed, ToPrimitive, Zero};
-use rustpython_parser::ast::{BoolOp, CmpOp, Expr, Mod, Operator, UnaryOp};
+use rustpython_parser::ast::{BoolOp, CmpOp, Comprehension, Expr, Mod, Operator, UnaryOp};
 use rustpython_parser::{Mode, parse};
 
 /// Longest integer, in bits.
@@ -47,7 +48,7 @@ fn evaluate(text: &str) -> Result<Object, String> {
             Err(format!("Syntax error in expression: {message} (<unknown>, line 1)"))
         }
         _ if unsafe_word => Err("Potentially unsafe operations detected in expression".into()),
-        Ok(Mod::Expression(tree)) => Calculator { fuel: FUEL }.evaluate(&tree.body),
+        Ok(Mod::Expression(tree)) => Calculator { fuel: FUEL, bound: Vec::new() }.evaluate(&tree.body),
         // Upstream's `eval` takes no statement.
         _ => {
             let nothing = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
@@ -78,9 +79,11 @@ fn unbalanced(text: &str) -> Option<String> {
 
 struct Calculator {
     fuel: usize,
+    /// What comprehensions have bound.
+    bound: Vec<(String, Object)>,
 }
 
-fn float(object: &Object) -> Result<f64, String> {
+pub(crate) fn float(object: &Object) -> Result<f64, String> {
     match object {
         Object::Bool(b) => Ok(f64::from(u8::from(*b))),
         Object::Int(i) => {
@@ -91,7 +94,7 @@ fn float(object: &Object) -> Result<f64, String> {
     }
 }
 
-fn integer(object: &Object) -> Option<BigInt> {
+pub(crate) fn integer(object: &Object) -> Option<BigInt> {
     match object {
         Object::Bool(b) => Some(u8::from(*b).into()),
         Object::Int(i) => Some(i.clone()),
@@ -99,21 +102,24 @@ fn integer(object: &Object) -> Option<BigInt> {
     }
 }
 
-fn items(object: &Object) -> Result<Vec<Object>, String> {
+pub(crate) fn items(object: &Object) -> Result<Vec<Object>, String> {
     match object {
         Object::List(items) | Object::Tuple(items) | Object::Set(items) => Ok(items.clone()),
         other => Err(format!("'{}' object is not iterable", other.kind())),
     }
 }
 
-fn less(a: &Object, b: &Object) -> Result<bool, String> {
+pub(crate) fn less(a: &Object, b: &Object) -> Result<bool, String> {
+    if let (Object::Str(a), Object::Str(b)) = (a, b) {
+        return Ok(a < b);
+    }
     match (integer(a), integer(b)) {
         (Some(a), Some(b)) => Ok(a < b),
         _ => Ok(float(a)? < float(b)?),
     }
 }
 
-fn bounded(i: BigInt) -> Result<Object, String> {
+pub(crate) fn bounded(i: BigInt) -> Result<Object, String> {
     if i.bits() > MAX_BITS { Err("the result is too large".into()) } else { Ok(Object::Int(i)) }
 }
 
@@ -123,6 +129,10 @@ impl Calculator {
         match tree {
             Expr::Constant(constant) => Ok(of_constant(&constant.value)),
             Expr::Name(name) => match name.id.as_str() {
+                bound if self.bound.iter().any(|(name, _)| name == bound) => {
+                    let value = self.bound.iter().rev().find(|(name, _)| name == bound);
+                    Ok(value.map_or(Object::None, |(_, value)| value.clone()))
+                }
                 "pi" => Ok(Object::Float(std::f64::consts::PI)),
                 "e" => Ok(Object::Float(std::f64::consts::E)),
                 "tau" => Ok(Object::Float(std::f64::consts::TAU)),
@@ -176,12 +186,48 @@ impl Calculator {
                 self.evaluate(if holds { &chosen.body } else { &chosen.orelse })
             }
             Expr::Call(called) => {
-                let Expr::Name(name) = &*called.func else { return Err("only functions by name can be called".into()) };
+                let name = match &*called.func {
+                    Expr::Name(name) if math::FUNCTIONS.contains(&name.id.as_str()) => name.id.as_str(),
+                    other => return Err(format!("'{}' object is not callable", self.evaluate(other)?.kind())),
+                };
                 let arguments = self.all(&called.args)?;
-                function(name.id.as_str(), &arguments)
+                math::function(name, &arguments)
+            }
+            Expr::ListComp(made) => self.comprehension(&made.elt, &made.generators).map(Object::List),
+            Expr::GeneratorExp(made) => self.comprehension(&made.elt, &made.generators).map(Object::List),
+            Expr::Attribute(of) => {
+                let kind = self.evaluate(&of.value)?.kind();
+                Err(format!("'{kind}' object has no attribute '{}'", of.attr))
+            }
+            Expr::Subscript(of) => {
+                let (from, at) = (self.evaluate(&of.value)?, self.evaluate(&of.slice)?);
+                let (Object::List(items) | Object::Tuple(items)) = &from else {
+                    return Err(format!("'{}' object is not subscriptable", from.kind()));
+                };
+                let at = integer(&at).and_then(|i| i.to_i64()).ok_or("an index that the calculator does not know")?;
+                let at = if at < 0 { at + items.len() as i64 } else { at };
+                let found = usize::try_from(at).ok().and_then(|i| items.get(i).cloned());
+                found.ok_or_else(|| format!("{} index out of range", from.kind()))
             }
             _ => Err("an expression that the calculator does not know".into()),
         }
+    }
+
+    /// The values of a comprehension over names.
+    fn comprehension(&mut self, element: &Expr, clauses: &[Comprehension]) -> Result<Vec<Object>, String> {
+        let Some((clause, rest)) = clauses.split_first() else { return Ok(vec![self.evaluate(element)?]) };
+        let Expr::Name(name) = &clause.target else {
+            return Err("a comprehension that the calculator does not know".into());
+        };
+        let mut made = Vec::new();
+        for value in items(&self.evaluate(&clause.iter)?)? {
+            self.bound.push((name.id.to_string(), value));
+            let wanted = clause.ifs.iter().try_fold(true, |all, test| Ok(all && truth(&self.evaluate(test)?)));
+            let of_this = wanted.and_then(|wanted| if wanted { self.comprehension(element, rest) } else { Ok(vec![]) });
+            self.bound.pop();
+            made.extend(of_this?);
+        }
+        Ok(made)
     }
 
     fn all(&mut self, trees: &[Expr]) -> Result<Vec<Object>, String> {
@@ -213,7 +259,13 @@ fn compare(left: &Object, op: CmpOp, right: &Object) -> Result<bool, String> {
     })
 }
 
-fn operate(left: &Object, op: Operator, right: &Object) -> Result<Object, String> {
+pub(crate) fn operate(left: &Object, op: Operator, right: &Object) -> Result<Object, String> {
+    match (left, op, right) {
+        (Object::Str(a), Operator::Add, Object::Str(b)) => return Ok(Object::Str(format!("{a}{b}"))),
+        (Object::List(a), Operator::Add, Object::List(b)) => return Ok(Object::List([&a[..], b].concat())),
+        (Object::Tuple(a), Operator::Add, Object::Tuple(b)) => return Ok(Object::Tuple([&a[..], b].concat())),
+        _ => {}
+    }
     let numeric = |o: &Object| matches!(o, Object::Bool(_) | Object::Int(_) | Object::Float(_));
     if !numeric(left) || !numeric(right) {
         return Err(format!(
@@ -236,6 +288,7 @@ fn operate(left: &Object, op: Operator, right: &Object) -> Result<Object, String
             Operator::Mod => return Ok(Object::Int(num_integer::Integer::mod_floor(&a, &b))),
             Operator::BitAnd => return Ok(Object::Int(a & b)),
             Operator::BitOr => return Ok(Object::Int(a | b)),
+            Operator::BitXor => return Ok(Object::Int(a ^ b)),
             Operator::LShift | Operator::RShift if b.is_negative() => return Err("negative shift count".into()),
             Operator::LShift => {
                 let places = u32::try_from(&b).ok().filter(|n| u64::from(*n) <= MAX_BITS);
@@ -297,121 +350,6 @@ fn symbol(op: Operator) -> &'static str {
     }
 }
 
-fn function(name: &str, arguments: &[Object]) -> Result<Object, String> {
-    match (name, arguments) {
-        ("min" | "max", all) if !all.is_empty() => {
-            let all = if let [one] = all { items(one)? } else { all.to_vec() };
-            let mut best = all.first().cloned().ok_or_else(|| format!("{name}() arg is an empty sequence"))?;
-            for item in &all[1..] {
-                if if name == "min" { less(item, &best)? } else { less(&best, item)? } {
-                    best = item.clone();
-                }
-            }
-            Ok(best)
-        }
-        ("sum", [of]) => items(of)?.iter().try_fold(Object::Int(0.into()), |sum, x| operate(&sum, Operator::Add, x)),
-        ("prod", [of]) => items(of)?.iter().try_fold(Object::Int(1.into()), |p, x| operate(&p, Operator::Mult, x)),
-        ("fsum", [of]) => {
-            let sum = items(of)?.iter().try_fold(0.0, |sum, x| Ok::<_, String>(sum + float(x)?))?;
-            Ok(Object::Float(sum))
-        }
-        ("len", [of]) => Ok(Object::Int(items(of)?.len().into())),
-        ("sorted", [of]) => {
-            let mut all = items(of)?;
-            for item in &all {
-                float(item)?;
-            }
-            all.sort_by(|a, b| float(a).unwrap_or(0.0).total_cmp(&float(b).unwrap_or(0.0)));
-            Ok(Object::List(all))
-        }
-        ("abs", [x]) => Ok(match integer(x) {
-            Some(i) => Object::Int(i.abs()),
-            None => Object::Float(float(x)?.abs()),
-        }),
-        ("floor" | "ceil" | "trunc", [x]) => {
-            if let Some(i) = integer(x) {
-                return Ok(Object::Int(i));
-            }
-            let f = float(x)?;
-            let whole = match name {
-                "floor" => f.floor(),
-                "ceil" => f.ceil(),
-                _ => f.trunc(),
-            };
-            let whole = num_traits::FromPrimitive::from_f64(whole);
-            whole.map(Object::Int).ok_or_else(|| "cannot convert float infinity to integer".into())
-        }
-        ("factorial", [x]) => {
-            let n = integer(x).ok_or_else(|| format!("'{}' object cannot be interpreted as an integer", x.kind()))?;
-            if n.is_negative() {
-                return Err("factorial() not defined for negative values".into());
-            }
-            let n = n.to_u64().filter(|n| *n <= 3000).ok_or("the result is too large")?;
-            Ok(Object::Int((1..=n).fold(BigInt::from(1), |p, i| p * i)))
-        }
-        ("gcd", all) => {
-            let all: Option<Vec<BigInt>> = all.iter().map(integer).collect();
-            let all = all.ok_or("'float' object cannot be interpreted as an integer")?;
-            Ok(Object::Int(all.iter().fold(BigInt::zero(), |g, i| num_integer::Integer::gcd(&g, i))))
-        }
-        ("isqrt", [x]) => match integer(x).filter(|i| !i.is_negative()) {
-            Some(i) => Ok(Object::Int(i.sqrt())),
-            None => Err("isqrt() argument must be nonnegative".into()),
-        },
-        ("log", [x, base]) => Ok(Object::Float(logarithm(x)? / logarithm(base)?)),
-        ("log", [x]) => logarithm(x).map(Object::Float),
-        ("pow", [x, y]) => {
-            let power = float(x)?.powf(float(y)?);
-            if power.is_nan() { Err("math domain error".into()) } else { Ok(Object::Float(power)) }
-        }
-        ("hypot", all) => {
-            let squares = all.iter().try_fold(0.0, |sum, x| Ok::<_, String>(sum + float(x)?.powi(2)))?;
-            Ok(Object::Float(squares.sqrt()))
-        }
-        ("atan2", [y, x]) => Ok(Object::Float(float(y)?.atan2(float(x)?))),
-        ("fmod", [x, y]) => Ok(Object::Float(float(x)? % float(y)?)),
-        (_, [x]) => real(name, x),
-        _ => Err(format!("name '{name}' is not defined")),
-    }
-}
-
-fn logarithm(x: &Object) -> Result<f64, String> {
-    let f = float(x)?;
-    if f > 0.0 { Ok(f.ln()) } else { Err("math domain error".into()) }
-}
-
-/// A function of one real number.
-fn real(name: &str, x: &Object) -> Result<Object, String> {
-    let of: fn(f64) -> f64 = match name {
-        "sqrt" => f64::sqrt,
-        "exp" => f64::exp,
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tan" => f64::tan,
-        "asin" => f64::asin,
-        "acos" => f64::acos,
-        "atan" => f64::atan,
-        "sinh" => f64::sinh,
-        "cosh" => f64::cosh,
-        "tanh" => f64::tanh,
-        "log10" => f64::log10,
-        "log2" => f64::log2,
-        "log1p" => f64::ln_1p,
-        "expm1" => f64::exp_m1,
-        "cbrt" => f64::cbrt,
-        "fabs" => f64::abs,
-        "degrees" => f64::to_degrees,
-        "radians" => f64::to_radians,
-        _ => return Err(format!("name '{name}' is not defined")),
-    };
-    let argument = float(x)?;
-    let result = of(argument);
-    if (result.is_nan() && !argument.is_nan()) || (name.starts_with("log") && argument <= 0.0 && name != "log1p") {
-        return Err("math domain error".into());
-    }
-    Ok(Object::Float(result))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -434,6 +372,13 @@ mod tests {
             ("1/0", "Error: [calculator] division by zero"),
             ("sqrt(-1)", "Error: [calculator] math domain error"),
             ("__import__('os')", "Error: [calculator] Potentially unsafe operations detected in expression"),
+            ("sum([x*2 for x in [1, 2, 3] if x > 1])", "10"),
+            ("math.pi", "Error: [calculator] name 'math' is not defined"),
+            ("fsum([.1, .1, .1, .1, .1, .1, .1, .1, .1, .1])", "1.0"),
+            ("comb(5, 2) + perm(5, 2) + lcm(4, 6)", "42"),
+            ("sorted([3, 1])[-1]", "3"),
+            ("isnan(nan) and isclose(0.1 + 0.2, 0.3)", "True"),
+            ("nothing(1/0)", "Error: [calculator] name 'nothing' is not defined"),
             ("9**9**9", "Error: [calculator] the result is too large"),
         ] {
             assert_eq!(of(text), expected, "{text}");

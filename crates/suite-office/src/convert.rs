@@ -125,6 +125,10 @@ pub(crate) fn pdf_text(bed: &Testbed, path: &Path) -> Result<String, Unconverted
 
 /// Upstream's `pdf.convert_to_image`: the first page at 72 dots per inch.
 pub(crate) fn to_image(bed: &Testbed, from: &str, to: &str) -> Result<String, Unconverted> {
+    let bytes = bed.resolve(from).and_then(|path| bed.read(&path).ok());
+    let Some(bytes) = bytes.filter(|b| b[..b.len().min(1024)].windows(4).any(|w| w == b"%PDF")) else {
+        return Ok(cannot_open(from));
+    };
     let ending = to.rsplit_once('.').map(|(_, ending)| ending.to_lowercase()).unwrap_or_default();
     let Some((_, option)) = IMAGES.iter().find(|(name, _)| ending == *name) else {
         return Ok(format!(
@@ -132,7 +136,6 @@ pub(crate) fn to_image(bed: &Testbed, from: &str, to: &str) -> Result<String, Un
             IMAGES.map(|(name, _)| format!("'{name}'")).join(", ")
         ));
     };
-    let Some(bytes) = bed.resolve(from).and_then(|path| bed.read(&path).ok()) else { return Ok(cannot_open(from)) };
     let mut words = vec!["-q", "-r", "72", "-f", "1", "-l", "1", "-singlefile", FILE];
     words.extend((!option.is_empty()).then_some(*option));
     let image = match run(Program::PdfToPpm, PDF, &bytes, &words, None) {

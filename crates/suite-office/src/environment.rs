@@ -3,6 +3,7 @@
 use crate::desk::{Desk, Done, MEMORY, Mode};
 use crate::evaluation::{self, Evidence};
 use crate::files::Testbed;
+use crate::flaws;
 use crate::literal::Object;
 use crate::official::{self, Official};
 use crate::workbook;
@@ -91,7 +92,7 @@ impl Suite for OfficeSuite {
         self.limits
     }
     fn version(&self) -> u32 {
-        2
+        3
     }
     fn settings(&self) -> Value {
         match &self.source {
@@ -217,7 +218,8 @@ impl Environment for Episode {
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
         self.turns_left = self.turns_left.saturating_sub(1);
-        let reading = self.format.read(reply, None);
+        let mut reading = self.format.read(reply, None);
+        flaws::flag(&mut reading);
         let (done, over) = self.stuck.step(&mut self.desk, &reading, reply);
         let ended =
             if over { Some(Status::Completed) } else { (self.turns_left == 0).then_some(Status::TaskLimitReached) };

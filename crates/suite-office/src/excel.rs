@@ -22,7 +22,16 @@ fn content(value: Option<&CellValue>) -> String {
     }
 }
 
+/// What openpyxl opens, by the ending of its name.
+fn is_workbook(path: &Path) -> bool {
+    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    ending.is_some_and(|e| ["xlsx", "xlsm", "xltx", "xltm"].contains(&e.as_str()))
+}
+
 fn sheet(bed: &Testbed, path: &Path) -> Result<Sheet, String> {
+    if !is_workbook(path) {
+        return Err("not a workbook, by its name".into());
+    }
     let sheet = Sheet::read(&bed.read(path).map_err(|e| e.to_string())?)?;
     let (rows, columns) = sheet.extent;
     if u64::from(columns) * u64::from(rows) > MAX_CELLS {
@@ -56,10 +65,11 @@ pub(crate) fn same(a: &Testbed, at: &Path, b: &Testbed, other: &Path) -> Result<
 }
 
 pub(crate) fn read(bed: &Testbed, shown: &str) -> Result<String, String> {
-    match bed.resolve(shown).filter(|p| bed.exists(p)) {
-        None => Ok(format!("The file {shown} does not exist. Failed to read the file.")),
-        Some(path) => Ok(format!("The following is the table from the excel file:\n{}", table(bed, &path)?)),
+    if !bed.holds(shown) {
+        return Ok(format!("The file {shown} does not exist. Failed to read the file."));
     }
+    let path = bed.resolve(shown).ok_or("a folder")?;
+    Ok(format!("The following is the table from the excel file:\n{}", table(bed, &path)?))
 }
 
 /// Python's `int()` of an index: floats are cut, digits in text read.
@@ -75,39 +85,41 @@ fn index(value: &Object, limit: u32) -> Option<u32> {
 }
 
 fn edit(bed: &Testbed, shown: &str, row: &Object, column: &Object, value: &Object) -> Option<()> {
-    let path = bed.resolve(shown)?;
+    let path = bed.resolve(shown).filter(|path| is_workbook(path))?;
     let (row, column) = (index(row, MAX_ROW)?, index(column, MAX_COLUMN)?);
     let book = workbook::with_cell(&bed.read(&path).ok()?, row, column, value).ok()?;
     bed.write(&path, &book).ok()
 }
 
 pub(crate) fn set_cell(bed: &Testbed, shown: &str, row: &Object, column: &Object, value: &Object) -> String {
-    match bed.resolve(shown).filter(|p| bed.exists(p)) {
-        None => format!("The file {shown} does not exist. Failed to write to the file."),
-        Some(_) if edit(bed, shown, row, column, value).is_some() => format!("Successfully write text to {shown}"),
-        Some(_) => format!("Failed to write text to {shown}"),
+    if !bed.holds(shown) {
+        return format!("The file {shown} does not exist. Failed to write to the file.");
+    }
+    match edit(bed, shown, row, column, value) {
+        Some(()) => format!("Successfully write text to {shown}"),
+        None => format!("Failed to write text to {shown}"),
     }
 }
 
 pub(crate) fn delete_cell(bed: &Testbed, shown: &str, row: &Object, column: &Object) -> String {
-    match bed.resolve(shown).filter(|p| bed.exists(p)) {
-        None => format!("The file {shown} does not exist. Failed to delete the cell in the file."),
-        Some(_) if edit(bed, shown, row, column, &Object::Str(String::new())).is_some() => {
-            format!("Successfully delete a cell in {shown}")
-        }
-        Some(_) => format!("Failed to delete a cell in {shown}"),
+    if !bed.holds(shown) {
+        return format!("The file {shown} does not exist. Failed to delete the cell in the file.");
+    }
+    match edit(bed, shown, row, column, &Object::Str(String::new())) {
+        Some(()) => format!("Successfully delete a cell in {shown}"),
+        None => format!("Failed to delete a cell in {shown}"),
     }
 }
 
 pub(crate) fn create(bed: &Testbed, shown: &str) -> String {
-    let made = bed.resolve(shown).map(|path| match bed.exists(&path) {
-        true => format!("File {shown} already exists"),
-        false => match workbook::of_rows(&[]).ok().and_then(|b| bed.write(&path, &b).ok()) {
-            Some(()) => format!("Successfully create new file {shown}"),
-            None => format!("Failed to create new file {shown}"),
-        },
-    });
-    made.unwrap_or_else(|| format!("Failed to create new file {shown}"))
+    if bed.holds(shown) {
+        return format!("File {shown} already exists");
+    }
+    let book = || bed.write(&bed.resolve(shown)?, &workbook::of_rows(&[]).ok()?).ok();
+    match book() {
+        Some(()) => format!("Successfully create new file {shown}"),
+        None => format!("Failed to create new file {shown}"),
+    }
 }
 
 #[cfg(test)]

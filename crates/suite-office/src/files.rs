@@ -75,8 +75,20 @@ impl Testbed {
                 Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
             }
         }
-        let inside = clean.strip_prefix(self.shown.trim_start_matches('/')).ok()?.to_owned();
-        (!inside.as_os_str().is_empty() && !path.contains('\0')).then_some(inside)
+        let inside = clean.strip_prefix(self.shown.trim_start_matches('/')).ok()?;
+        let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+        (!path.is_empty() && !path.contains('\0')).then(|| inside.to_owned())
+    }
+    /// Whether a path as the model wrote it leads to something: the folders above the testbed are there too.
+    pub(crate) fn holds(&self, path: &str) -> bool {
+        let above = Path::new(&self.shown).ancestors().skip(1).any(|folder| {
+            let plain: PathBuf = Path::new(path).components().filter(|c| *c != Component::CurDir).collect();
+            !path.is_empty() && plain == folder
+        });
+        above
+            || self
+                .resolve(path)
+                .is_some_and(|inside| self.exists(&inside) && !(path.ends_with('/') && self.is_file(&inside)))
     }
 
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -169,7 +181,7 @@ mod tests {
     fn nothing_leads_out() {
         let bed = Testbed::new("").unwrap();
         assert_eq!(bed.resolve("./data/../data/a.xlsx"), Some("data/a.xlsx".into()));
-        for path in ["../x", "/etc/passwd", "data/../../x", "", ".", "a\0b"] {
+        for path in ["../x", "/etc/passwd", "data/../../x", "", "a\0b"] {
             assert_eq!(bed.resolve(path), None, "{path}");
         }
         std::os::unix::fs::symlink("/etc", bed._root.as_ref().unwrap().path().join("data/out")).unwrap();
@@ -178,5 +190,9 @@ mod tests {
         let shown = Testbed::new("./local_workdir/tasks/2-1/testbed").unwrap();
         assert_eq!(shown.resolve("./local_workdir/tasks/2-1/testbed/data/a"), Some("data/a".into()));
         assert_eq!(shown.resolve("data/a"), None);
+        for path in [".", "./local_workdir/", "local_workdir/tasks/2-1/testbed/data/.."] {
+            assert!(shown.holds(path) && shown.read(&shown.resolve(path).unwrap_or(".".into())).is_err(), "{path}");
+        }
+        assert!(!shown.holds("") && !shown.holds("local_workdir/tasks/2-2") && !shown.holds("/"));
     }
 }

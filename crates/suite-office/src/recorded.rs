@@ -19,7 +19,7 @@ use std::path::Path;
 /// If no scratch folder can be made.
 pub fn arguments(action: &Map<String, Value>, folder: &str) -> io::Result<Value> {
     let name = |field: &str| action.get(field).and_then(Value::as_str).unwrap_or_default();
-    let mut desk = desk(Testbed::new("")?, folder);
+    let mut desk = desk(Testbed::new("")?, folder, Mode::Official);
     desk.app = Some(name("app").to_owned());
     let known = app(name("app")).and_then(|a| a.actions.iter().find(|x| x.action == name("action")));
     let mut single = action.clone();
@@ -60,14 +60,14 @@ pub fn arguments(action: &Map<String, Value>, folder: &str) -> io::Result<Value>
     })
 }
 
-fn desk(bed: Testbed, folder: &str) -> Desk {
+fn desk(bed: Testbed, folder: &str, mode: Mode) -> Desk {
     Desk {
         bed,
         app: None,
         task: String::new(),
         folder: folder.to_owned(),
         reference: None,
-        mode: Mode::Official,
+        mode,
         switched: None,
         memory: MEMORY.into(),
         now: "20240501T000000Z".into(),
@@ -81,7 +81,7 @@ fn desk(bed: Testbed, folder: &str) -> Desk {
 /// If the task's files cannot be copied.
 pub fn reply(testbed: &Path, folder: &str, task: &str, app: Option<&str>, reply: &str) -> io::Result<Value> {
     let bed = Testbed::copy_of(testbed, &format!("{folder}/testbed"), false)?;
-    let mut desk = desk(bed, folder);
+    let mut desk = desk(bed, folder, Mode::Official);
     desk.app = app.map(str::to_owned);
     desk.task = task.to_owned();
     let format = Format::builtin("officebench").map_err(io::Error::other)?;
@@ -113,12 +113,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh copy of the `testbed` in a task's folder; `prepared` makes the folders that version control dropped.
+    /// A fresh copy of the `testbed` in a task's folder; `prepared` makes the folders that version control dropped, as
+    /// does [`Mode::Sane`].
     ///
     /// # Errors
     /// If they cannot be copied.
-    pub fn new(files: &Path, folder: &str, task: &str, prepared: bool) -> io::Result<Self> {
-        let mut desk = desk(Testbed::of_task(files, folder, prepared)?, folder);
+    pub fn new(files: &Path, folder: &str, task: &str, prepared: bool, mode: Mode) -> io::Result<Self> {
+        let bed = Testbed::of_task(files, folder, prepared || mode == Mode::Sane)?;
+        let mut desk = desk(bed, folder, mode);
         desk.task = task.to_owned();
         desk.reference = Some(files.join("reference")).filter(|r| r.is_dir());
         let format = Format::builtin("officebench").map_err(io::Error::other)?;
@@ -193,11 +195,12 @@ pub fn check(
     reference: Option<&Path>,
     function: &str,
     args: &Value,
+    mode: Mode,
 ) -> Result<bool, String> {
     // Version control drops empty folders: a task may have no files at all.
     let open =
         |path: &Path| if path.is_dir() { Testbed::at(path) } else { Testbed::new("") }.map_err(|e| e.to_string());
     let bed = open(testbed)?;
     let (cache, reference) = (cache.map(open).transpose()?, reference.map(open).transpose()?);
-    one(&Evidence::with(&bed, cache.as_ref(), reference.as_ref(), Mode::Official), function, args)
+    one(&Evidence::with(&bed, cache.as_ref(), reference.as_ref(), mode), function, args)
 }

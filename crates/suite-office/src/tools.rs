@@ -39,6 +39,15 @@ fn is_path(object: Option<&Object>) -> bool {
     matches!(object, Some(Object::Str(_) | Object::Bytes(_) | Object::Int(_) | Object::Bool(_)))
 }
 
+/// Whether `os.path.exists` takes a number for a standard stream.
+fn is_stream(object: Option<&Object>) -> bool {
+    match object {
+        Some(Object::Bool(_)) => true,
+        Some(Object::Int(i)) => [0, 1, 2].iter().any(|n| *i == (*n).into()),
+        _ => false,
+    }
+}
+
 /// Calls a tool with its parameters' values, in their order.
 pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) -> Printed {
     let bed = &desk.bed;
@@ -88,6 +97,15 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
             _ => format!("Failed to read email {} for {}.", at(1), at(0)),
         }),
         ("excel" | "word" | "pdf", _) if !is_path(arguments.first()) => returned(None),
+        // upstream: a number is an open file's; these cannot be one's.
+        ("excel" | "word" | "pdf", _) if matches!(arguments.first(), Some(Object::Int(i)) if i.bits() > 31) => {
+            returned(None)
+        }
+        ("pdf", "convert_to_image") if matches!(arguments.first(), Some(Object::Bool(true))) => {
+            returned("Failed: bad filename: type(filename)=<class 'bool'> filename=True.".to_owned())
+        }
+        // A number is an open file's, and the standard streams are no documents.
+        ("excel" | "word" | "pdf", "read_file") if is_stream(arguments.first()) => returned(None),
         ("excel", "read_file") => returned(excel::read(bed, &at(0)).ok()),
         ("excel", "set_cell") => {
             let said = excel::set_cell(bed, &at(0), &arguments[2], &arguments[3], &arguments[1]);
@@ -102,7 +120,7 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
         ("word", "write_to_file") => returned(word::write(bed, &at(0), &arguments[1])),
         ("excel" | "word", "convert_to_pdf") => {
             let (from, to) = (at(0), at(1));
-            if bed.resolve(&from).is_none_or(|path| !bed.exists(&path)) {
+            if !bed.holds(&from) {
                 return returned(match app {
                     "excel" => format!("{from} does not exist. Failed to convert {from} to {to}"),
                     _ => format!("The word file {from} does not exist. Failed to convert the file to pdf."),
@@ -114,15 +132,18 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
         }
         ("pdf", action) => {
             let (from, to) = (at(0), at(1));
-            let Some(path) = bed.resolve(&from).filter(|path| bed.exists(path)) else {
+            if !bed.holds(&from) {
                 return returned(match action {
                     "read_file" => format!("The pdf file {from} does not exist. Failed to read the file."),
                     "convert_to_image" => format!("The file {from} does not exist. Failed to convert pdf to image."),
                     _ => format!("The pdf file {from} does not exist. Failed to convert the file to word."),
                 });
-            };
+            }
             match action {
-                "read_file" => converted(convert::pdf_text(bed, &path), None),
+                "read_file" => {
+                    let path = bed.resolve(&from).unwrap_or_default();
+                    converted(convert::pdf_text(bed, &path), None)
+                }
                 "convert_to_image" => converted(convert::to_image(bed, &from, &to), None),
                 _ => converted(convert::to_word(bed, &from, &to), None),
             }

@@ -97,10 +97,10 @@ fn table(of: &Node) -> String {
 }
 
 pub(crate) fn read(bed: &Testbed, shown: &str) -> Result<String, String> {
-    match bed.resolve(shown).filter(|p| bed.exists(p)) {
-        None => Ok(format!("The file {shown} does not exist. Failed to read the file.")),
-        Some(path) => text(bed, &path),
+    if !bed.holds(shown) {
+        return Ok(format!("The file {shown} does not exist. Failed to read the file."));
     }
+    text(bed, &bed.resolve(shown).ok_or("a folder")?)
 }
 
 /// A new file of paragraphs.
@@ -120,8 +120,8 @@ fn paragraph_of(text: &str) -> String {
 
 pub(crate) fn create(bed: &Testbed, shown: &str) -> String {
     let make = || -> Option<()> {
-        let path = bed.resolve(shown)?;
-        path.parent().filter(|p| !p.as_os_str().is_empty())?;
+        // upstream: makes the path's folder first, and fails where it names none.
+        let path = bed.resolve(shown).filter(|_| shown.contains('/'))?;
         bed.make_parent(&path).ok()?;
         bed.write(&path, &document(std::iter::empty()).ok()?).ok()
     };
@@ -147,15 +147,18 @@ fn added(contents: &Object) -> Option<String> {
 
 /// Appends one paragraph before the section properties.
 pub(crate) fn write(bed: &Testbed, shown: &str, contents: &Object) -> String {
-    let Some(path) = bed.resolve(shown).filter(|p| bed.exists(p)) else {
+    if !bed.holds(shown) {
         return format!("The file {shown} does not exist. Failed to write to the file.");
-    };
+    }
     let append = || -> Option<()> {
+        let path = bed.resolve(shown)?;
         let paragraph = paragraph_of(&added(contents)?);
         let mut members = unpack(&bed.read(&path).ok()?).ok()?;
         let (_, xml) = members.iter_mut().find(|(n, _)| n == DOCUMENT)?;
         let document = String::from_utf8(std::mem::take(xml)).ok()?;
-        let at = document.rfind("<w:sectPr").or_else(|| document.rfind("</w:body>"))?;
+        // A section that ends with a paragraph has its properties in that paragraph.
+        let last = document.rfind("<w:sectPr").filter(|at| !document[*at..].contains("</w:p>"));
+        let at = last.or_else(|| document.rfind("</w:body>"))?;
         *xml = format!("{}{paragraph}{}", &document[..at], &document[at..]).into_bytes();
         bed.write(&path, &pack(&members).ok()?).ok()
     };

@@ -79,8 +79,11 @@ pub(crate) fn with_cell(bytes: &[u8], row: u32, column: u32, value: &Object) -> 
         let mut data = Node::parse(&xml[span.clone()])?;
         saved(&mut data);
         if edited {
-            put(&mut data, row, column, value)?;
             drop_empty(&mut data);
+            put(&mut data, row, column, value)?;
+            if *value == Object::None {
+                drop_empty(&mut data);
+            }
         }
         let mut text = String::new();
         data.write(&mut text);
@@ -149,10 +152,12 @@ fn saved(data: &mut Node) {
     }
 }
 
+/// Drops cells that have neither value nor style, those among them that a text without letters was written to.
 fn drop_empty(data: &mut Node) {
     for row in &mut data.children {
         let styled = |c: &Node| c.attribute("s").is_some_and(|s| s != "0");
-        row.children.retain(|c| !c.children.is_empty() || styled(c));
+        let valued = |c: &Node| c.children.iter().any(|v| v.local() != "v" || !v.text.is_empty());
+        row.children.retain(|c| valued(c) || styled(c));
     }
 }
 
