@@ -6,18 +6,31 @@ use zip::write::SimpleFileOptions;
 const MAX_MEMBERS: usize = 2_000;
 const MAX_EXPANDED: u64 = 64 << 20;
 
+/// How the reason begins where a document could be read, but for its size or what it declares.
+const REFUSED: &str = "refused: ";
+
+/// The reason why a document that may be sound is not read.
+pub(crate) fn refused(reason: &str) -> String {
+    format!("{REFUSED}{reason}")
+}
+
+/// Whether a document was refused, rather than damaged: upstream would have read it, or died of it.
+pub(crate) fn is_refusal(reason: &str) -> bool {
+    reason.starts_with(REFUSED)
+}
+
 /// Checks an archive: member count, expanded size as really unpacked, names, no document type definitions.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("not a readable archive: {e}"))?;
     if archive.len() > MAX_MEMBERS {
-        return Err(format!("the archive has {} members, more than {MAX_MEMBERS}", archive.len()));
+        return Err(refused(&format!("the archive has {} members, more than {MAX_MEMBERS}", archive.len())));
     }
     let mut expanded = 0;
     for i in 0..archive.len() {
         let member = archive.by_index(i).map_err(|e| format!("not a readable archive: {e}"))?;
         let name = member.name().to_owned();
         if member.enclosed_name().is_none() {
-            return Err(format!("the archive's member `{name}` leaves it"));
+            return Err(refused(&format!("the archive's member `{name}` leaves it")));
         }
         let mut content = Vec::new();
         member
@@ -26,11 +39,11 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
             .map_err(|e| format!("the archive's member `{name}` is damaged: {e}"))?;
         expanded += content.len() as u64;
         if expanded > MAX_EXPANDED {
-            return Err(format!("the archive unpacks to more than {} MiB", MAX_EXPANDED >> 20));
+            return Err(refused(&format!("the archive unpacks to more than {} MiB", MAX_EXPANDED >> 20)));
         }
         let is_xml = [".xml", ".rels", ".vml"].iter().any(|end| name.ends_with(end));
         if is_xml && content.windows(9).any(|w| w.eq_ignore_ascii_case(b"<!DOCTYPE")) {
-            return Err(format!("the archive's member `{name}` declares a document type"));
+            return Err(refused(&format!("the archive's member `{name}` declares a document type")));
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Documents turned into other kinds by foreign programs, each in a sandbox of its own: LibreOffice and poppler.
 
+use crate::archive;
 use crate::files::Testbed;
 use crate::word;
 use rolegraft_suite::sandbox::{Mount, run_once};
@@ -102,6 +103,9 @@ pub(crate) fn to_pdf(bed: &Testbed, from: &str, to: &str) -> Result<(), Unconver
     let name = from.file_name().and_then(|n| n.to_str()).ok_or(failed)?;
     let made = format!("{}.pdf", from.file_stem().unwrap_or_default().to_string_lossy());
     let bytes = bed.read(&from).map_err(|_| failed)?;
+    if archive::check(&bytes).is_err_and(|reason| archive::is_refusal(&reason)) {
+        return Err(failed);
+    }
     let words =
         ["-env:UserInstallation=file:///tmp/profile", "--headless", "--convert-to", "pdf", FILE, "--outdir", DOCUMENTS];
     let pdf = run(Program::LibreOffice, name, &bytes, &words, Some(&made))?;
@@ -125,6 +129,9 @@ pub(crate) fn pdf_text(bed: &Testbed, path: &Path) -> Result<String, Unconverted
 
 /// Upstream's `pdf.convert_to_image`: the first page at 72 dots per inch.
 pub(crate) fn to_image(bed: &Testbed, from: &str, to: &str) -> Result<String, Unconverted> {
+    if bed.resolve(from).is_some_and(|path| bed.is_dir(&path)) {
+        return Ok(format!("Failed: '{from}' is no file"));
+    }
     let bytes = bed.resolve(from).and_then(|path| bed.read(&path).ok());
     let Some(bytes) = bytes.filter(|b| b[..b.len().min(1024)].windows(4).any(|w| w == b"%PDF")) else {
         return Ok(cannot_open(from));

@@ -1,6 +1,7 @@
 //! One turn at the desk: from an action's JSON to an observation, as upstream's `exec_action` goes.
 
 use crate::apps::{self, Action, app, apps, joined};
+use crate::archive::is_refusal;
 use crate::command_line::reach;
 use crate::convert::Program;
 use crate::files::Testbed;
@@ -365,8 +366,14 @@ impl Desk {
             || observation.contains("Failed")
             || observation.contains("does not exist")
             || observation.contains("already exists");
-        if observation.is_empty() && self.mode == Mode::Sane {
-            return Ok(Done { executed: true, ..self.error(&format!("{} failed", known.action)) });
+        if observation.is_empty() {
+            // Upstream reads what is refused here, or dies of it: that is told in either mode.
+            let reason = printed.unreadable.filter(|r| self.mode == Mode::Sane || is_refusal(r));
+            let message = reason.map(|reason| format!("{} failed: {reason}", known.action));
+            let message = message.or_else(|| (self.mode == Mode::Sane).then(|| format!("{} failed", known.action)));
+            if let Some(message) = message {
+                return Ok(Done { executed: true, ..self.error(&message) });
+            }
         }
         Ok(Done { observation: Some(observation), succeeded: !failed && !rejected, executed: true, finished: false })
     }

@@ -1,5 +1,6 @@
 //! The excel app: the active sheet of an xlsx file.
 
+use crate::archive::refused;
 use crate::files::Testbed;
 use crate::literal::Object;
 use crate::sheet::{MAX_COLUMN, MAX_ROW, Sheet, Value as CellValue};
@@ -35,7 +36,8 @@ fn sheet(bed: &Testbed, path: &Path) -> Result<Sheet, String> {
     let sheet = Sheet::read(&bed.read(path).map_err(|e| e.to_string())?)?;
     let (rows, columns) = sheet.extent;
     if u64::from(columns) * u64::from(rows) > MAX_CELLS {
-        return Err(format!("the sheet spans {rows} rows and {columns} columns, more than can be shown"));
+        let reason = format!("the sheet spans {rows} rows and {columns} columns, more than {MAX_CELLS} cells");
+        return Err(refused(&reason));
     }
     Ok(sheet)
 }

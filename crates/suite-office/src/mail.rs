@@ -177,29 +177,38 @@ fn listing(bed: &Testbed, folder: &Path, body: Option<usize>) -> Option<String> 
     Some(out)
 }
 
-pub(crate) fn list(bed: &Testbed, user: &str) -> String {
-    let Some(folder) = folder(user) else { return format!("Failed to list emails for {user}.") };
-    let _ = bed.make_parent(&folder.join("x"));
-    match listing(bed, &folder, Some(20)) {
+/// The user's folder, made if it is not there. The first `None`: it cannot be made, over which upstream's tool crashes.
+fn made(bed: &Testbed, user: &str) -> Option<Option<PathBuf>> {
+    let Some(folder) = folder(user) else { return Some(None) };
+    bed.make_parent(&folder.join("x")).ok()?;
+    Some(Some(folder))
+}
+
+/// `list_emails(username)`; `None` if upstream's tool crashes.
+pub(crate) fn list(bed: &Testbed, user: &str) -> Option<String> {
+    let Some(folder) = made(bed, user)? else { return Some(format!("Failed to list emails for {user}.")) };
+    Some(match listing(bed, &folder, Some(20)) {
         Some(text) if text.is_empty() => format!("No emails found for {user}."),
         Some(text) => format!("Successfully list emails for {user}:\n{text}"),
         None => format!("Failed to list emails for {user}."),
-    }
+    })
 }
 
-pub(crate) fn read(bed: &Testbed, user: &str, id: &str) -> String {
-    let name = if id.ends_with(".eml") { id.to_owned() } else { format!("{id}.eml") };
-    let folder = folder(user);
-    if let Some(folder) = &folder {
-        let _ = bed.make_parent(&folder.join("x"));
-    }
-    match folder.and_then(|f| bed.read(&f.join(name)).ok()).and_then(|b| parse(&b)) {
-        Some(m) => format!(
+/// `read_email(username, email_id)`, `None` where there is nothing to read; the outer one if upstream's tool crashes.
+pub(crate) fn read(bed: &Testbed, user: &str, id: &str) -> Option<Option<String>> {
+    let name = file_name(id);
+    let bytes = made(bed, user)?.and_then(|folder| bed.read(&folder.join(name)).ok());
+    Some(bytes.and_then(|bytes| parse(&bytes)).map(|m| {
+        format!(
             "Successfully read email {id} for {user}:\nFrom: {}\nTo: {}\nSubject: {}\nContent: {}...",
             m.from, m.to, m.subject, m.body
-        ),
-        None => format!("Failed to read email {id} for {user}."),
-    }
+        )
+    }))
+}
+
+/// A message's file.
+pub(crate) fn file_name(id: &str) -> String {
+    if id.ends_with(".eml") { id.to_owned() } else { format!("{id}.eml") }
 }
 
 /// What a check looks at: the full listing of the account that `user` names.

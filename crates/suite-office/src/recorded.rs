@@ -172,8 +172,8 @@ pub fn text(folder: &Path, reader: &str, file: &str, user: &str) -> Result<Strin
         "xlsx" => excel::table(&bed, Path::new(file)),
         "docx" => word::text(&bed, Path::new(file)),
         "ics" => calendar::list_events(&bed, user).ok_or_else(|| "no calendar".into()),
-        "emails" => Ok(mail::list(&bed, user)),
-        "eml" => Ok(mail::read(&bed, user, file)),
+        "emails" => mail::list(&bed, user).ok_or_else(|| "no folder".into()),
+        "eml" => mail::read(&bed, user, file).flatten().ok_or_else(|| "no such message".into()),
         "pdf" => convert::pdf_text(&bed, Path::new(file)).map_err(|e| e.to_string()),
         other => Err(format!("there is no reader `{other}` here")),
     }

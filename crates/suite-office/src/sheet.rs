@@ -35,8 +35,13 @@ pub(crate) struct Sheet {
 pub(crate) type Members = [(String, Vec<u8>)];
 
 pub(crate) fn part(members: &Members, name: &str) -> Option<Node> {
+    bytes(members, name).and_then(|xml| Node::parse(xml).ok())
+}
+
+/// A member's content.
+fn bytes<'m>(members: &'m Members, name: &str) -> Option<&'m [u8]> {
     let name = name.trim_start_matches('/');
-    members.iter().find(|(n, _)| n == name).and_then(|(_, xml)| Node::parse(xml).ok())
+    members.iter().find(|(n, _)| n == name).map(|(_, xml)| xml.as_slice())
 }
 
 /// The name of the active sheet's member.
@@ -100,11 +105,11 @@ impl Sheet {
     ///
     /// # Errors
     /// If the archive is not one, is more than can be unpacked, or lacks a part.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let members = archive::unpack(bytes)?;
+    pub(crate) fn read(book: &[u8]) -> Result<Self, String> {
+        let members = archive::unpack(book)?;
         let book = part(&members, "xl/workbook.xml").ok_or("the file has no workbook")?;
         let path = active(&members, &book)?;
-        let sheet = part(&members, &path).ok_or("the sheet is missing")?;
+        let sheet = Node::parse(bytes(&members, &path).ok_or("the sheet is missing")?)?;
         let strings: Vec<String> =
             part(&members, "xl/sharedStrings.xml").map(|s| named(&s, "si").map(string).collect()).unwrap_or_default();
         let styles = part(&members, "xl/styles.xml").map(|s| Styles::of(&s)).unwrap_or_default();

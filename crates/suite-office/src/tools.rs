@@ -12,12 +12,22 @@ pub(crate) struct Printed {
     pub(crate) before: String,
     /// What it returns; `None` if it crashes.
     pub(crate) returned: Option<String>,
+    /// Why a document cannot be read, where the tool crashes over it.
+    pub(crate) unreadable: Option<String>,
     /// A program that it cannot do without and that is not installed.
     pub(crate) missing: Option<Program>,
 }
 
 fn returned(text: impl Into<Option<String>>) -> Printed {
     Printed { returned: text.into(), ..Printed::default() }
+}
+
+/// What a tool that reads a document prints.
+fn shown(read: Result<String, String>) -> Printed {
+    match read {
+        Ok(text) => returned(text),
+        Err(reason) => Printed { unreadable: Some(reason), ..Printed::default() },
+    }
 }
 
 /// What a conversion prints; `failed` is what upstream makes of one that came to nothing.
@@ -92,10 +102,23 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
             }
         },
         ("email", "list_emails") => returned(mail::list(bed, &at(0))),
-        ("email", _) => returned(match arguments.get(1) {
-            Some(Object::Str(id)) => mail::read(bed, &at(0), id),
-            _ => format!("Failed to read email {} for {}.", at(1), at(0)),
-        }),
+        ("email", _) => {
+            let failed = |before: String| Printed {
+                before,
+                ..returned(format!("Failed to read email {} for {}.", at(1), at(0)))
+            };
+            match &arguments[1] {
+                Object::Str(id) => match mail::read(bed, &at(0), id) {
+                    None => returned(None),
+                    Some(Some(text)) => returned(text),
+                    Some(None) => {
+                        let file = format!("{}/testbed/emails/{}/{}", desk.folder, at(0), mail::file_name(id));
+                        failed(format!("!!! [Errno 2] No such file or directory: '{file}'"))
+                    }
+                },
+                other => failed(format!("!!! '{}' object has no attribute 'endswith'", other.kind())),
+            }
+        }
         ("excel" | "word" | "pdf", _) if !is_path(arguments.first()) => returned(None),
         // upstream: a number is an open file's; these cannot be one's.
         ("excel" | "word" | "pdf", _) if matches!(arguments.first(), Some(Object::Int(i)) if i.bits() > 31) => {
@@ -105,8 +128,15 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
             returned("Failed: bad filename: type(filename)=<class 'bool'> filename=True.".to_owned())
         }
         // A number is an open file's, and the standard streams are no documents.
-        ("excel" | "word" | "pdf", "read_file") if is_stream(arguments.first()) => returned(None),
-        ("excel", "read_file") => returned(excel::read(bed, &at(0)).ok()),
+        ("excel" | "word" | "pdf", _) if is_stream(arguments.first()) => returned(match action {
+            "set_cell" => Some(format!("Failed to write text to {}", at(0))),
+            "delete_cell" => Some(format!("Failed to delete a cell in {}", at(0))),
+            "write_to_file" => Some(format!("Failed to write contents to {}", at(0))),
+            "create_new_file" if app == "excel" => Some(format!("File {} already exists", at(0))),
+            "create_new_file" => Some(format!("Failed to create new file {}", at(0))),
+            _ => None,
+        }),
+        ("excel", "read_file") => shown(excel::read(bed, &at(0))),
         ("excel", "set_cell") => {
             let said = excel::set_cell(bed, &at(0), &arguments[2], &arguments[3], &arguments[1]);
             let before = format!("!!! args: {} {} {} {} {}", at(0), at(1), at(2), at(3), at(4));
@@ -116,7 +146,7 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
         ("excel", "delete_cell") => returned(excel::delete_cell(bed, &at(0), &arguments[1], &arguments[2])),
         ("excel", "create_new_file") => returned(excel::create(bed, &at(0))),
         ("word", "create_new_file") => returned(word::create(bed, &at(0))),
-        ("word", "read_file") => returned(word::read(bed, &at(0)).ok()),
+        ("word", "read_file") => shown(word::read(bed, &at(0))),
         ("word", "write_to_file") => returned(word::write(bed, &at(0), &arguments[1])),
         ("excel" | "word", "convert_to_pdf") => {
             let (from, to) = (at(0), at(1));

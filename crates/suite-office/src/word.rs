@@ -113,7 +113,7 @@ pub(crate) fn document<'t>(paragraphs: impl Iterator<Item = &'t str>) -> Result<
 
 /// A paragraph's XML.
 fn paragraph_of(text: &str) -> String {
-    let text = escape(text).replace('\n', "</w:t><w:br/><w:t xml:space=\"preserve\">");
+    let text = escape(text).replace(['\n', '\r'], "</w:t><w:br/><w:t xml:space=\"preserve\">");
     let text = text.replace('\t', "</w:t><w:tab/><w:t xml:space=\"preserve\">");
     format!("<w:p><w:r><w:t xml:space=\"preserve\">{text}</w:t></w:r></w:p>")
 }

@@ -1,5 +1,6 @@
 //! A small tree of an XML part of an office file.
 
+use crate::archive::refused;
 use quick_xml::Reader;
 use quick_xml::escape::escape;
 use quick_xml::events::{BytesStart, Event};
@@ -35,12 +36,15 @@ impl Node {
                 Event::Start(start) => {
                     count += 1;
                     if open.len() > MAX_DEPTH || count > MAX_NODES {
-                        return Err("the document is nested too deeply or too long".into());
+                        return Err(refused("the document is nested too deeply or has too many parts"));
                     }
                     open.push(Self::of(&start)?);
                 }
                 Event::Empty(start) => {
                     count += 1;
+                    if count > MAX_NODES {
+                        return Err(refused("the document has too many parts"));
+                    }
                     let node = Self::of(&start)?;
                     open.last_mut().ok_or("no element is open")?.children.push(node);
                 }
