@@ -6,17 +6,19 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 18] = [
+const EDGES: [(&str, &[&str]); 20] = [
     ("checkpoint", &[]),
     ("spans", &[]),
+    ("python", &["spans"]),
     ("merge", &["checkpoint"]),
     ("trajectory", &["spans"]),
     ("saliency", &["checkpoint"]),
     ("graft", &["checkpoint", "saliency"]),
     ("suite", &["spans", "trajectory"]),
     ("suite-tau", &["spans", "suite", "trajectory"]),
-    ("suite-office", &["spans", "suite", "trajectory"]),
+    ("suite-office", &["python", "spans", "suite", "trajectory"]),
     ("suite-os", &["spans", "suite", "trajectory"]),
+    ("suite-db", &["python", "spans", "suite", "trajectory"]),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
     ("evaluate", &["model", "suite", "trajectory"]),

@@ -5,7 +5,7 @@ use crate::speaker::ModelSpeaker;
 use rolegraft_checkpoint::Digest;
 use rolegraft_spans::{Format, FormatError};
 use rolegraft_suite::{Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
-use rolegraft_suite_office::{Apps, Mode, OfficeSuite};
+use rolegraft_suite_office::{Apps, Mode, OfficeSuite, SANE};
 use rolegraft_suite_os::OsSuite;
 use rolegraft_suite_tau::{Domain, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
 use serde::{Deserialize, Serialize};
@@ -166,9 +166,10 @@ impl SuiteLibrary {
         if let (Some(data), Some(domain)) = (options.data, Domain::ALL.into_iter().find(|d| d.suite() == name)) {
             return Self::open_tau(options, domain, data);
         }
-        if let Some(apps) = Apps::SCORED.into_iter().find(|apps| apps.suite() == name) {
+        let (plain, mode) = name.strip_suffix(SANE).map_or((name, options.office.mode), |plain| (plain, Mode::Sane));
+        if let Some(apps) = Apps::SCORED.into_iter().find(|apps| apps.suite() == plain) {
             let data = options.data.ok_or_else(|| SuitesError::NeedsOfficial(name.to_owned()))?;
-            return Self::open_office(options, apps, data);
+            return Self::open_office(options, apps, mode, data);
         }
         let dir = options.root.join(name);
         let path = dir.join("suite.toml");
@@ -214,7 +215,8 @@ impl SuiteLibrary {
     /// Whether a suite has official data that is read here.
     #[must_use]
     pub fn has_official(name: &str) -> bool {
-        Domain::ALL.iter().any(|d| d.suite() == name) || Apps::SCORED.iter().any(|apps| apps.suite() == name)
+        let plain = name.strip_suffix(SANE).unwrap_or(name);
+        Domain::ALL.iter().any(|d| d.suite() == name) || Apps::SCORED.iter().any(|apps| apps.suite() == plain)
     }
 
     /// Tasks of all splits that cannot be played here.
@@ -224,7 +226,7 @@ impl SuiteLibrary {
     }
 
     /// OfficeBench on its official tasks; those that need one app alone calibrate, where they are there.
-    fn open_office(options: &SuiteOptions<'_>, apps: Apps, data: &Path) -> Result<Self, SuitesError> {
+    fn open_office(options: &SuiteOptions<'_>, apps: Apps, mode: Mode, data: &Path) -> Result<Self, SuitesError> {
         let wrong = |source: rolegraft_suite_office::OfficialError| SuitesError::Official {
             suite: apps.suite().to_owned(),
             source: Box::new(source),
@@ -246,7 +248,7 @@ impl SuiteLibrary {
             sets.insert(split, TaskSet { tasks, digest });
         }
         let format = format(options.root, "officebench")?;
-        let suite = OfficeSuite::official(format, OFFICE_LIMITS, official, options.office.mode);
+        let suite = OfficeSuite::official(format, OFFICE_LIMITS, official, mode);
         Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run })
     }
 

@@ -4,7 +4,7 @@
 //! in its order.
 
 use crate::fire::Parameter;
-use crate::literal::Object;
+use rolegraft_python::Object;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::OnceLock;

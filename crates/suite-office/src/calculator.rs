@@ -1,9 +1,9 @@
 //! The calculator: Python's arithmetic and `math` over a whitelisted expression tree, bounded.
 
-use crate::literal::{Object, of_constant};
 use crate::math;
 use num_bigint::BigInt;
 use num_traits::{Signed, ToPrimitive, Zero};
+use rolegraft_python::{Object, of_constant};
 use rustpython_parser::ast::{BoolOp, CmpOp, Comprehension, Expr, Mod, Operator, UnaryOp};
 use rustpython_parser::{Mode, parse};
 

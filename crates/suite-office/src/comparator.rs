@@ -1,7 +1,7 @@
 //! The Python lambdas that a check may hold: `lambda x: x in ['a', 'b']` and its kin, evaluated over a whitelist.
 
-use crate::literal::{Object, of_constant};
 use num_traits::ToPrimitive;
+use rolegraft_python::{Object, of_constant};
 use rustpython_parser::ast::{BoolOp, CmpOp, Expr, Mod, Operator, UnaryOp};
 use rustpython_parser::{Mode, parse};
 

@@ -4,9 +4,9 @@ use crate::desk::{Desk, Done, MEMORY, Mode};
 use crate::evaluation::{self, Evidence};
 use crate::files::Testbed;
 use crate::flaws;
-use crate::literal::Object;
 use crate::official::{self, Official};
 use crate::workbook;
+use rolegraft_python::Object;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
 use rolegraft_trajectory::{Message, Status};
@@ -15,6 +15,9 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How the name of a suite ends that is played with upstream's oddities mended.
+pub const SANE: &str = "-sane";
 
 /// Identical replies in a row that end an episode.
 const STUCK: usize = 5;
@@ -36,6 +39,7 @@ pub struct Prompt {
 
 /// The suite.
 pub struct OfficeSuite {
+    id: String,
     format: Arc<Format>,
     limits: Limits,
     mode: Mode,
@@ -54,13 +58,18 @@ impl OfficeSuite {
     /// A suite on tasks of one's own, with the given reply format and prompt; upstream's oddities mended.
     #[must_use]
     pub fn new(format: Format, limits: Limits, prompt: Prompt) -> Self {
-        Self { format: Arc::new(format), limits, mode: Mode::Sane, source: Source::Own(Arc::new(prompt)) }
+        let id = "officebench".into();
+        Self { id, format: Arc::new(format), limits, mode: Mode::Sane, source: Source::Own(Arc::new(prompt)) }
     }
 
-    /// A suite on official tasks.
+    /// A suite on official tasks. Its name says if it is not played as published.
     #[must_use]
     pub fn official(format: Format, limits: Limits, official: Official, mode: Mode) -> Self {
-        Self { format: Arc::new(format), limits, mode, source: Source::Official(official) }
+        let id = match mode {
+            Mode::Official => official.set().suite().to_owned(),
+            Mode::Sane => format!("{}{SANE}", official.set().suite()),
+        };
+        Self { id, format: Arc::new(format), limits, mode, source: Source::Official(official) }
     }
 }
 
@@ -80,10 +89,7 @@ struct Rules {
 
 impl Suite for OfficeSuite {
     fn id(&self) -> &str {
-        match &self.source {
-            Source::Own(_) => "officebench",
-            Source::Official(official) => official.set().suite(),
-        }
+        &self.id
     }
     fn format(&self) -> &Format {
         &self.format

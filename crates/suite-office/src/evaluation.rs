@@ -101,7 +101,7 @@ pub(crate) fn one(evidence: &Evidence<'_>, name: &str, args: &Value) -> Result<b
             let table = excel::table(bed, &path)?;
             let matches = args["matches"].as_array().ok_or("no `matches`")?;
             Ok(matches.iter().all(|m| {
-                let shown = |field: &str| crate::literal::Object::from(&m[field]).text();
+                let shown = |field: &str| rolegraft_python::Object::from(&m[field]).text();
                 // upstream: a substring, so a value is a prefix of the cell's.
                 let end = if evidence.mode == Mode::Sane { "\t" } else { "" };
                 table.contains(&format!("({}, {}): {}{end}", shown("row"), shown("col"), shown("value")))
@@ -155,7 +155,7 @@ fn contain(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
     for keyword in args["keywords"].as_array().ok_or("no `keywords`")? {
         let keyword = keyword.as_str().ok_or("a keyword is not text")?.to_lowercase();
         // upstream: a keyword that reads as a number removes all commas, from then on.
-        let commas = is_float(&keyword).then(|| content.replace(',', ""));
+        let commas = rolegraft_python::float(&keyword).map(|_| content.replace(',', ""));
         if !commas.as_ref().unwrap_or(&content).contains(&keyword) {
             return Ok(false);
         }
@@ -166,23 +166,11 @@ fn contain(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Whether Python's `float()` accepts a text: digits may be grouped by underscores, `nan` and `inf` count.
-fn is_float(text: &str) -> bool {
-    let trimmed = text.trim();
-    let grouped = trimmed.contains('_');
-    let fine = !grouped
-        || trimmed.split('_').enumerate().all(|(i, part)| {
-            (i == 0 || part.starts_with(|c: char| c.is_ascii_digit()))
-                && (part.ends_with(|c: char| c.is_ascii_digit()) || i > 0)
-        }) && !trimmed.ends_with('_');
-    fine && trimmed.replace('_', "").parse::<f64>().is_ok()
-}
-
 fn cell_comparator(evidence: &Evidence<'_>, args: &Value) -> Result<bool, String> {
     let (bed, path) = evidence.find(text(args, "file")?)?;
     let table = excel::table(bed, &path)?;
     for m in args["matches"].as_array().ok_or("no `matches`")? {
-        let shown = |field: &str| crate::literal::Object::from(&m[field]).text();
+        let shown = |field: &str| rolegraft_python::Object::from(&m[field]).text();
         let start = format!("({}, {}): ", shown("row"), shown("col"));
         let Some((_, rest)) = table.split_once(&start) else { return Ok(false) };
         let value = rest.split(['\t', '\n']).next().unwrap_or_default();

@@ -2,10 +2,10 @@
 
 use crate::archive::refused;
 use crate::files::Testbed;
-use crate::literal::Object;
 use crate::sheet::{MAX_COLUMN, MAX_ROW, Sheet, Value as CellValue};
 use crate::workbook;
 use num_traits::ToPrimitive;
+use rolegraft_python::Object;
 use std::fmt::Write;
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! python-fire 0.5.0: a command line's words to a function's parameters (`fire/core.py`, `_ParseKeywordArgs` and
 //! `_ParseArgs`).
 
-use crate::literal::{Object, read};
+use rolegraft_python::{Object, read};
 
 /// A parameter, and its default where it has one.
 pub(crate) type Parameter = (String, Option<Object>);

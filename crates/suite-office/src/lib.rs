@@ -19,7 +19,6 @@ mod excel;
 mod files;
 mod fire;
 mod flaws;
-mod literal;
 mod mail;
 mod math;
 mod official;
@@ -33,5 +32,5 @@ mod xml;
 
 pub use convert::Program;
 pub use desk::Mode;
-pub use environment::{OfficeSuite, Prompt};
+pub use environment::{OfficeSuite, Prompt, SANE};
 pub use official::{Apps, Official, OfficialError};

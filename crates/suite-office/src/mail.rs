@@ -1,10 +1,10 @@
 //! The mail app: `emails/NAME/SUBJECT.eml`.
 
 use crate::files::Testbed;
-use crate::literal::Object;
 use mail_builder::MessageBuilder;
 use mail_builder::headers::raw::Raw;
 use mail_parser::{Message, MessageParser, MimeHeaders};
+use rolegraft_python::Object;
 use std::path::{Path, PathBuf};
 
 /// Longest subject that fits into a line, in bytes.

@@ -1,9 +1,9 @@
 //! Python's `math`, and the few builtins that upstream's calculator knows.
 
 use crate::calculator::{bounded, float, integer, items, less, operate};
-use crate::literal::Object;
 use num_bigint::BigInt;
 use num_traits::{Signed, ToPrimitive, Zero};
+use rolegraft_python::Object;
 use rustpython_parser::ast::Operator;
 
 /// Names that can be called.

@@ -2,7 +2,7 @@
 //! is a Python expression. Upstream evaluates it; here it is read as a literal and never run.
 
 use crate::apps::{app, joined};
-use crate::literal::{self, Object};
+use rolegraft_python::{self as literal, Object};
 use serde_json::{Map, Value};
 
 /// What any error is answered with.

@@ -40,8 +40,8 @@ pub fn arguments(action: &Map<String, Value>, folder: &str) -> io::Result<Value>
             let names = known.parameters();
             let called = passed.call.as_ref().and_then(|c| c.arguments.as_ref());
             let call = called.map(|values| {
-                let typed = |value: &crate::literal::Object| {
-                    use crate::literal::Object;
+                let typed = |value: &rolegraft_python::Object| {
+                    use rolegraft_python::Object;
                     let shown = match value {
                         Object::None => Value::Null,
                         Object::Bool(b) => json!(b),

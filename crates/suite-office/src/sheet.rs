@@ -2,8 +2,8 @@
 //! their stored text has, formulas stay formulas.
 
 use crate::archive;
-use crate::literal::Object;
 use crate::xml::Node;
+use rolegraft_python::Object;
 use std::collections::{BTreeMap, HashMap};
 
 /// Columns of a sheet.

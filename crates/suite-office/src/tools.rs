@@ -2,8 +2,8 @@
 
 use crate::convert::{self, Program, Unconverted};
 use crate::desk::{Desk, Mode};
-use crate::literal::Object;
 use crate::{calculator, calendar, excel, mail, word};
+use rolegraft_python::Object;
 
 /// What a tool puts on standard output.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

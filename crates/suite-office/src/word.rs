@@ -2,9 +2,9 @@
 
 use crate::archive::{pack, unpack};
 use crate::files::Testbed;
-use crate::literal::Object;
 use crate::xml::Node;
 use quick_xml::escape::escape;
+use rolegraft_python::Object;
 use std::path::Path;
 
 const DOCUMENT: &str = "word/document.xml";

@@ -4,10 +4,10 @@
 //! 16 digits, shared formulas are told apart, results of formulas are dropped, cells with neither value nor style go.
 
 use crate::archive;
-use crate::literal::Object;
 use crate::sheet::{Shared, active, coordinates, letters, of_formula, part};
 use crate::xml::{Node, span_of};
 use num_traits::ToPrimitive;
+use rolegraft_python::Object;
 
 /// Longest text of a cell, in characters.
 const MAX_TEXT: usize = 32_767;

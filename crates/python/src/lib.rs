@@ -1,13 +1,15 @@
-//! Python values, and how python-fire 0.5.0 reads them from a command line's words.
+//! Python's values: read from literals, shown as `str` and `repr` show them, `int()` and `float()` of texts.
 //!
-//! Upstream's tools get their arguments through a command line: every word that reads as a Python literal becomes that
-//! value, so a cell text `42` is a number and `1,234` a tuple. The words are parsed, never evaluated.
+//! Benchmarks that were written in Python judge by what Python prints and parses (CPython 3.11). Texts are parsed, never
+//! evaluated.
 
 use num_bigint::BigInt;
 use num_traits::ToPrimitive;
+use regex::Regex;
 use rolegraft_spans::python_json::float_repr;
 use rustpython_parser::ast::{Constant, Expr, Operator, UnaryOp};
 use rustpython_parser::{Mode, ast};
+use std::sync::LazyLock;
 
 /// Longest word that is parsed, in bytes; longer ones are texts.
 const MAX_WORD: usize = 1 << 16;
@@ -17,14 +19,16 @@ const MAX_NESTING: usize = 100;
 /// Starts a text that stands for a number that JSON cannot hold: a character that Unicode leaves without meaning.
 const CONSTANT: char = '\u{10ffff}';
 
-/// What stands for `nan`, `inf` or `-inf` in a JSON value.
-pub(crate) fn constant(name: &str) -> serde_json::Value {
+/// What stands for `nan`, `inf` or `-inf` in a JSON value that becomes an [`Object`].
+#[must_use]
+pub fn constant(name: &str) -> serde_json::Value {
     format!("{CONSTANT}{name}").into()
 }
 
-/// A Python object as far as words can spell one.
+/// A Python object as far as literals can spell one.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Object {
+#[allow(missing_docs, reason = "the types of Python")]
+pub enum Object {
     None,
     Bool(bool),
     Int(BigInt),
@@ -41,7 +45,8 @@ pub(crate) enum Object {
 
 impl Object {
     /// `type(x).__name__`.
-    pub(crate) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::None => "NoneType",
             Self::Bool(_) => "bool",
@@ -59,7 +64,8 @@ impl Object {
     }
 
     /// `str(x)`.
-    pub(crate) fn text(&self) -> String {
+    #[must_use]
+    pub fn text(&self) -> String {
         match self {
             Self::Str(s) => s.clone(),
             other => other.repr(),
@@ -67,7 +73,8 @@ impl Object {
     }
 
     /// `repr(x)`.
-    pub(crate) fn repr(&self) -> String {
+    #[must_use]
+    pub fn repr(&self) -> String {
         let list = |items: &[Self]| items.iter().map(Self::repr).collect::<Vec<_>>().join(", ");
         match self {
             Self::None => "None".into(),
@@ -90,7 +97,9 @@ impl Object {
         }
     }
 
-    fn is_hashable(&self) -> bool {
+    /// Whether a set can hold it.
+    #[must_use]
+    pub fn is_hashable(&self) -> bool {
         match self {
             Self::List(_) | Self::Set(_) | Self::Dict(_) => false,
             Self::Tuple(items) => items.iter().all(Self::is_hashable),
@@ -99,7 +108,8 @@ impl Object {
     }
 
     /// `a == b`, numbers by value.
-    pub(crate) fn equals(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn equals(&self, other: &Self) -> bool {
         let number = |x: &Self| match x {
             Self::Bool(b) => Some(f64::from(u8::from(*b))),
             Self::Int(i) => i.to_f64(),
@@ -167,7 +177,8 @@ fn bytes_repr(bytes: &[u8]) -> String {
 
 impl Object {
     /// The JSON value that is nearest.
-    pub(crate) fn json(&self) -> serde_json::Value {
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
         use serde_json::Value;
         match self {
             Self::None => Value::Null,
@@ -182,7 +193,18 @@ impl Object {
     }
 }
 
-fn str_repr(s: &str) -> String {
+/// `str.isprintable` of a character.
+fn is_printable(c: char) -> bool {
+    static OTHERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\A[\p{C}\p{Z}]\z").ok());
+    if c.is_ascii() {
+        return (' '..='~').contains(&c);
+    }
+    !OTHERS.as_ref().is_some_and(|others| others.is_match(c.encode_utf8(&mut [0; 4])))
+}
+
+/// `repr` of a text.
+#[must_use]
+pub fn str_repr(s: &str) -> String {
     let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
     let mut out = String::from(quote);
     for c in s.chars() {
@@ -192,22 +214,25 @@ fn str_repr(s: &str) -> String {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             c if c == quote => out.extend(['\\', c]),
-            c if c < ' ' || ('\u{7f}'..='\u{a0}').contains(&c) || c == '\u{ad}' => {
-                out.push_str(&format!("\\x{:02x}", c as u32));
-            }
-            c => out.push(c),
+            c if is_printable(c) => out.push(c),
+            c if c <= '\u{ff}' => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if c <= '\u{ffff}' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push_str(&format!("\\U{:08x}", c as u32)),
         }
     }
     out.push(quote);
     out
 }
 
-/// Reading a word raised what python-fire does not catch: the tool does not run.
+/// A literal holds what no set or dictionary can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unhashable;
+pub struct Unhashable;
 
-/// A word as python-fire reads it: a literal, or the text itself.
-pub(crate) fn read(word: &str) -> Result<Object, Unhashable> {
+/// A word as python-fire 0.5.0 reads it: a literal in which bare names are texts, or the text itself.
+///
+/// # Errors
+/// If reading raises what fire does not catch.
+pub fn read(word: &str) -> Result<Object, Unhashable> {
     let text = || Ok(Object::Str(word.to_owned()));
     // CPython minds an indent that the parser here does not.
     if word.starts_with([' ', '\t', '\u{c}']) || word.len() > MAX_WORD || nesting(word) > MAX_NESTING {
@@ -227,7 +252,8 @@ pub(crate) fn read(word: &str) -> Result<Object, Unhashable> {
 }
 
 /// A text that is a Python literal and nothing else, as `ast.literal_eval` reads one.
-pub(crate) fn exact(text: &str) -> Option<Object> {
+#[must_use]
+pub fn exact(text: &str) -> Option<Object> {
     if text.len() > MAX_WORD || nesting(text) > MAX_NESTING {
         return None;
     }
@@ -335,7 +361,9 @@ fn number(tree: &Expr) -> Result<Object, NotLiteral> {
     }
 }
 
-pub(crate) fn of_constant(constant: &Constant) -> Object {
+/// A constant of a parsed expression.
+#[must_use]
+pub fn of_constant(constant: &Constant) -> Object {
     match constant {
         Constant::None => Object::None,
         Constant::Bool(b) => Object::Bool(*b),
@@ -346,5 +374,115 @@ pub(crate) fn of_constant(constant: &Constant) -> Object {
         Constant::Float(f) => Object::Float(*f),
         Constant::Complex { real, imag } => Object::Complex(*real, *imag),
         Constant::Ellipsis => Object::Ellipsis,
+    }
+}
+
+/// Digits of any script as ASCII's, blanks at the ends gone, underscores between digits taken out; `None` where Python
+/// refuses them.
+fn plain(text: &str) -> Option<String> {
+    let trimmed = text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c));
+    let digits: Vec<char> = trimmed.chars().map(|c| digit(c).unwrap_or(c)).collect();
+    let between = |i: usize| {
+        let is_digit = |at: Option<usize>| at.and_then(|at| digits.get(at)).is_some_and(char::is_ascii_digit);
+        is_digit(i.checked_sub(1)) && is_digit(Some(i + 1))
+    };
+    if digits.iter().enumerate().any(|(i, c)| *c == '_' && !between(i)) {
+        return None;
+    }
+    Some(digits.into_iter().filter(|c| *c != '_').collect())
+}
+
+/// A decimal digit of another script as ASCII's.
+fn digit(c: char) -> Option<char> {
+    static DIGIT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\A\p{Nd}\z").ok());
+    let is_digit = |c: char| DIGIT.as_ref().is_some_and(|d| d.is_match(c.encode_utf8(&mut [0; 4])));
+    if c.is_ascii() || !is_digit(c) {
+        return None;
+    }
+    // Unicode keeps the ten digits of a script together, zero first; two sets may stand side by side.
+    let run = (1..=50u32).take_while(|n| (c as u32).checked_sub(*n).and_then(char::from_u32).is_some_and(is_digit));
+    char::from_digit(run.count() as u32 % 10, 10)
+}
+
+/// `int(text)`.
+#[must_use]
+pub fn int(text: &str) -> Option<BigInt> {
+    let text = plain(text)?;
+    let bare = text.strip_prefix(['+', '-']).unwrap_or(&text);
+    (!bare.is_empty() && bare.len() <= 4300 && bare.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
+/// `float(text)`.
+#[must_use]
+pub fn float(text: &str) -> Option<f64> {
+    let text = plain(text)?;
+    let bare = text.strip_prefix(['+', '-']).unwrap_or(&text).to_ascii_lowercase();
+    // What Rust takes and Python does not, and the other way round: nothing but these.
+    let word = bare.starts_with(|c: char| c.is_ascii_alphabetic());
+    if (word && !["nan", "inf", "infinity"].contains(&bare.as_str())) || bare.starts_with(['+', '-']) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_python_reads_them() {
+        for (text, expected) in [
+            (" 12 ", Some(12.0)),
+            ("1_2", Some(12.0)),
+            ("1__2", None),
+            ("_1", None),
+            ("1_", None),
+            ("1_.5", None),
+            ("inf", Some(f64::INFINITY)),
+            ("-Infinity", Some(f64::NEG_INFINITY)),
+            ("infinit", None),
+            ("1e3", Some(1000.0)),
+            ("1e", None),
+            (".5", Some(0.5)),
+            ("5.", Some(5.0)),
+            (".", None),
+            ("", None),
+            ("+-1", None),
+            ("1,000", None),
+            ("\u{661}\u{662}", Some(12.0)),
+            ("\u{1d7d8}\u{1d7ce}", Some(0.0)),
+            ("0x10", None),
+        ] {
+            assert_eq!(float(text), expected, "{text}");
+        }
+        assert!(float("nan").is_some_and(f64::is_nan));
+        for (text, expected) in [
+            (" 5\n", Some(5)),
+            ("+5", Some(5)),
+            ("-1_0", Some(-10)),
+            ("5.0", None),
+            ("\u{665}", Some(5)),
+            ("", None),
+            ("- 1", None),
+        ] {
+            assert_eq!(int(text), expected.map(BigInt::from), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_are_shown_as_python_shows_them() {
+        for (text, expected) in [
+            ("it's", "\"it's\""),
+            ("it's \"x\"", "'it\\'s \"x\"'"),
+            ("a\u{a0}b", "'a\\xa0b'"),
+            ("\u{200b}\u{3000}", "'\\u200b\\u3000'"),
+            ("\u{e0001}", "'\\U000e0001'"),
+            ("é漢\u{1f600}", "'é漢\u{1f600}'"),
+            ("\u{7f}\n", "'\\x7f\\n'"),
+        ] {
+            assert_eq!(str_repr(text), expected);
+        }
     }
 }

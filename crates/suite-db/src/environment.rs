@@ -1,0 +1,364 @@
+//! Episodes.
+
+use crate::compare;
+use crate::entry::Entry;
+use crate::server::{Database, Server, ServerError, open};
+use regex::Regex;
+use rolegraft_spans::{Format, Reading};
+use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
+use rolegraft_trajectory::{Message, Status, calls};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+/// How the agent asks for SQL and answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// `Action: Operation` with a block of SQL, `Final Answer:`; AgentBench v0.2.
+    #[default]
+    Text,
+    /// The chat API's own calls of `execute_sql` and `commit_final_answer`; AgentBench FC.
+    Fc,
+}
+
+impl Protocol {
+    /// The reply format.
+    #[must_use]
+    pub fn format(self) -> &'static str {
+        match self {
+            Self::Text => "agentbench-db",
+            Self::Fc => "native",
+        }
+    }
+}
+
+/// Which server the databases are made on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Place {
+    /// A private MariaDB, started when the first episode needs it.
+    #[default]
+    Private,
+    /// One that runs already: `mysql://USER:PASSWORD@HOST:PORT`.
+    Url(String),
+}
+
+/// What stands before a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompt {
+    /// The first message.
+    pub text: String,
+    /// The agent's answer to it.
+    pub ok: String,
+    /// For function calls: the system message.
+    #[serde(default)]
+    pub system: String,
+    /// For function calls: the tools.
+    #[serde(default)]
+    pub tools: Vec<Value>,
+}
+
+impl Prompt {
+    /// Upstream's.
+    #[must_use]
+    pub fn upstream() -> Self {
+        static PROMPT: LazyLock<Prompt> = LazyLock::new(|| {
+            serde_json::from_str(include_str!("../data/prompts.json")).unwrap_or_else(|_| Prompt {
+                text: String::new(),
+                ok: String::new(),
+                system: String::new(),
+                tools: Vec::new(),
+            })
+        });
+        PROMPT.clone()
+    }
+}
+
+/// The suite.
+pub struct DbSuite {
+    protocol: Protocol,
+    format: Arc<Format>,
+    limits: Limits,
+    prompt: Prompt,
+    place: Place,
+    server: Mutex<Option<Arc<Server>>>,
+}
+
+impl DbSuite {
+    /// A suite with the given reply format, limits and prompt.
+    #[must_use]
+    pub fn new(protocol: Protocol, format: Format, limits: Limits, prompt: Prompt, place: Place) -> Self {
+        Self { protocol, format: Arc::new(format), limits, prompt, place, server: Mutex::default() }
+    }
+
+    /// The server, started if it does not run yet.
+    ///
+    /// # Errors
+    /// If there is none to be had.
+    pub fn server(&self) -> Result<Arc<Server>, ServerError> {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = &*server {
+            return Ok(server.clone());
+        }
+        let started = Arc::new(match &self.place {
+            Place::Private => Server::private()?,
+            Place::Url(url) => Server::at(url)?,
+        });
+        *server = Some(started.clone());
+        Ok(started)
+    }
+}
+
+impl Suite for DbSuite {
+    fn id(&self) -> &str {
+        "dbbench"
+    }
+    fn format(&self) -> &Format {
+        &self.format
+    }
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+    fn tools(&self) -> Option<Arc<Vec<Value>>> {
+        (self.protocol == Protocol::Fc).then(|| Arc::new(self.prompt.tools.clone()))
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn settings(&self) -> Value {
+        json!({"prompt": self.prompt, "protocol": self.protocol})
+    }
+    fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
+        let wrong = |reason: String| SuiteError::Task { suite: "dbbench".into(), task: task.id.clone(), reason };
+        let entry: Entry = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
+        let lacking = |e: ServerError| SuiteError::Environment { suite: "dbbench".into(), reason: e.to_string() };
+        let server = self.server().map_err(lacking)?;
+        let database = open(&server, &entry, self.protocol == Protocol::Fc).map_err(|e| wrong(e.to_string()))?;
+        let (format, prompt, turns) = (self.format.clone(), self.prompt.clone(), self.limits.turns);
+        Ok(match self.protocol {
+            Protocol::Text => {
+                let talk = Talk { rounds: turns, taken: 0, answer: String::new() };
+                Box::new(TextEpisode { entry, database, format, prompt, talk })
+            }
+            Protocol::Fc => {
+                Box::new(CallEpisode { entry, database, format, prompt, turns_left: turns, answer: None, broken: false })
+            }
+        })
+    }
+}
+
+/// The text protocol's course: what is to be done about a reply.
+#[derive(Debug, Clone)]
+pub struct Talk {
+    /// Statements that may be run.
+    pub rounds: usize,
+    /// Statements that were run.
+    pub taken: usize,
+    /// The answer as it stands.
+    pub answer: String,
+}
+
+/// What is to be done about a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Run this SQL.
+    Run(String),
+    /// The episode is over.
+    Over(Status),
+}
+
+impl Talk {
+    /// Takes a reply as it was read.
+    pub fn take(&mut self, reply: &str, reading: &Reading) -> Turn {
+        static OPERATION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"Action: (.*?)\n").ok());
+        static FINAL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\nFinal Answer:(.*)").ok());
+        let first = |regex: &LazyLock<Option<Regex>>| {
+            let found = regex.as_ref()?.captures(reply)?;
+            Some(found.get(1)?.as_str().to_owned())
+        };
+        if self.taken < self.rounds && first(&OPERATION).as_deref() == Some("Operation") {
+            let Some(sql) = reading.action().and_then(|action| action.payload.as_str()) else {
+                return Turn::Over(Status::AgentValidationFailed);
+            };
+            self.taken += 1;
+            return Turn::Run(sql.trim().replace('\n', " "));
+        }
+        let found = first(&FINAL);
+        let status = match &found {
+            Some(answer) if self.taken < self.rounds || !answer.is_empty() => Status::Completed,
+            _ if self.taken >= self.rounds => Status::TaskLimitReached,
+            _ => Status::AgentValidationFailed,
+        };
+        self.answer = found.unwrap_or_default();
+        Turn::Over(status)
+    }
+}
+
+struct TextEpisode {
+    entry: Entry,
+    database: Database,
+    format: Arc<Format>,
+    prompt: Prompt,
+    talk: Talk,
+}
+
+impl Environment for TextEpisode {
+    fn open(&mut self) -> Result<Vec<Message>, SuiteError> {
+        Ok(vec![
+            Message::user(&self.prompt.text),
+            Message::assistant(&self.prompt.ok),
+            Message::user(format!("{}\n{}", self.entry.description, self.entry.add_description)),
+        ])
+    }
+
+    fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
+        let reading = self.format.read(reply, None);
+        Ok(match self.talk.take(reply, &reading) {
+            Turn::Over(status) => {
+                let succeeded = status == Status::Completed;
+                Step { reading, succeeded, observations: Vec::new(), ended: Some(status) }
+            }
+            Turn::Run(sql) => {
+                let said = self.database.execute(&sql, false);
+                let succeeded = said.starts_with('[');
+                Step { reading, succeeded, observations: vec![Message::user(said)], ended: None }
+            }
+        })
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let (kind, changes) = (self.entry.kind().to_owned(), self.entry.changes());
+        if changes {
+            // upstream: the table alone counts, however the episode ended.
+            let hash = self.entry.table.all().first().map(|table| self.database.hash(table)).unwrap_or_default();
+            let correct = Some(hash.as_str()) == self.entry.answer_md5.as_str();
+            return outcome(correct, json!({"type": kind, "hash": hash}));
+        }
+        let label = self.entry.label.as_array().map_or(&[][..], Vec::as_slice);
+        let correct = compare::text(&self.talk.answer, label);
+        outcome(correct, json!({"type": kind, "answer": self.talk.answer}))
+    }
+}
+
+fn outcome(correct: bool, detail: Value) -> Outcome {
+    Outcome { reward: if correct { 1.0 } else { 0.0 }, detail }
+}
+
+/// What comes of a tool call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Called {
+    /// The tool's message.
+    Said(String),
+    /// An answer was committed.
+    Committed(Value),
+    /// Upstream raises, which ends the episode.
+    Raised,
+}
+
+/// Carries out a call of the function-call protocol; `execute` runs SQL, or says why it cannot.
+pub fn carry_out(name: &str, arguments: &str, execute: &mut dyn FnMut(&str) -> Result<String, String>) -> Called {
+    let Ok(arguments) = rolegraft_spans::python_json::loads(arguments) else {
+        return Called::Said("Error: Failed to parse tool call. Tool call format is incorrect.".into());
+    };
+    // upstream: the first value, whatever its name.
+    let first = match &arguments {
+        Value::Object(map) => map.values().next().cloned().ok_or_else(|| "list index out of range".to_owned()),
+        other => Err(format!("'{}' object has no attribute 'values'", rolegraft_python::Object::from(other).kind())),
+    };
+    match (name, first) {
+        ("execute_sql", Ok(Value::String(sql))) => Called::Said(match execute(&sql) {
+            Ok(said) if said.is_empty() => "No response from database.".into(),
+            Ok(said) => said,
+            Err(error) => format!("Error executing query: {error}"),
+        }),
+        ("execute_sql", Ok(_)) => Called::Said("Error executing query: the query is not a text".into()),
+        ("execute_sql", Err(error)) => Called::Said(format!("Error executing query: {error}")),
+        ("commit_final_answer", Ok(answer)) => Called::Committed(answer),
+        ("commit_final_answer", Err(_)) => Called::Raised,
+        _ => Called::Said("Invalid function call. Please call a tool instead.".into()),
+    }
+}
+
+/// What a turn without a call is told.
+pub const NO_CALL: &str = "Internal error: No tool calls found despite finish reason.";
+
+struct CallEpisode {
+    entry: Entry,
+    database: Database,
+    format: Arc<Format>,
+    prompt: Prompt,
+    turns_left: usize,
+    answer: Option<Value>,
+    broken: bool,
+}
+
+impl Environment for CallEpisode {
+    fn open(&mut self) -> Result<Vec<Message>, SuiteError> {
+        let entry = &self.entry;
+        let mut text = String::new();
+        for (before, part) in [
+            ("Evidence about the question: ", &entry.evidence),
+            ("Additional table information about the question: ", &entry.add_description),
+        ] {
+            if !part.is_empty() {
+                text += &format!("{before}{part}\n");
+            }
+        }
+        text += &format!("Question: {}\n", entry.description);
+        Ok(vec![Message::system(&self.prompt.system), Message::user(text)])
+    }
+
+    fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
+        let reading = self.format.read(reply, None);
+        self.turns_left = self.turns_left.saturating_sub(1);
+        let (mut observations, mut succeeded, mut ended) = (Vec::new(), true, None);
+        let (_, called) = calls::read(reply);
+        if called.is_empty() {
+            succeeded = false;
+            observations.push(Message::user(NO_CALL));
+        }
+        for call in called {
+            let database = &mut self.database;
+            match carry_out(&call.name, &call.arguments, &mut |sql| Ok(database.execute(sql, true))) {
+                Called::Said(said) => {
+                    succeeded &= said.starts_with('[');
+                    observations.push(Message::tool(said));
+                }
+                Called::Committed(answer) => {
+                    self.answer = Some(answer);
+                    ended = Some(Status::Completed);
+                    break;
+                }
+                Called::Raised => {
+                    self.broken = true;
+                    ended = Some(Status::TaskError);
+                    break;
+                }
+            }
+        }
+        let limit = (self.turns_left == 0).then_some(Status::TaskLimitReached);
+        Ok(Step { reading, succeeded, observations, ended: ended.or(limit) })
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let kind = self.entry.kind().to_owned();
+        let Some(answer) = self.answer.clone() else { return outcome(false, json!({"type": kind})) };
+        let correct = match self.entry.changes() {
+            true => compare::call_changed(&combined(&mut self.database, &self.entry), &self.entry.answer_md5),
+            false => compare::call(&answer, &self.entry.label),
+        };
+        outcome(correct, json!({"type": kind, "answer": answer}))
+    }
+}
+
+/// The hashes of all tables, sorted and joined.
+fn combined(database: &mut Database, entry: &Entry) -> String {
+    let bare = |text: String| {
+        let first = text.trim_matches(['[', ']', '(', ')']).split(',').next().unwrap_or_default().trim().to_owned();
+        first.trim_matches('\'').to_owned()
+    };
+    let mut hashes: Vec<String> = entry.table.all().iter().map(|table| bare(database.hash(table))).collect();
+    hashes.sort();
+    hashes.join("_")
+}

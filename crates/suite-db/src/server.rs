@@ -1,0 +1,404 @@
+//! A real server, and a database on it for each episode.
+//!
+//! A private one is MariaDB in a sandbox: no network, its data on a tmpfs of limited size, reached through a socket. It
+//! ends with us, however we end. An episode's SQL runs as a user of its own, who may do anything in the episode's database
+//! and nothing outside it.
+
+use crate::entry::{Entry, Table};
+use crate::{show, statement};
+use mysql::prelude::Queryable;
+use mysql::{Conn, Opts, OptsBuilder, Value as Cell};
+use rolegraft_python::Object;
+use rolegraft_suite::sandbox::{Mount, SandboxError, service};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Longest result shown, in characters.
+const SHOWN: usize = 800;
+/// Rows that a query may give: a row takes six characters at least, so that more would not be seen.
+const ROWS: usize = 1_000;
+/// How long a statement may take, in seconds.
+const STATEMENT_LIMIT: u64 = 60;
+/// How long the server may take to start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// What the private server may store, in bytes.
+const DISK: u64 = 1 << 30;
+/// Where it finds the folder of its socket.
+const SOCKET_FOLDER: &str = "/work/socket";
+/// Makes the system tables and becomes the server.
+const START: &str = "mariadb-install-db --no-defaults --user=root --datadir=/data/db --auth-root-authentication-method=normal \
+    --skip-test-db --skip-log-bin >/data/install.log 2>&1 || { cat /data/install.log >&2; exit 1; }
+exec mariadbd --no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --socket=/work/socket/s --skip-networking \
+    --sql-mode= --character-set-server=utf8mb4 --skip-log-bin --secure-file-priv=/data/none --local-infile=0 \
+    --max-allowed-packet=16M --tmp-table-size=64M --max-heap-table-size=64M --innodb-buffer-pool-size=64M \
+    --innodb-log-file-size=16M --innodb-flush-log-at-trx-commit=0 --performance-schema=0 --max-connections=512 2>&1";
+/// Names that are the server's own.
+const RESERVED: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+
+/// Why there is no server, or no database on it.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum ServerError {
+    #[error("no MariaDB or MySQL server is installed; install the package `mariadb-server-core`, or name a server with --db mysql://USER:PASSWORD@HOST")]
+    NotInstalled,
+    #[error("the private server does not start: {0}")]
+    NotStarted(String),
+    #[error("the database server: {0}")]
+    Failed(String),
+    #[error("the server has a database `{0}` already, which a task needs for itself; name another server with --db")]
+    Taken(String),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+impl From<mysql::Error> for ServerError {
+    fn from(error: mysql::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// A running server.
+pub struct Server {
+    admin: Mutex<Conn>,
+    opts: Opts,
+    mariadb: bool,
+    /// Names of databases in use.
+    names: Mutex<BTreeSet<String>>,
+    freed: Condvar,
+    /// Ends the private server when it is dropped.
+    _private: Option<Sender<()>>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name in backticks.
+fn name(text: &str) -> String {
+    format!("`{}`", text.replace('`', "``"))
+}
+
+/// A word that nobody guesses.
+fn random() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}{:08x}", RandomState::new().hash_one(1), RandomState::new().hash_one(2) as u32)
+}
+
+impl Server {
+    /// Whether a private server can be had.
+    #[must_use]
+    pub fn installed() -> bool {
+        ["mariadbd", "mariadb-install-db"].iter().all(|program| {
+            ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].iter().any(|f| Path::new(f).join(program).exists())
+        })
+    }
+
+    /// Starts a private one.
+    ///
+    /// # Errors
+    /// If MariaDB or the sandbox is missing, or it does not start.
+    pub fn private() -> Result<Self, ServerError> {
+        if !Self::installed() {
+            return Err(ServerError::NotInstalled);
+        }
+        let failed = |e: std::io::Error| ServerError::NotStarted(e.to_string());
+        let folder = tempfile::Builder::new().prefix("rolegraft-db-").tempdir().map_err(failed)?;
+        let socket = folder.path().join("s");
+        let (ended, end) = channel::<()>();
+        let (started, start) = channel();
+        let path = folder.path().to_owned();
+        // The sandbox dies with the thread that made it: this one lives as long as the server is wanted.
+        std::thread::spawn(move || {
+            let mounts = [Mount { from: &path, to: SOCKET_FOLDER, writable: true }];
+            let script = format!("mkdir /data/db /data/tmp /data/none; {START}");
+            match service(&mounts, "/data", DISK, &["bash", "-c", &script]) {
+                Err(error) => drop(started.send(Err(error))),
+                Ok(mut child) => {
+                    let output = child.stdout.take();
+                    let _ = started.send(Ok(output));
+                    let _ = end.recv();
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+            }
+        });
+        let output = start.recv().map_err(|e| ServerError::NotStarted(e.to_string()))??;
+        let said = Arc::new(Mutex::new(String::new()));
+        let (kept, over) = (said.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let closed = over.clone();
+        std::thread::spawn(move || {
+            let lines = output.into_iter().flat_map(|o| std::io::BufRead::lines(std::io::BufReader::new(o)));
+            for line in lines.map_while(Result::ok) {
+                let mut kept = lock(&kept);
+                let excess = kept.len().saturating_sub(4096);
+                let cut = (excess..kept.len()).find(|at| kept.is_char_boundary(*at)).unwrap_or(0);
+                kept.drain(..cut);
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+            closed.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let opts: Opts = OptsBuilder::new().socket(Some(socket.to_string_lossy())).user(Some("root")).into();
+        let begun = Instant::now();
+        loop {
+            match Conn::new(opts.clone()) {
+                Ok(conn) => return Self::with(conn, opts, Some(ended), Some(folder)),
+                Err(_) if begun.elapsed() < START_LIMIT && !over.load(std::sync::atomic::Ordering::Relaxed) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => return Err(ServerError::NotStarted(format!("{error}\n{}", lock(&said).trim()))),
+            }
+        }
+    }
+
+    /// A server that runs already, `mysql://USER:PASSWORD@HOST:PORT`: the user must be allowed to make databases and users.
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    pub fn at(url: &str) -> Result<Self, ServerError> {
+        let opts = Opts::from_url(url).map_err(|e| ServerError::Failed(format!("`{}`: {e}", without_password(url))))?;
+        let opts: Opts = OptsBuilder::from_opts(opts).tcp_connect_timeout(Some(Duration::from_secs(10))).into();
+        let conn = Conn::new(opts.clone()).map_err(|e| ServerError::Failed(format!("`{}`: {e}", without_password(url))))?;
+        Self::with(conn, opts, None, None)
+    }
+
+    fn with(
+        mut conn: Conn,
+        opts: Opts,
+        private: Option<Sender<()>>,
+        folder: Option<tempfile::TempDir>,
+    ) -> Result<Self, ServerError> {
+        let version: Option<String> = conn.query_first("SELECT VERSION()")?;
+        let mariadb = version.is_some_and(|v| v.contains("MariaDB"));
+        Ok(Self {
+            admin: Mutex::new(conn),
+            opts,
+            mariadb,
+            names: Mutex::default(),
+            freed: Condvar::new(),
+            _private: private,
+            _folder: folder,
+        })
+    }
+
+    /// Runs a statement as the server's owner.
+    fn admin(&self, sql: &str) -> Result<(), mysql::Error> {
+        let mut conn = lock(&self.admin);
+        match conn.query_drop(sql) {
+            Err(mysql::Error::IoError(_) | mysql::Error::DriverError(_)) => {
+                *conn = Conn::new(self.opts.clone())?;
+                conn.query_drop(sql)
+            }
+            done => done,
+        }
+    }
+
+    /// A database of that name with a task's tables, committed. Who asks for a name that is in use waits for it.
+    ///
+    /// # Errors
+    /// If the server fails, or has a database of that name which is not ours.
+    pub fn open(self: &Arc<Self>, database: &str, tables: &[Table]) -> Result<Database, ServerError> {
+        let database = match RESERVED.contains(&database.to_lowercase().as_str()) {
+            true => format!("{database}_"),
+            false => database.to_owned(),
+        };
+        let names = lock(&self.names);
+        let mut names = self.freed.wait_while(names, |names| names.contains(&database)).unwrap_or_else(PoisonError::into_inner);
+        names.insert(database.clone());
+        drop(names);
+        // From here on dropping it gives the name back.
+        let (user, password) = (format!("rg{}", &random()[..16]), random());
+        let mut made = Database { server: self.clone(), name: database, user, password, kept: None, created: false };
+        made.create(tables)?;
+        Ok(made)
+    }
+}
+
+/// A URL that can be shown.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://…@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+/// An episode's database. Dropping it removes it.
+pub struct Database {
+    server: Arc<Server>,
+    name: String,
+    user: String,
+    password: String,
+    /// The connection, where one is kept from statement to statement.
+    kept: Option<Conn>,
+    created: bool,
+}
+
+/// What a cell is stored as.
+fn stored(cell: &Value) -> Cell {
+    match cell {
+        Value::Null => Cell::NULL,
+        other => Cell::Bytes(Object::from(other).text().into_bytes()),
+    }
+}
+
+impl Database {
+    fn create(&mut self, tables: &[Table]) -> Result<(), ServerError> {
+        let server = self.server.clone();
+        let database = name(&self.name);
+        match server.admin(&format!("CREATE DATABASE {database} CHARACTER SET utf8mb4")) {
+            Err(mysql::Error::MySqlError(error)) if error.code == 1007 => {
+                return Err(ServerError::Taken(self.name.clone()));
+            }
+            done => done?,
+        }
+        self.created = true;
+        // In a grant `_` and `%` stand for other characters.
+        let granted = database.replace('_', "\\_").replace('%', "\\%");
+        server.admin(&format!("CREATE USER '{}'@'%' IDENTIFIED BY '{}'", self.user, self.password))?;
+        server.admin(&format!("GRANT ALL ON {granted}.* TO '{}'@'%'", self.user))?;
+        let mut conn = self.connect()?;
+        for table in tables {
+            // Some of upstream's tables cannot be made: the episode goes on without.
+            let _ = fill(&mut conn, table);
+        }
+        Ok(())
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn connect(&self) -> Result<Conn, mysql::Error> {
+        let server = &self.server;
+        let limit = match server.mariadb {
+            true => format!("max_statement_time={STATEMENT_LIMIT}"),
+            false => format!("max_execution_time={}", STATEMENT_LIMIT * 1000),
+        };
+        let opts = OptsBuilder::from_opts(server.opts.clone())
+            .user(Some(&self.user))
+            .pass(Some(&self.password))
+            .db_name(Some(&self.name))
+            .read_timeout(Some(Duration::from_secs(STATEMENT_LIMIT + 10)))
+            .prefer_socket(false)
+            .init(vec![format!("SET SESSION sql_mode='', sql_select_limit={ROWS}, {limit}")]);
+        Conn::new(opts)
+    }
+
+    /// What upstream's `execute` gives: a new connection for each statement, or, with `keep`, one for all. A result is Python's
+    /// text of a list of tuples, an error `CODE (STATE): MESSAGE`.
+    pub fn execute(&mut self, sql: &str, keep: bool) -> String {
+        if statement::is_several(sql) {
+            return "Commands out of sync; you can't run this command now".into();
+        }
+        if statement::is_empty(sql) {
+            return "[]".into();
+        }
+        let conn = match self.kept.take() {
+            Some(conn) => Ok(conn),
+            None => self.connect(),
+        };
+        let text = conn.and_then(|mut conn| {
+            let text = run(&mut conn, sql)?;
+            conn.query_drop("COMMIT")?;
+            if keep {
+                self.kept = Some(conn);
+            }
+            Ok(text)
+        });
+        shortened(text.unwrap_or_else(|error| self.shown(&error)))
+    }
+
+    /// An error as upstream shows it, in MySQL's name.
+    fn shown(&self, error: &mysql::Error) -> String {
+        match error {
+            mysql::Error::MySqlError(e) => {
+                let message = e.message.replace("MariaDB server version", "MySQL server version");
+                format!("{} ({}): {message}", e.code, e.state)
+            }
+            other => format!("2013 (HY000): Lost connection to MySQL server during query: {other}"),
+        }
+    }
+
+    /// The text of the query that hashes a table.
+    pub fn hash(&mut self, table: &Table) -> String {
+        let columns: Vec<String> = table.info.columns.iter().map(|c| name(&c.name)).collect();
+        let sql = format!(
+            "select md5(group_concat(rowhash order by rowhash)) as hash from( SELECT substring(MD5(CONCAT_WS(',', {})), 1, 5) AS \
+             rowhash FROM {}) as sub;",
+            columns.join(","),
+            name(&table.name)
+        );
+        self.execute(&sql, false)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.kept = None;
+        if self.created {
+            let _ = self.server.admin(&format!("DROP DATABASE IF EXISTS {}", name(&self.name)));
+            let _ = self.server.admin(&format!("DROP USER IF EXISTS '{}'@'%'", self.user));
+        }
+        lock(&self.server.names).remove(&self.name);
+        self.server.freed.notify_all();
+    }
+}
+
+fn fill(conn: &mut Conn, table: &Table) -> Result<(), mysql::Error> {
+    let names: Vec<String> = table.info.columns.iter().map(|c| name(&c.name)).collect();
+    let columns: Vec<String> = names.iter().map(|n| format!("{n} TEXT")).collect();
+    conn.query_drop(format!("CREATE TABLE IF NOT EXISTS {} ({})", name(&table.name), columns.join(",")))?;
+    if table.info.rows.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<String> = table.info.rows.iter().map(|row| format!("({})", vec!["?"; row.len()].join(","))).collect();
+    let sql = format!("INSERT INTO {} ({}) VALUES {}", name(&table.name), names.join(","), rows.join(","));
+    let cells: Vec<Cell> = table.info.rows.iter().flatten().map(stored).collect();
+    conn.exec_drop(sql, cells)?;
+    conn.query_drop("COMMIT")
+}
+
+/// The first result set as Python's text.
+fn run(conn: &mut Conn, sql: &str) -> Result<String, mysql::Error> {
+    let result = conn.query_iter(sql)?;
+    let columns = result.columns().as_ref().to_vec();
+    let (mut text, mut first) = ("[".to_owned(), true);
+    for row in result {
+        let row = row?;
+        // What is cut off later need not be written.
+        if text.len() > 16 * SHOWN {
+            continue;
+        }
+        let cells: Vec<String> =
+            columns.iter().enumerate().map(|(i, c)| row.as_ref(i).map_or_else(|| "None".into(), |v| show::cell(v, c))).collect();
+        if !std::mem::take(&mut first) {
+            text += ", ";
+        }
+        text += &show::row(&cells);
+    }
+    Ok(text + "]")
+}
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}[TRUNCATED]", &text[..at]),
+        None => text,
+    }
+}
+
+/// Opens a task's database, named as upstream names it: after the table, or, for function calls, after a session.
+///
+/// # Errors
+/// As [`Server::open`].
+pub fn open(server: &Arc<Server>, entry: &Entry, calls: bool) -> Result<Database, ServerError> {
+    let tables = entry.table.all();
+    let named = tables.first().map_or("dbbench", |table| table.name.as_str());
+    if calls { server.open(&format!("dbbench_{}", random()), tables) } else { server.open(named, tables) }
+}
