@@ -17,7 +17,7 @@ const EDGES: [(&str, &[&str]); 20] = [
     ("suite", &["spans", "trajectory"]),
     ("suite-tau", &["spans", "suite", "trajectory"]),
     ("suite-office", &["python", "spans", "suite", "trajectory"]),
-    ("suite-os", &["spans", "suite", "trajectory"]),
+    ("suite-os", &["python", "spans", "suite", "trajectory"]),
     ("suite-db", &["python", "spans", "suite", "trajectory"]),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
@@ -43,7 +43,21 @@ const EDGES: [(&str, &[&str]); 20] = [
             "trajectory",
         ],
     ),
-    ("conformance", &["checkpoint", "merge", "saliency", "spans", "suite-office", "suite-tau"]),
+    (
+        "conformance",
+        &[
+            "checkpoint",
+            "merge",
+            "saliency",
+            "spans",
+            "suite",
+            "suite-db",
+            "suite-office",
+            "suite-os",
+            "suite-tau",
+            "trajectory",
+        ],
+    ),
     ("cli", &["conformance", "nano", "pipeline", "report", "spans"]),
 ];
 

@@ -41,7 +41,7 @@ fn play(suite: Suite, count: u64) {
                 assert!(step.reading.violations().next().is_none() && step.succeeded, "{id}: {step:?}");
                 assert_eq!(step.ended.is_some(), i + 1 == replies.len(), "{id}: {step:?}");
                 if step.ended.is_none() {
-                    assert_eq!(step.observation.as_ref(), dialogue.next(), "{id}");
+                    assert_eq!(step.observations.first(), dialogue.next(), "{id}");
                 }
             }
             let outcome = environment.outcome();

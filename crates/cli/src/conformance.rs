@@ -14,6 +14,10 @@ enum Kind {
     Tau,
     /// Steps of OfficeBench as the paper's experts were tuned on it; needs its data.
     Officebench,
+    /// Steps of AgentBench OS; whole tasks need its data and a root folder for the boxes.
+    Os,
+    /// Steps of AgentBench DB-bench; needs its data, and for some a MariaDB or MySQL server.
+    Dbbench,
 }
 
 #[derive(Args)]
@@ -21,13 +25,19 @@ pub(crate) struct Conformance {
     /// What was recorded.
     #[arg(value_enum)]
     kind: Kind,
-    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for tau and officebench a
-    /// JSONL file (gzip-compressed or not), or a folder of them.
+    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for the others a JSONL
+    /// file (gzip-compressed or not), or a folder of them.
     #[arg(long)]
     traces: PathBuf,
     /// The official data, for the kinds that need any.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
+    /// The root folder that AgentBench's boxes hold (docs/agentbench.md).
+    #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
+    os_root: Option<PathBuf>,
+    /// The database server, `mysql://USER:PASSWORD@HOST:PORT`; a private one if absent.
+    #[arg(long, env = "ROLEGRAFT_DB")]
+    db: Option<String>,
 }
 
 impl Conformance {
@@ -38,6 +48,8 @@ impl Conformance {
         let report = match self.kind {
             Kind::Merge => rolegraft_conformance::merge(&self.traces)?,
             Kind::Officebench => rolegraft_conformance::officebench(&self.traces, self.data()?)?,
+            Kind::Os => rolegraft_conformance::os(&self.traces, self.data()?, self.os_root.as_deref())?,
+            Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.db.as_deref())?,
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };
         say(&report.to_string());

@@ -3,14 +3,18 @@
 //! A recording's folder says which cases there are and what came out; the rules of comparison are those of the
 //! recording, never of a case. Nothing is written but temporary files.
 
+mod db;
 mod merge;
 mod office;
+mod os;
 mod recordings;
 mod tau;
 mod tolerance;
 
+pub use db::dbbench;
 pub use merge::merge;
 pub use office::{officebench, officebench_verdict};
+pub use os::os;
 pub use tau::tau;
 
 use std::fmt;

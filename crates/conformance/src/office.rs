@@ -13,10 +13,8 @@
 //!
 //! Other recordings are named as not replayed.
 
-use crate::recordings::{jsonl_files, read};
+use crate::recordings::{Replayed, cases, same};
 use crate::{ConformanceError, Report};
-use rayon::prelude::*;
-use rolegraft_spans::python_json;
 use rolegraft_suite_office::{Mode, Program, recorded};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -34,33 +32,13 @@ const FOLDERS: [&str; 2] = ["tasks", "tasks-1app"];
 pub fn officebench(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
     let nested = data.join("officebench");
     let data = if nested.is_dir() { nested } else { data.to_owned() };
-    let mut report = Report::default();
-    for path in jsonl_files(traces)? {
-        let text = read(&path)?;
-        let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let kind = file.split('.').next().unwrap_or_default();
-        let Some(replay) = replay_of(kind) else {
-            report.skipped.push(format!("{file}: {} cases", text.lines().count()));
-            continue;
-        };
-        let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
-        let outcomes: Vec<_> = lines
-            .par_iter()
-            .map(|(i, line)| {
-                let case = python_json::loads(line).map_err(|e| e.to_string());
-                let lacking = case.as_ref().ok().and_then(lacks);
-                let outcome = case.and_then(|case| lacking.is_none().then(|| replay(&data, &case)).transpose());
-                (format!("{file}:{}", i + 1), lacking, outcome.map(|_| ()))
-            })
-            .collect();
-        for (case, lacking, outcome) in outcomes {
-            match lacking {
-                Some(program) => report.skipped.push(format!("{case}: `{}` is not installed", program.command())),
-                None => report.add(case, outcome),
-            }
-        }
-    }
-    Ok(report)
+    cases(traces, |kind, case| {
+        let replay = replay_of(kind)?;
+        Some(match lacks(case) {
+            Some(program) => Replayed::Lacking(format!("`{}` is not installed", program.command())),
+            None => Replayed::Compared(replay(&data, case)),
+        })
+    })
 }
 
 /// A program that a case cannot be replayed without and that is not installed.
@@ -91,10 +69,6 @@ fn replay_of(kind: &str) -> Option<Replay> {
         "original-parse" => original,
         _ => return None,
     })
-}
-
-fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {
-    if expected == got { Ok(()) } else { Err(format!("{what}: expected {expected}, got {got}")) }
 }
 
 fn arguments(_: &Path, case: &Value) -> Result<(), String> {

@@ -1,7 +1,10 @@
 //! Files of recordings: JSONL, gzip-compressed or not, single or in a folder.
 
-use crate::ConformanceError;
+use crate::{ConformanceError, Report};
 use flate2::read::GzDecoder;
+use rayon::prelude::*;
+use rolegraft_spans::python_json;
+use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -41,4 +44,54 @@ pub(crate) fn read(path: &Path) -> Result<String, ConformanceError> {
         bytes.as_slice().read_to_string(&mut text).map_err(fail)?;
     }
     Ok(text)
+}
+
+/// What came of a case.
+pub(crate) enum Replayed {
+    /// It was compared.
+    Compared(Result<(), String>),
+    /// This machine lacks something for it.
+    Lacking(String),
+}
+
+/// Replays every line of the recordings, side by side. `replay` is given the file's name up to its first dot and the case, and
+/// gives nothing for recordings that it does not know.
+pub(crate) fn cases(
+    traces: &Path,
+    replay: impl Fn(&str, &Value) -> Option<Replayed> + Sync,
+) -> Result<Report, ConformanceError> {
+    let mut report = Report::default();
+    for path in jsonl_files(traces)? {
+        let text = read(&path)?;
+        let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let kind = file.split('.').next().unwrap_or_default();
+        let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
+        let outcomes: Vec<(String, Option<Replayed>)> = lines
+            .par_iter()
+            .map(|(i, line)| {
+                // Python's reader: recorded numbers keep every digit.
+                let outcome = match python_json::loads(line) {
+                    Ok(case) => replay(kind, &case),
+                    Err(error) => Some(Replayed::Compared(Err(error.to_string()))),
+                };
+                (format!("{file}:{}", i + 1), outcome)
+            })
+            .collect();
+        if outcomes.iter().all(|(_, outcome)| outcome.is_none()) {
+            report.skipped.push(format!("{file}: {} cases", lines.len()));
+        }
+        for (case, outcome) in outcomes {
+            match outcome {
+                Some(Replayed::Compared(outcome)) => report.add(case, outcome),
+                Some(Replayed::Lacking(what)) => report.skipped.push(format!("{case}: {what}")),
+                None => {}
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Whether two values are the same.
+pub(crate) fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {
+    if expected == got { Ok(()) } else { Err(format!("{what}: expected {expected}, got {got}")) }
 }

@@ -205,7 +205,8 @@ impl SuiteLibrary {
             }
             Kind::Os => {
                 let prompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-                Arc::new(OsSuite::new(format, file.limits, prompt))
+                let setup = rolegraft_suite_os::Setup { prompt, ..Default::default() };
+                Arc::new(OsSuite::new(format, file.limits, setup))
             }
         };
         let tasks = file.tasks.into_iter().map(|(split, path)| (split, dir.join(path))).collect();

@@ -244,7 +244,7 @@ pub fn read(word: &str) -> Result<Object, Unhashable> {
     if matches!(*tree.body, Expr::BinOp(_)) {
         return text();
     }
-    match literal(&tree.body, true) {
+    match literal(&tree.body, Beyond::Names) {
         Ok(object) => Ok(object),
         Err(NotLiteral::Malformed) => text(),
         Err(NotLiteral::Unhashable) => Err(Unhashable),
@@ -254,13 +254,34 @@ pub fn read(word: &str) -> Result<Object, Unhashable> {
 /// A text that is a Python literal and nothing else, as `ast.literal_eval` reads one.
 #[must_use]
 pub fn exact(text: &str) -> Option<Object> {
+    parsed(text, Beyond::Nothing)
+}
+
+/// A text that is a literal in which numbers may be added, subtracted, multiplied and divided: what `eval` makes of an answer that
+/// does no more than compute.
+#[must_use]
+pub fn computed(text: &str) -> Option<Object> {
+    parsed(text, Beyond::Sums)
+}
+
+fn parsed(text: &str, beyond: Beyond) -> Option<Object> {
     if text.len() > MAX_WORD || nesting(text) > MAX_NESTING {
         return None;
     }
     match rustpython_parser::parse(text, Mode::Expression, "") {
-        Ok(ast::Mod::Expression(tree)) => literal(&tree.body, false).ok(),
+        Ok(ast::Mod::Expression(tree)) => literal(&tree.body, beyond).ok(),
         _ => None,
     }
+}
+
+/// What is read beside literals.
+#[derive(Clone, Copy, PartialEq)]
+enum Beyond {
+    Nothing,
+    /// Bare names, as texts.
+    Names,
+    /// Arithmetic on numbers.
+    Sums,
 }
 
 fn nesting(word: &str) -> usize {
@@ -281,12 +302,12 @@ enum NotLiteral {
     Unhashable,
 }
 
-/// `ast.literal_eval`, bare names read as texts.
-fn literal(tree: &Expr, names: bool) -> Result<Object, NotLiteral> {
-    let all = |items: &[Expr]| items.iter().map(|item| literal(item, names)).collect::<Result<Vec<_>, _>>();
+/// `ast.literal_eval`, and what is read beyond it.
+fn literal(tree: &Expr, beyond: Beyond) -> Result<Object, NotLiteral> {
+    let all = |items: &[Expr]| items.iter().map(|item| literal(item, beyond)).collect::<Result<Vec<_>, _>>();
     match tree {
         Expr::Constant(constant) => Ok(of_constant(&constant.value)),
-        Expr::Name(name) if names => Ok(Object::Str(name.id.to_string())),
+        Expr::Name(name) if beyond == Beyond::Names => Ok(Object::Str(name.id.to_string())),
         Expr::Tuple(tuple) => Ok(Object::Tuple(all(&tuple.elts)?)),
         Expr::List(list) => Ok(Object::List(all(&list.elts)?)),
         Expr::Set(set) => {
@@ -305,7 +326,7 @@ fn literal(tree: &Expr, names: bool) -> Result<Object, NotLiteral> {
             let mut pairs: Vec<(Object, Object)> = Vec::new();
             let mut keys = Vec::new();
             for key in &dict.keys {
-                keys.push(literal(key.as_ref().ok_or(NotLiteral::Malformed)?, names)?);
+                keys.push(literal(key.as_ref().ok_or(NotLiteral::Malformed)?, beyond)?);
             }
             for (key, value) in keys.into_iter().zip(all(&dict.values)?) {
                 if !key.is_hashable() {
@@ -317,6 +338,9 @@ fn literal(tree: &Expr, names: bool) -> Result<Object, NotLiteral> {
                 }
             }
             Ok(Object::Dict(pairs))
+        }
+        Expr::BinOp(sum) if beyond == Beyond::Sums => {
+            arithmetic(&literal(&sum.left, beyond)?, sum.op, &literal(&sum.right, beyond)?)
         }
         Expr::BinOp(sum) => {
             let (left, right) = (signed(&sum.left)?, number(&sum.right)?);
@@ -332,6 +356,29 @@ fn literal(tree: &Expr, names: bool) -> Result<Object, NotLiteral> {
             }
         }
         Expr::UnaryOp(_) => signed(tree),
+        _ => Err(NotLiteral::Malformed),
+    }
+}
+
+fn arithmetic(left: &Object, op: Operator, right: &Object) -> Result<Object, NotLiteral> {
+    if let (Object::Int(a), Object::Int(b)) = (left, right) {
+        match op {
+            Operator::Add => return Ok(Object::Int(a + b)),
+            Operator::Sub => return Ok(Object::Int(a - b)),
+            Operator::Mult => return Ok(Object::Int(a * b)),
+            _ => {}
+        }
+    }
+    let real = |object: &Object| match object {
+        Object::Int(i) => i.to_f64(),
+        Object::Float(f) => Some(*f),
+        _ => None,
+    };
+    match (real(left), op, real(right)) {
+        (Some(a), Operator::Add, Some(b)) => Ok(Object::Float(a + b)),
+        (Some(a), Operator::Sub, Some(b)) => Ok(Object::Float(a - b)),
+        (Some(a), Operator::Mult, Some(b)) => Ok(Object::Float(a * b)),
+        (Some(a), Operator::Div, Some(b)) if b != 0.0 => Ok(Object::Float(a / b)),
         _ => Err(NotLiteral::Malformed),
     }
 }

@@ -20,7 +20,7 @@ struct Builtin {
 const HERMES_SCHEMA: Option<(&str, &str)> =
     Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json")));
 
-const BUILTIN: [Builtin; 5] = [
+const BUILTIN: [Builtin; 6] = [
     Builtin { name: "hermes", toml: include_str!("../../../parsers/hermes.toml"), schema: HERMES_SCHEMA },
     Builtin { name: "native", toml: include_str!("../../../parsers/native.toml"), schema: HERMES_SCHEMA },
     Builtin { name: "react", toml: include_str!("../../../parsers/react.toml"), schema: HERMES_SCHEMA },
@@ -30,6 +30,7 @@ const BUILTIN: [Builtin; 5] = [
         schema: Some(("officebench.schema.json", include_str!("../../../parsers/officebench.schema.json"))),
     },
     Builtin { name: "agentbench-os", toml: include_str!("../../../parsers/agentbench-os.toml"), schema: None },
+    Builtin { name: "agentbench-db", toml: include_str!("../../../parsers/agentbench-db.toml"), schema: None },
 ];
 
 /// Longest reply that is read; what lies beyond is cut before reading, so that reading stays quick.
@@ -100,6 +101,8 @@ struct Alternative {
     action: String,
     when: Regex,
     blocks: Option<Regex>,
+    /// Only the first block counts, and there has to be one.
+    single: bool,
     join: String,
     value: Option<String>,
 }
@@ -178,6 +181,8 @@ struct AlternativeFile {
     when: String,
     blocks: Option<String>,
     #[serde(default)]
+    single: bool,
+    #[serde(default)]
     join: String,
     value: Option<String>,
 }
@@ -251,6 +256,7 @@ impl Format {
                             when: regex(&a.when)?,
                             blocks: a.blocks.as_deref().map(regex).transpose()?,
                             action: a.action,
+                            single: a.single,
                             join: a.join,
                             value: a.value,
                         })
@@ -338,6 +344,11 @@ impl Format {
         let first = matches.next()?;
         let whole = first.get(0)?;
         let payload = first.name("payload").unwrap_or(whole);
+        if !rule.alternatives.is_empty() {
+            let start = first.name("span").unwrap_or(whole).start();
+            let span = self.alternative(rule, reply, start, payload.range())?;
+            return Some(Reading { spans: vec![span], violations: Vec::new() });
+        }
         let mut range = payload.range();
         if let Some((open, close)) = &rule.fence {
             let text = &reply[range.clone()];
@@ -395,9 +406,16 @@ impl Format {
             let mut end = head.end;
             let payload = if let Some(blocks) = &alternative.blocks {
                 let mut texts = Vec::new();
-                for block in blocks.captures_iter(reply) {
+                let most = if alternative.single { 1 } else { usize::MAX };
+                for block in blocks.captures_iter(reply).take(most) {
                     end = end.max(block.get(0).map_or(end, |m| m.end()));
                     texts.push(block.get(1).map_or("", |m| m.as_str()));
+                }
+                if alternative.single && texts.is_empty() {
+                    let detail = format!("no block for `{}`", alternative.action);
+                    let missing = Violation { kind: ViolationKind::Missing, range: start..end, detail };
+                    let (range, text) = (start..end, String::new());
+                    return Some(Span { role: self.role, range, text, action: None, violations: vec![missing] });
                 }
                 Some(texts.join(&alternative.join))
             } else if let Some(value) = found.name("payload") {

@@ -47,3 +47,24 @@ fn officebench() {
         }
     }
 }
+
+#[test]
+fn agentbench_db() {
+    let format = Format::builtin("agentbench-db").unwrap();
+    for row in recorded("parse/agentbench-db.jsonl").into_iter().flatten() {
+        let expected = &row["expected"];
+        let reading = format.read(row["reply"].as_str().unwrap(), None);
+        let (action, content) = match reading.action() {
+            Some(a) if a.name == "operation" => {
+                ("operation", Value::from(a.payload.as_str().unwrap().trim().replace('\n', " ")))
+            }
+            Some(a) => ("answer", a.payload.clone()),
+            None => ("", Value::Null),
+        };
+        assert_eq!(content, expected["content"], "{row}");
+        assert_eq!(reading.violations().next().is_none(), expected["status"] == "ok", "{row}");
+        if expected["status"] == "ok" {
+            assert_eq!(action, expected["action"], "{row}");
+        }
+    }
+}

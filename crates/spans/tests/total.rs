@@ -6,7 +6,7 @@ use rolegraft_spans::{Actions, Format, ViolationKind};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-const NAMES: [&str; 5] = ["hermes", "native", "react", "officebench", "agentbench-os"];
+const NAMES: [&str; 6] = ["hermes", "native", "react", "officebench", "agentbench-os", "agentbench-db"];
 
 fn check(format: &Format, reply: &str) {
     let reading = format.read(reply, Some(&Actions::named(["get_order_details"])));
@@ -25,7 +25,7 @@ proptest! {
     #[test]
     fn text_of_the_formats_own_pieces(pieces in prop::collection::vec(prop::sample::select(vec![
         "<tool_call>", "</tool_call>", "<tool_call id=\"1\">\n", "\n</tool_call>", "Action:", "Thought:", "<think>", "</think>", "<answer>", "</answer>", "Act: ", "bash", "answer(", ")",
-        "finish", "```bash\n", "\n```", "{", "}", "\"name\"", ":", "\"a\"", "\"arguments\"", ",", "é", "\n", " ", "\\", "```json", "```",
+        "finish", "```bash\n", "```sql\n", "Action: Operation\n", "\nFinal Answer: ", "\n```", "{", "}", "\"name\"", ":", "\"a\"", "\"arguments\"", ",", "é", "\n", " ", "\\", "```json", "```",
     ]), 0..20)) {
         for name in NAMES {
             check(&Format::builtin(name).unwrap(), &pieces.concat());

@@ -11,7 +11,7 @@ const TOLERANCE: f64 = 1e-2;
 #[must_use]
 pub fn text(answer: &str, label: &[Value]) -> bool {
     let whole = || vec![Object::Str(answer.to_owned())];
-    let given = python::exact(answer.trim_start_matches([' ', '\t'])).and_then(listed).unwrap_or_else(whole);
+    let given = python::computed(answer.trim_start_matches([' ', '\t'])).and_then(listed).unwrap_or_else(whole);
     let expected: Vec<Object> = label.iter().map(Object::from).collect();
     if let ([given], [expected]) = (given.as_slice(), expected.as_slice()) {
         return match (number(given), number(expected)) {
@@ -136,7 +136,7 @@ fn of_text(text: &str) -> Option<Vec<String>> {
     if !(trimmed.starts_with('[') && trimmed.ends_with(']')) {
         return Some(vec![bare(trimmed)]);
     }
-    match python::exact(trimmed) {
+    match python::computed(trimmed) {
         Some(Object::List(items)) => Some(items.iter().map(of_item).collect()),
         Some(_) => None,
         None => Some(split(trimmed.get(1..trimmed.len() - 1).unwrap_or_default())),
@@ -148,7 +148,7 @@ fn of_result(text: &str) -> Option<Vec<String>> {
     if !(text.starts_with('[') && text.ends_with(']')) {
         return None;
     }
-    if let Some(Object::List(items)) = python::exact(text)
+    if let Some(Object::List(items)) = python::computed(text)
         && items.iter().all(|item| matches!(item, Object::Tuple(_)))
     {
         let ones = items.iter().filter(|item| matches!(item, Object::Tuple(row) if row.len() == 1));

@@ -141,9 +141,15 @@ impl Suite for DbSuite {
                 let talk = Talk { rounds: turns, taken: 0, answer: String::new() };
                 Box::new(TextEpisode { entry, database, format, prompt, talk })
             }
-            Protocol::Fc => {
-                Box::new(CallEpisode { entry, database, format, prompt, turns_left: turns, answer: None, broken: false })
-            }
+            Protocol::Fc => Box::new(CallEpisode {
+                entry,
+                database,
+                format,
+                prompt,
+                turns_left: turns,
+                answer: None,
+                broken: false,
+            }),
         })
     }
 }

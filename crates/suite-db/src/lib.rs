@@ -3,3 +3,12 @@
 //! Rules: THUDM/AgentBench@41e6807:`src/server/tasks/dbbench` (text protocol, the default) and @578c5e9 (function calls).
 
 pub mod compare;
+mod entry;
+mod environment;
+mod server;
+mod show;
+mod statement;
+
+pub use entry::{Column, Entry, Info, OfficialError, SETS, Table, Tables, entries, folder};
+pub use environment::{Called, DbSuite, NO_CALL, Place, Prompt, Protocol, Talk, Turn, carry_out};
+pub use server::{Database, Server, ServerError, open};

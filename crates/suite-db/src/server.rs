@@ -29,13 +29,21 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const DISK: u64 = 1 << 30;
 /// Where it finds the folder of its socket.
 const SOCKET_FOLDER: &str = "/work/socket";
-/// Makes the system tables and becomes the server.
-const START: &str = "mariadb-install-db --no-defaults --user=root --datadir=/data/db --auth-root-authentication-method=normal \
-    --skip-test-db --skip-log-bin >/data/install.log 2>&1 || { cat /data/install.log >&2; exit 1; }
-exec mariadbd --no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --socket=/work/socket/s --skip-networking \
-    --sql-mode= --character-set-server=utf8mb4 --skip-log-bin --secure-file-priv=/data/none --local-infile=0 \
-    --max-allowed-packet=16M --tmp-table-size=64M --max-heap-table-size=64M --innodb-buffer-pool-size=64M \
-    --innodb-log-file-size=16M --innodb-flush-log-at-trx-commit=0 --performance-schema=0 --max-connections=512 2>&1";
+/// Makes the system tables, as `mariadb-install-db` does, and becomes the server.
+const START: &str = r#"exec 2>&1
+mkdir /data/db /data/tmp /data/none
+scripts=/usr/share/mysql
+[ -f /usr/share/mariadb/mariadb_system_tables.sql ] && scripts=/usr/share/mariadb
+options="--no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --skip-log-bin --performance-schema=0
+    --innodb-buffer-pool-size=64M --innodb-log-file-size=16M"
+{
+    printf '%s;\n' 'create database mysql' 'use mysql' 'set @auth_root_socket=NULL, @skip_auth_anonymous=1'
+    cat $scripts/m*_system_tables.sql $scripts/m*_performance_tables.sql $scripts/m*_system_tables_data.sql \
+        $scripts/maria_add_gis_sp_bootstrap.sql
+} | mariadbd $options --bootstrap || exit 1
+exec mariadbd $options --socket=/work/socket/s --skip-networking --sql-mode= --character-set-server=utf8mb4 \
+    --secure-file-priv=/data/none --local-infile=0 --max-allowed-packet=16M --tmp-table-size=64M \
+    --max-heap-table-size=64M --innodb-flush-log-at-trx-commit=0 --max-connections=512"#;
 /// Names that are the server's own.
 const RESERVED: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
 
@@ -43,7 +51,9 @@ const RESERVED: [&str; 4] = ["information_schema", "mysql", "performance_schema"
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]
 pub enum ServerError {
-    #[error("no MariaDB or MySQL server is installed; install the package `mariadb-server-core`, or name a server with --db mysql://USER:PASSWORD@HOST")]
+    #[error(
+        "no MariaDB or MySQL server is installed; install the package `mariadb-server-core`, or name a server with --db mysql://USER:PASSWORD@HOST"
+    )]
     NotInstalled,
     #[error("the private server does not start: {0}")]
     NotStarted(String),
@@ -93,9 +103,8 @@ impl Server {
     /// Whether a private server can be had.
     #[must_use]
     pub fn installed() -> bool {
-        ["mariadbd", "mariadb-install-db"].iter().all(|program| {
-            ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].iter().any(|f| Path::new(f).join(program).exists())
-        })
+        let folders = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
+        folders.iter().any(|folder| Path::new(folder).join("mariadbd").exists())
     }
 
     /// Starts a private one.
@@ -115,8 +124,7 @@ impl Server {
         // The sandbox dies with the thread that made it: this one lives as long as the server is wanted.
         std::thread::spawn(move || {
             let mounts = [Mount { from: &path, to: SOCKET_FOLDER, writable: true }];
-            let script = format!("mkdir /data/db /data/tmp /data/none; {START}");
-            match service(&mounts, "/data", DISK, &["bash", "-c", &script]) {
+            match service(&mounts, "/data", DISK, &["bash", "-c", START]) {
                 Err(error) => drop(started.send(Err(error))),
                 Ok(mut child) => {
                     let output = child.stdout.take();
@@ -163,7 +171,8 @@ impl Server {
     pub fn at(url: &str) -> Result<Self, ServerError> {
         let opts = Opts::from_url(url).map_err(|e| ServerError::Failed(format!("`{}`: {e}", without_password(url))))?;
         let opts: Opts = OptsBuilder::from_opts(opts).tcp_connect_timeout(Some(Duration::from_secs(10))).into();
-        let conn = Conn::new(opts.clone()).map_err(|e| ServerError::Failed(format!("`{}`: {e}", without_password(url))))?;
+        let conn =
+            Conn::new(opts.clone()).map_err(|e| ServerError::Failed(format!("`{}`: {e}", without_password(url))))?;
         Self::with(conn, opts, None, None)
     }
 
@@ -208,7 +217,8 @@ impl Server {
             false => database.to_owned(),
         };
         let names = lock(&self.names);
-        let mut names = self.freed.wait_while(names, |names| names.contains(&database)).unwrap_or_else(PoisonError::into_inner);
+        let mut names =
+            self.freed.wait_while(names, |names| names.contains(&database)).unwrap_or_else(PoisonError::into_inner);
         names.insert(database.clone());
         drop(names);
         // From here on dropping it gives the name back.
@@ -376,8 +386,11 @@ fn run(conn: &mut Conn, sql: &str) -> Result<String, mysql::Error> {
         if text.len() > 16 * SHOWN {
             continue;
         }
-        let cells: Vec<String> =
-            columns.iter().enumerate().map(|(i, c)| row.as_ref(i).map_or_else(|| "None".into(), |v| show::cell(v, c))).collect();
+        let cells: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(i, c)| row.as_ref(i).map_or_else(|| "None".into(), |v| show::cell(v, c)))
+            .collect();
         if !std::mem::take(&mut first) {
             text += ", ";
         }

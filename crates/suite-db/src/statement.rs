@@ -97,9 +97,14 @@ mod tests {
         ] {
             assert_eq!(is_several(sql), several, "{sql}");
         }
-        for (sql, empty) in
-            [("", true), (" -- x", true), ("# a\n/* b */", true), ("select 1", false), ("/*!1*/", false), ("--x", false)]
-        {
+        for (sql, empty) in [
+            ("", true),
+            (" -- x", true),
+            ("# a\n/* b */", true),
+            ("select 1", false),
+            ("/*!1*/", false),
+            ("--x", false),
+        ] {
             assert_eq!(is_empty(sql), empty, "{sql}");
         }
     }

@@ -229,8 +229,8 @@ impl Environment for Episode {
         let (done, over) = self.stuck.step(&mut self.desk, &reading, reply);
         let ended =
             if over { Some(Status::Completed) } else { (self.turns_left == 0).then_some(Status::TaskLimitReached) };
-        let observation = ended.is_none().then(|| Message::user(done.observation.unwrap_or_default()));
-        Ok(Step { reading, succeeded: done.succeeded, observation, ended })
+        let seen = ended.is_none().then(|| Message::user(done.observation.unwrap_or_default()));
+        Ok(Step { reading, succeeded: done.succeeded, observations: seen.into_iter().collect(), ended })
     }
 
     fn outcome(&mut self) -> Outcome {

@@ -29,9 +29,9 @@ static SEQUENCES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     patterns.iter().filter_map(|p| Regex::new(p).ok()).collect()
 });
 
-/// Whether a frame ends what upstream reads: it shows a prompt.
-pub(crate) fn is_prompt(frame: &[u8]) -> bool {
-    PROMPT.as_ref().is_some_and(|p| p.is_match(frame))
+/// Where what upstream reads ends: after the first prompt.
+pub(crate) fn prompt_end(bytes: &[u8]) -> Option<usize> {
+    Some(PROMPT.as_ref()?.find(bytes)?.end())
 }
 
 /// Frames as upstream reads them after a command was typed: the first is dropped as the typed line, the rest taken until one
@@ -44,7 +44,7 @@ pub(crate) fn read_frames<'f>(frames: impl IntoIterator<Item = &'f [u8]>) -> (Ve
             continue;
         }
         output.extend_from_slice(frame);
-        if is_prompt(frame) {
+        if prompt_end(frame).is_some() {
             break;
         }
     }
@@ -114,8 +114,7 @@ mod tests {
 
     #[test]
     fn upstream_loses_what_it_loses() {
-        let frames: [&[u8]; 2] =
-            [b"echo -n abc\r\n", b"\x1b[?2004l\rabc\x1b[?2004h\x1b]0;root@box: /\x07root@box:/# "];
+        let frames: [&[u8]; 2] = [b"echo -n abc\r\n", b"\x1b[?2004l\rabc\x1b[?2004h\x1b]0;root@box: /\x07root@box:/# "];
         assert_eq!(read_frames(frames), (Vec::new(), 2));
     }
 }

@@ -248,8 +248,9 @@ impl Environment for Episode {
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
         let reading = self.format.read(reply, Some(&self.actions));
         self.turns += 1;
-        let over =
-            |status| Ok(Step { reading: reading.clone(), succeeded: false, observation: None, ended: Some(status) });
+        let over = |status| {
+            Ok(Step { reading: reading.clone(), succeeded: false, observations: Vec::new(), ended: Some(status) })
+        };
         let limit = (self.turns >= self.limit).then_some(Status::TaskLimitReached);
         let (observation, succeeded) = match self.wish(reply, &reading) {
             Wish::Raise(reason) => {
@@ -279,7 +280,7 @@ impl Environment for Episode {
             }
         };
         let ended = if self.done { Some(Status::Completed) } else { limit };
-        Ok(Step { reading, succeeded, observation: Some(observation), ended })
+        Ok(Step { reading, succeeded, observations: vec![observation], ended })
     }
 
     fn outcome(&mut self) -> Outcome {

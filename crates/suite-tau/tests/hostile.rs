@@ -64,7 +64,7 @@ fn hostile_replies_are_answered_in_time() {
                 let mut environment = suite.start(&task()).unwrap();
                 environment.open().unwrap();
                 let step = environment.step(&reply).unwrap();
-                assert!(step.ended.is_some() || step.observation.is_some());
+                assert!(step.ended.is_some() || !step.observations.is_empty());
                 assert!((0.0..=1.0).contains(&environment.outcome().reward));
                 assert!(begun.elapsed() < Duration::from_secs(20), "{}…", reply.chars().take(60).collect::<String>());
             }

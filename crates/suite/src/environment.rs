@@ -38,8 +38,8 @@ pub struct Step {
     pub reading: Reading,
     /// Whether the environment did what the reply asked.
     pub succeeded: bool,
-    /// What the model sees next, if the episode goes on.
-    pub observation: Option<Message>,
+    /// What the model sees next, if the episode goes on: one message, or one for each of its tool calls.
+    pub observations: Vec<Message>,
     /// How the episode ended, if it did.
     pub ended: Option<Status>,
 }
@@ -76,6 +76,10 @@ pub trait Environment: Send {
     /// How the episode ended before the first reply, if it did.
     fn ended_at_once(&self) -> Option<Status> {
         None
+    }
+    /// Whether a long conversation is shown as AgentBench's server shows it ([`crate::history`]).
+    fn is_trimmed(&self) -> bool {
+        false
     }
     /// Takes a reply.
     ///

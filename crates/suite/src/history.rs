@@ -2,7 +2,7 @@
 //! `src/server/task.py` and `src/typings/general.py`).
 
 use regex::Regex;
-use rolegraft_trajectory::{Message, MessageRole};
+use rolegraft_trajectory::{Message, Role};
 use std::sync::LazyLock;
 
 /// A history is cut to fewer segments than this.
@@ -51,7 +51,7 @@ pub fn kept(messages: &[Message]) -> (Vec<usize>, String) {
         kept.push(i);
     }
     kept.reverse();
-    if kept.first().is_some_and(|i| messages[*i].role == MessageRole::User) {
+    if kept.first().is_some_and(|i| messages[*i].role == Role::User) {
         kept.remove(0);
     }
     let omitted = messages.len() - 1 - kept.len();

@@ -4,8 +4,10 @@
 //! nothing of models: they are given replies and answer with observations.
 
 mod environment;
+pub mod history;
 pub mod sandbox;
 mod tasks;
+mod terminal;
 
 pub use environment::{Environment, Limits, Outcome, Speaker, SpeakerError, Split, Step, Suite, SuiteError};
 pub use sandbox::{Sandbox, SandboxError};

@@ -10,10 +10,16 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+pub use crate::terminal::Terminal;
+
 /// Longest output kept of one command, in bytes.
 const MAX_OUTPUT: usize = 1 << 20;
 /// Bytes each writable place may hold.
 const DISK: &str = "67108864";
+/// Bytes that an episode may change of an image.
+const IMAGE_DISK: &str = "512m";
+/// Starts the login shell on the terminal.
+const SHELL: &str = "setsid --ctty bash --login <&9 >&9 2>&9 9>&- & exec 9>&-";
 /// Writable places.
 const WRITABLE: [&str; 7] = ["/tmp", "/home", "/root", "/var", "/run", "/opt", "/srv"];
 /// Parts of the host that are visible, read-only.
@@ -45,6 +51,17 @@ pub struct CommandOutput {
     pub status: Option<i32>,
 }
 
+/// What is in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Image {
+    /// The host's programs, read-only.
+    #[default]
+    Host,
+    /// A root folder of its own, as `debootstrap` makes one. The episode sees it through an overlay: it may change everything,
+    /// and nothing changes.
+    Root(std::path::PathBuf),
+}
+
 /// A running sandbox.
 pub struct Sandbox {
     child: Child,
@@ -61,9 +78,28 @@ impl Sandbox {
     /// # Errors
     /// If bubblewrap is missing or may not make namespaces here.
     pub fn start() -> Result<Self, SandboxError> {
-        let mut command = container();
+        Self::with(&Image::Host, Stdio::piped())
+    }
+
+    /// Starts one on an image, and a login shell in it on a terminal of its own.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and if there is no terminal to be had.
+    pub fn with_terminal(image: &Image) -> Result<(Self, Terminal), SandboxError> {
+        let (mut terminal, end) = Terminal::new()?;
+        let mut sandbox = Self::with(image, Stdio::from(end))?;
+        sandbox.run(SHELL, Duration::from_secs(10))?;
+        terminal.wait_for_prompt();
+        Ok((sandbox, terminal))
+    }
+
+    fn with(image: &Image, stderr: Stdio) -> Result<Self, SandboxError> {
+        let mut command = match image {
+            Image::Host => container(),
+            Image::Root(root) => overlaid(root)?,
+        };
         command.args(["--chdir", "/", "bash", "--noprofile", "--norc"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => SandboxError::NotInstalled,
             _ => SandboxError::Io(e),
@@ -74,7 +110,7 @@ impl Sandbox {
         let (sender, output) = sync_channel(16);
         std::thread::spawn(move || forward(stdout, &sender));
         let mut sandbox = Self { child, stdin, output, marker: marker(), count: 0, ended: false };
-        match sandbox.run(&format!("exec 2>&1; umask 022; {LIMITS}"), Duration::from_secs(10)) {
+        match sandbox.run(&format!("exec 9>&2 2>&1; umask 022; {LIMITS}"), Duration::from_secs(10)) {
             Ok(_) => Ok(sandbox),
             Err(_) => {
                 let mut said = String::new();
@@ -174,21 +210,64 @@ impl Drop for Sandbox {
     }
 }
 
-/// The container's frame: what is seen, what may be written, which variables there are.
+/// The container's frame over the host's programs: what is seen, what may be written.
 fn container() -> Command {
     let mut command = Command::new("bwrap");
+    frame(&mut command);
+    for path in VISIBLE {
+        command.args(["--ro-bind-try", path, path]);
+    }
+    for path in WRITABLE {
+        command.args(["--size", DISK, "--tmpfs", path]);
+    }
+    command
+}
+
+/// Mounts an overlay of a folder in a mount namespace of its own and enters it. Everything goes with the process: the namespace,
+/// the overlay's changes on a tmpfs of limited size, the container.
+const OVERLAY: &str = r#"set -e
+base=/tmp
+mount -t tmpfs -o size="$2",mode=755 rolegraft "$base"
+mkdir "$base/up" "$base/work" "$base/root"
+mount -t overlay rolegraft -o "${3}lowerdir=$1,upperdir=$base/up,workdir=$base/work" "$base/root"
+shift 3
+exec "$@""#;
+
+/// The container's frame over a root folder.
+fn overlaid(root: &std::path::Path) -> Result<Command, SandboxError> {
+    if !root.join("bin/bash").exists() {
+        let reason = format!("`{}` is no root folder: it has no bin/bash", root.display());
+        return Err(SandboxError::Broken(reason));
+    }
+    let root = root.canonicalize()?;
+    if root.to_string_lossy().contains([',', ':', '\\']) {
+        return Err(SandboxError::Broken(format!(
+            "`{}`: the path must hold no comma, colon or backslash",
+            root.display()
+        )));
+    }
+    let mut command = Command::new("unshare");
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        command.args(["--user", "--map-auto", "--map-root-user"]);
+    }
+    command.args(["--mount", "--propagation", "private", "--kill-child", "sh", "-c", OVERLAY, "sh"]);
+    command.arg(root).arg(IMAGE_DISK).arg(if is_root { "" } else { "userxattr," });
+    command.args(["bwrap", "--bind", "/tmp/root", "/"]);
+    frame(&mut command);
+    // `find /` trips over this in a user namespace.
+    command.args(["--tmpfs", "/proc/tty/driver", "--cap-add", "ALL"]);
+    Ok(command)
+}
+
+/// Namespaces, devices, processes and variables of a container.
+fn frame(command: &mut Command) {
     command.args(["--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--uid", "0", "--gid", "0"]);
     command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
     // What root of a container may do to its own files and processes, and nothing more.
     command.args(["--cap-drop", "ALL"]);
     for capability in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"] {
         command.args(["--cap-add", &format!("CAP_{capability}")]);
-    }
-    for path in VISIBLE {
-        command.args(["--ro-bind-try", path, path]);
-    }
-    for path in WRITABLE {
-        command.args(["--size", DISK, "--tmpfs", path]);
     }
     for (name, value) in [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -198,7 +277,6 @@ fn container() -> Command {
     ] {
         command.args(["--setenv", name, value]);
     }
-    command
 }
 
 /// A folder of the host that a single command sees.
@@ -257,6 +335,24 @@ pub fn run_once(mounts: &[Mount<'_>], chdir: &str, words: &[&str], limit: Durati
     };
     let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
     Ok(Separate { stdout: text(stdout), stderr: text(stderr), status })
+}
+
+/// Starts a program that serves for as long as the thread lives that starts it: `folder` is a tmpfs of `disk` bytes. Its standard
+/// output is piped, the rest is dropped.
+///
+/// # Errors
+/// If bubblewrap is missing, or cannot be started.
+pub fn service(mounts: &[Mount<'_>], folder: &str, disk: u64, words: &[&str]) -> Result<Child, SandboxError> {
+    let mut command = container();
+    command.args(["--size", &disk.to_string(), "--tmpfs", folder]);
+    for mount in mounts {
+        command.arg(if mount.writable { "--bind" } else { "--ro-bind" }).arg(mount.from).arg(mount.to);
+    }
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => SandboxError::NotInstalled,
+        _ => SandboxError::Io(e),
+    })
 }
 
 /// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.
