@@ -3,6 +3,7 @@
 use crate::talk::say;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use rolegraft_conformance::BoxUser;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,6 +21,24 @@ enum Kind {
     Dbbench,
 }
 
+/// Who root is in AgentBench's boxes.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum BoxedUser {
+    /// The machine's root with Docker's capabilities, bounded by control groups; needs root.
+    Root,
+    /// Root of a user namespace.
+    Namespace,
+}
+
+impl From<BoxedUser> for BoxUser {
+    fn from(user: BoxedUser) -> Self {
+        match user {
+            BoxedUser::Root => Self::Root,
+            BoxedUser::Namespace => Self::Namespace,
+        }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Conformance {
     /// What was recorded.
@@ -35,6 +54,9 @@ pub(crate) struct Conformance {
     /// The root folder that AgentBench's boxes hold (docs/agentbench.md).
     #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
     os_root: Option<PathBuf>,
+    /// Who root is in AgentBench's boxes; the better of the two here if absent.
+    #[arg(long, value_enum)]
+    os_user: Option<BoxedUser>,
     /// The database server, `mysql://USER:PASSWORD@HOST:PORT`; a private one if absent.
     #[arg(long, env = "ROLEGRAFT_DB")]
     db: Option<String>,
@@ -48,7 +70,12 @@ impl Conformance {
         let report = match self.kind {
             Kind::Merge => rolegraft_conformance::merge(&self.traces)?,
             Kind::Officebench => rolegraft_conformance::officebench(&self.traces, self.data()?)?,
-            Kind::Os => rolegraft_conformance::os(&self.traces, self.data()?, self.os_root.as_deref())?,
+            Kind::Os => rolegraft_conformance::os(
+                &self.traces,
+                self.data()?,
+                self.os_root.as_deref(),
+                self.os_user.map_or_else(BoxUser::best, Into::into),
+            )?,
             Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.db.as_deref())?,
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };

@@ -198,7 +198,7 @@ impl Place {
     fn open(image: &Image) -> Result<Self, SandboxError> {
         Ok(match image {
             Image::Host => Self { sandbox: Sandbox::start()?, terminal: None },
-            Image::Root(_) => {
+            Image::Root { .. } => {
                 let (sandbox, terminal) = Sandbox::with_terminal(image)?;
                 Self { sandbox, terminal: Some(terminal) }
             }

@@ -3,6 +3,7 @@
 //! A [`Suite`] is a set of tasks with rules; [`Suite::start`] gives an [`Environment`] for one of them. Suites know
 //! nothing of models: they are given replies and answer with observations.
 
+mod cgroup;
 mod environment;
 pub mod history;
 pub mod sandbox;

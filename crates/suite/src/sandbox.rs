@@ -10,6 +10,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::cgroup::Cgroup;
+
 pub use crate::terminal::Terminal;
 
 /// Longest output kept of one command, in bytes.
@@ -51,6 +53,22 @@ pub struct CommandOutput {
     pub status: Option<i32>,
 }
 
+impl BoxUser {
+    /// The one with which most tasks work here.
+    #[must_use]
+    pub fn best() -> Self {
+        let root = rustix::process::geteuid().is_root() && Cgroup::new().is_some();
+        if root { Self::Root } else { Self::Namespace }
+    }
+}
+
+/// Whether bubblewrap is there.
+fn installed() -> Result<(), SandboxError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join("bwrap").is_file());
+    found.then_some(()).ok_or(SandboxError::NotInstalled)
+}
+
 /// What is in the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Image {
@@ -59,7 +77,23 @@ pub enum Image {
     Host,
     /// A root folder of its own, as `debootstrap` makes one. The episode sees it through an overlay: it may change everything,
     /// and nothing changes.
-    Root(std::path::PathBuf),
+    Root {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Who root is in it.
+        user: BoxUser,
+    },
+}
+
+/// Who root is in a box on an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BoxUser {
+    /// Root of a user namespace: what it may do ends there. Where we are root ourselves it is the only user.
+    #[default]
+    Namespace,
+    /// The machine's root with the capabilities that Docker leaves it, but for making devices: several users work. Needs us to be
+    /// root, and a control group to bound its processes.
+    Root,
 }
 
 /// A running sandbox.
@@ -70,6 +104,8 @@ pub struct Sandbox {
     marker: String,
     count: u64,
     ended: bool,
+    /// Dropped after the child has ended.
+    _group: Option<Cgroup>,
 }
 
 impl Sandbox {
@@ -87,29 +123,32 @@ impl Sandbox {
     /// As [`Self::start`], and if there is no terminal to be had.
     pub fn with_terminal(image: &Image) -> Result<(Self, Terminal), SandboxError> {
         let (mut terminal, end) = Terminal::new()?;
-        let mut sandbox = Self::with(image, Stdio::from(end))?;
+        // What goes wrong is said on the terminal.
+        let mut sandbox = Self::with(image, Stdio::from(end)).map_err(|error| match error {
+            SandboxError::Broken(_) => SandboxError::Broken(terminal.said()),
+            other => other,
+        })?;
         sandbox.run(SHELL, Duration::from_secs(10))?;
         terminal.wait_for_prompt();
         Ok((sandbox, terminal))
     }
 
     fn with(image: &Image, stderr: Stdio) -> Result<Self, SandboxError> {
+        installed()?;
+        let group = Cgroup::new();
         let mut command = match image {
-            Image::Host => container(),
-            Image::Root(root) => overlaid(root)?,
+            Image::Host => entered(group.as_ref(), container()),
+            Image::Root { path, user } => overlaid(path, *user, group.as_ref())?,
         };
         command.args(["--chdir", "/", "bash", "--noprofile", "--norc"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
-        let mut child = command.spawn().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => SandboxError::NotInstalled,
-            _ => SandboxError::Io(e),
-        })?;
+        let mut child = command.spawn()?;
         let missing = || io::Error::other("no pipe to the sandbox");
         let stdin = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;
         let (sender, output) = sync_channel(16);
         std::thread::spawn(move || forward(stdout, &sender));
-        let mut sandbox = Self { child, stdin, output, marker: marker(), count: 0, ended: false };
+        let mut sandbox = Self { child, stdin, output, marker: marker(), count: 0, ended: false, _group: group };
         match sandbox.run(&format!("exec 9>&2 2>&1; umask 022; {LIMITS}"), Duration::from_secs(10)) {
             Ok(_) => Ok(sandbox),
             Err(_) => {
@@ -213,6 +252,7 @@ impl Drop for Sandbox {
 /// The container's frame over the host's programs: what is seen, what may be written.
 fn container() -> Command {
     let mut command = Command::new("bwrap");
+    command.args(["--unshare-user", "--uid", "0", "--gid", "0"]);
     frame(&mut command);
     for path in VISIBLE {
         command.args(["--ro-bind-try", path, path]);
@@ -226,43 +266,77 @@ fn container() -> Command {
 /// Mounts an overlay of a folder in a mount namespace of its own and enters it. Everything goes with the process: the namespace,
 /// the overlay's changes on a tmpfs of limited size, the container.
 const OVERLAY: &str = r#"set -e
+cd "$1"
 base=/tmp
 mount -t tmpfs -o size="$2",mode=755 rolegraft "$base"
 mkdir "$base/up" "$base/work" "$base/root"
-mount -t overlay rolegraft -o "${3}lowerdir=$1,upperdir=$base/up,workdir=$base/work" "$base/root"
+mount -t overlay rolegraft -o "${3}lowerdir=.,upperdir=$base/up,workdir=$base/work" "$base/root"
 shift 3
+ulimit -n 1048576 2>/dev/null || true
 exec "$@""#;
 
+/// Puts itself into control groups, then becomes another program.
+const ENTER: &str = "while [ \"$1\" != -- ]; do echo $$ > \"$1\" || exit 1; shift; done; shift; exec \"$@\"";
+
+/// A command in a control group.
+fn entered(group: Option<&Cgroup>, command: Command) -> Command {
+    let Some(group) = group else { return command };
+    let mut outer = Command::new("sh");
+    outer.args(["-c", ENTER, "sh"]).args(group.doors()).arg("--").arg(command.get_program()).args(command.get_args());
+    outer
+}
+
 /// The container's frame over a root folder.
-fn overlaid(root: &std::path::Path) -> Result<Command, SandboxError> {
+fn overlaid(root: &std::path::Path, user: BoxUser, group: Option<&Cgroup>) -> Result<Command, SandboxError> {
     if !root.join("bin/bash").exists() {
         let reason = format!("`{}` is no root folder: it has no bin/bash", root.display());
         return Err(SandboxError::Broken(reason));
-    }
-    let root = root.canonicalize()?;
-    if root.to_string_lossy().contains([',', ':', '\\']) {
-        return Err(SandboxError::Broken(format!(
-            "`{}`: the path must hold no comma, colon or backslash",
-            root.display()
-        )));
     }
     let mut command = Command::new("unshare");
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
         command.args(["--user", "--map-auto", "--map-root-user"]);
     }
-    command.args(["--mount", "--propagation", "private", "--kill-child", "sh", "-c", OVERLAY, "sh"]);
+    command.args(["--mount", "--propagation", "private", "sh", "-c", OVERLAY, "sh"]);
     command.arg(root).arg(IMAGE_DISK).arg(if is_root { "" } else { "userxattr," });
     command.args(["bwrap", "--bind", "/tmp/root", "/"]);
-    frame(&mut command);
-    // `find /` trips over this in a user namespace.
-    command.args(["--tmpfs", "/proc/tty/driver", "--cap-add", "ALL"]);
-    Ok(command)
+    match user {
+        BoxUser::Namespace => {
+            command.args(["--unshare-user", "--uid", "0", "--gid", "0"]);
+            frame(&mut command);
+            // `find /` trips over this in a user namespace.
+            command.args(["--tmpfs", "/proc/tty/driver"]);
+        }
+        BoxUser::Root if !is_root || group.is_none() => {
+            let reason = "a box with the machine's root needs us to be root and control groups `pids` and `memory` that we may make";
+            return Err(SandboxError::Broken(reason.into()));
+        }
+        BoxUser::Root => {
+            frame(&mut command);
+            for capability in ["AUDIT_WRITE", "NET_BIND_SERVICE", "SETFCAP", "SETPCAP", "SYS_CHROOT"] {
+                command.args(["--cap-add", &format!("CAP_{capability}")]);
+            }
+            // Root may write to these without any capability; Docker hides the same.
+            for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
+                command.args(["--ro-bind-try", path, path]);
+            }
+            for path in ["/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug"] {
+                if std::path::Path::new(path).exists() {
+                    command.args(["--ro-bind", "/dev/null", path]);
+                }
+            }
+            for path in ["/proc/acpi", "/proc/scsi"].into_iter().filter(|p| std::path::Path::new(p).is_dir()) {
+                command.args(["--tmpfs", path]);
+            }
+        }
+    }
+    Ok(entered(group, command))
 }
 
 /// Namespaces, devices, processes and variables of a container.
 fn frame(command: &mut Command) {
-    command.args(["--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--uid", "0", "--gid", "0"]);
+    command.args(["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
+    command.args(["--die-with-parent", "--new-session", "--clearenv"]);
     command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
     // What root of a container may do to its own files and processes, and nothing more.
     command.args(["--cap-drop", "ALL"]);
@@ -313,11 +387,11 @@ pub fn run_once(mounts: &[Mount<'_>], chdir: &str, words: &[&str], limit: Durati
     }
     command.args(["--chdir", chdir, "bash", "--noprofile", "--norc", "-c"]);
     command.arg(format!("umask 022; {LIMITS}; exec \"$@\"")).arg("--").args(words);
+    installed()?;
+    let group = Cgroup::new();
+    let mut command = entered(group.as_ref(), command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => SandboxError::NotInstalled,
-        _ => SandboxError::Io(e),
-    })?;
+    let mut child = command.spawn()?;
     let missing = || io::Error::other("no pipe to the sandbox");
     let stdout = drain(child.stdout.take().ok_or_else(missing)?);
     let stderr = drain(child.stderr.take().ok_or_else(missing)?);
@@ -343,16 +417,14 @@ pub fn run_once(mounts: &[Mount<'_>], chdir: &str, words: &[&str], limit: Durati
 /// # Errors
 /// If bubblewrap is missing, or cannot be started.
 pub fn service(mounts: &[Mount<'_>], folder: &str, disk: u64, words: &[&str]) -> Result<Child, SandboxError> {
+    installed()?;
     let mut command = container();
     command.args(["--size", &disk.to_string(), "--tmpfs", folder]);
     for mount in mounts {
         command.arg(if mount.writable { "--bind" } else { "--ro-bind" }).arg(mount.from).arg(mount.to);
     }
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => SandboxError::NotInstalled,
-        _ => SandboxError::Io(e),
-    })
+    Ok(command.spawn()?)
 }
 
 /// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.

@@ -58,6 +58,12 @@ impl Terminal {
         }
     }
 
+    /// What was said so far, as one line.
+    pub(crate) fn said(&mut self) -> String {
+        self.settle();
+        String::from_utf8_lossy(&self.unread).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     fn settle(&mut self) {
         while let Ok(chunk) = self.output.recv_timeout(SETTLED) {
             self.unread.extend(chunk);
