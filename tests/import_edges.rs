@@ -37,6 +37,7 @@ const EDGES: [(&str, &[&str]); 20] = [
             "serve",
             "spans",
             "suite",
+            "suite-db",
             "suite-office",
             "suite-os",
             "suite-tau",

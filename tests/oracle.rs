@@ -4,15 +4,21 @@
 
 use rolegraft_nano::tasks::{Suite, generate};
 use rolegraft_nano::words::Split;
-use rolegraft_pipeline::{EngineKind, OfficeOptions, Protocol, Runtime, SuiteLibrary, SuiteOptions, TauOptions};
+use rolegraft_pipeline::{
+    AgentBenchOptions, EngineKind, OfficeOptions, Protocol, Runtime, SuiteLibrary, SuiteOptions, TauOptions,
+};
 use rolegraft_trajectory::Role;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+static AGENTBENCH: LazyLock<AgentBenchOptions> = LazyLock::new(AgentBenchOptions::default);
 
 fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runtime: &'a Runtime) -> SuiteOptions<'a> {
     SuiteOptions {
         root,
         data,
         tau,
+        agentbench: &AGENTBENCH,
         office: OfficeOptions::default(),
         person: None,
         runtime: runtime.handle(),

@@ -1,14 +1,15 @@
 //! `rolegraft eval` and `rolegraft score`.
 
 use crate::commands::Engine;
+use crate::conformance::BoxedUser;
 use crate::report::Prices;
 use crate::talk::{Quiet, Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{
-    Episode, Mode, OfficeOptions, Progress, Protocol, Runtime, Solo, Speaker, Split, Strategy, SuiteOptions,
-    TauOptions, evaluate, rescore,
+    AgentBenchOptions, AgentBenchProtocol, Episode, Mode, OfficeOptions, Progress, Protocol, Runtime, Shell, Solo,
+    Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
 };
 use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
 use serde_json::{Map, Value, json};
@@ -38,8 +39,8 @@ struct SuiteFlags {
     /// Folder of the suites' folders.
     #[arg(long, default_value = "benchmarks")]
     suites: PathBuf,
-    /// Play the official tasks in this folder (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps) instead of
-    /// the built-in ones.
+    /// Play the official tasks in this folder (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps, os,
+    /// dbbench) instead of the built-in ones.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
     /// How an agent calls tools on official τ-bench tasks: `<tool_call>` blocks in the text (default), the endpoint's own
@@ -50,6 +51,33 @@ struct SuiteFlags {
     /// scores; docs/officebench.md lists them).
     #[arg(long, default_value = "official", value_parser = one_of(&Mode::ALL, Mode::as_str))]
     mode: Mode,
+    /// How an agent speaks on AgentBench's official tasks: in words, or with the endpoint's own tool calls.
+    #[arg(long, default_value = "text", value_parser = one_of(&AgentBenchProtocol::ALL, AgentBenchProtocol::as_str))]
+    protocol: AgentBenchProtocol,
+    /// What an agent sees of AgentBench's shell: its output, or what upstream's terminal reader makes of it.
+    #[arg(long, default_value = "clean", value_parser = one_of(&Shell::ALL, Shell::as_str))]
+    shell: Shell,
+    /// The root folder of AgentBench's boxes (docs/agentbench.md).
+    #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
+    os_root: Option<PathBuf>,
+    /// Who root is in them; the better of the two here if absent.
+    #[arg(long, value_enum)]
+    os_user: Option<BoxedUser>,
+    /// The server of DB-bench's databases, `mysql://USER:PASSWORD@HOST:PORT`; a private one if absent.
+    #[arg(long, env = "ROLEGRAFT_DB")]
+    db: Option<String>,
+}
+
+impl SuiteFlags {
+    fn agentbench(&self) -> AgentBenchOptions {
+        AgentBenchOptions {
+            protocol: self.protocol,
+            shell: self.shell,
+            os_root: self.os_root.clone(),
+            os_user: self.os_user.map(Into::into),
+            db: self.db.clone(),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -119,6 +147,7 @@ impl Eval {
             data: self.setup.data.as_deref(),
             tau: &tau,
             office: OfficeOptions { mode: self.setup.mode },
+            agentbench: &self.setup.agentbench(),
             person: person.clone(),
             split: match self.split {
                 SplitName::Calibration => Split::Calibration,
@@ -211,6 +240,7 @@ impl Score {
             data: self.setup.data.as_deref(),
             tau: &TauOptions { format: self.setup.format, ..TauOptions::default() },
             office: OfficeOptions { mode: self.setup.mode },
+            agentbench: &self.setup.agentbench(),
             person: None,
             runtime: runtime.handle(),
             engine: Engine::Candle.into(),

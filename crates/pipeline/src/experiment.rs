@@ -1,7 +1,7 @@
 //! The experiment file.
 
 use crate::engine::EngineKind;
-use crate::suites::{OfficeOptions, TauOptions};
+use crate::suites::{AgentBenchOptions, OfficeOptions, TauOptions};
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub struct Experiment {
     /// How OfficeBench's official tasks are played.
     #[serde(default)]
     pub officebench: OfficeOptions,
+    /// How AgentBench's official tasks are played.
+    #[serde(default)]
+    pub agentbench: AgentBenchOptions,
     /// The checkpoints.
     pub pool: Pool,
     /// Columns of the tables.

@@ -28,14 +28,18 @@ pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
 pub use rolegraft_suite::Split;
+pub use rolegraft_suite::sandbox::BoxUser;
 pub use rolegraft_suite::{Speaker, SpeakerError};
 pub use rolegraft_suite_office::{Apps, Mode, Official as OfficialOffice, Program};
+pub use rolegraft_suite_os::Shell;
 pub use rolegraft_suite_tau::{Protocol, Strategy};
 pub use rolegraft_trajectory::{Episode, Message, Spent};
 pub use run::{RunError, RunSummary, run};
 pub use solo::{Solo, evaluate};
 pub use store::{Store, StoreError};
-pub use suites::{NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
+pub use suites::{
+    AgentBenchOptions, AgentBenchProtocol, NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions,
+};
 pub use tokio::runtime::Runtime;
 
 /// Whether model-written shell can run here, and what is missing if not.

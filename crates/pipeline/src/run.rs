@@ -344,6 +344,7 @@ pub fn run(
         data: experiment.data.as_deref(),
         tau: &experiment.tau,
         office: experiment.officebench,
+        agentbench: &experiment.agentbench,
         person: None,
         runtime: runtime.handle(),
         engine: experiment.engine,

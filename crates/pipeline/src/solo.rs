@@ -3,7 +3,7 @@
 use crate::engine::{EngineKind, open_model};
 use crate::progress::Progress;
 use crate::run::RunError;
-use crate::suites::{OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
+use crate::suites::{AgentBenchOptions, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 use rolegraft_checkpoint::{Checkpoint, Digest};
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_suite::Speaker;
@@ -28,6 +28,8 @@ pub struct Solo<'a> {
     pub tau: &'a TauOptions,
     /// How OfficeBench is played.
     pub office: OfficeOptions,
+    /// How AgentBench is played.
+    pub agentbench: &'a AgentBenchOptions,
     /// The person who plays the user, if one does.
     pub person: Option<Arc<dyn Speaker>>,
     /// Which tasks.
@@ -63,6 +65,7 @@ pub fn evaluate(
         data: solo.data,
         tau: solo.tau,
         office: solo.office,
+        agentbench: solo.agentbench,
         person: solo.person.clone(),
         runtime: runtime.handle(),
         engine: solo.engine,

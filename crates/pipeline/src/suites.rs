@@ -4,9 +4,11 @@ use crate::engine::{EngineError, EngineKind, open_user};
 use crate::speaker::ModelSpeaker;
 use rolegraft_checkpoint::Digest;
 use rolegraft_spans::{Format, FormatError};
+use rolegraft_suite::sandbox::{BoxUser, Image};
 use rolegraft_suite::{Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
+use rolegraft_suite_db::DbSuite;
 use rolegraft_suite_office::{Apps, Mode, OfficeSuite, SANE};
-use rolegraft_suite_os::OsSuite;
+use rolegraft_suite_os::{OsSuite, Setup, Shell};
 use rolegraft_suite_tau::{Domain, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,8 +31,8 @@ pub enum SuitesError {
     #[error("suite `{suite}`: {source}")]
     Official { suite: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(
-        "suite `{0}` has no official data to read (tau-retail, tau-airline, officebench-2-apps and officebench-3-apps \
-         have); leave out --data, and unset ROLEGRAFT_DATA"
+        "suite `{0}` has no official data to read (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps, os and \
+         dbbench have); leave out --data, and unset ROLEGRAFT_DATA"
     )]
     NoOfficial(String),
     #[error("suite `{0}` has official tasks only: say with --data where they are")]
@@ -47,6 +49,11 @@ pub enum SuitesError {
     NoPerson,
     #[error("suite `{suite}` has its own prompt for `{own}`; play it in another format on the official data only")]
     OtherProtocol { suite: String, own: &'static str },
+    #[error(
+        "AgentBench's OS tasks change everything in their box: name a root folder for it with --os-root (in an experiment: \
+         `os_root` under [agentbench]); docs/agentbench.md says how to make one"
+    )]
+    NoRoot,
     #[error("the user's model: {0}")]
     User(Box<EngineError>),
 }
@@ -73,6 +80,48 @@ pub struct OfficeOptions {
     pub mode: Mode,
 }
 
+/// How an agent speaks on AgentBench's official tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentBenchProtocol {
+    /// In words, as in AgentBench v0.2.
+    #[default]
+    Text,
+    /// With the endpoint's own tool calls, as in AgentBench FC.
+    Fc,
+}
+
+impl AgentBenchProtocol {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Fc];
+
+    /// The name used in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Fc => "fc",
+        }
+    }
+}
+
+/// How AgentBench's official tasks are played.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentBenchOptions {
+    /// How the agent speaks.
+    pub protocol: AgentBenchProtocol,
+    /// What it sees of the shell.
+    pub shell: Shell,
+    /// The root folder of the boxes.
+    pub os_root: Option<PathBuf>,
+    /// Who root is in them; the better of the two here if absent.
+    #[serde(skip)]
+    pub os_user: Option<BoxUser>,
+    /// The database server, `mysql://…`; a private one if absent.
+    pub db: Option<String>,
+}
+
 /// Where suites come from and how they are played.
 pub struct SuiteOptions<'a> {
     /// Folder of the suites' folders.
@@ -83,6 +132,8 @@ pub struct SuiteOptions<'a> {
     pub tau: &'a TauOptions,
     /// OfficeBench's options.
     pub office: OfficeOptions,
+    /// AgentBench's options.
+    pub agentbench: &'a AgentBenchOptions,
     /// The person who plays the user, where one does.
     pub person: Option<Arc<dyn Speaker>>,
     /// Where a simulated user's model runs.
@@ -136,6 +187,10 @@ enum Source {
 
 /// What an official τ-bench episode may use (arXiv 2601.07309, table 5).
 const TAU_LIMITS: Limits = Limits { turns: 30, tokens: 1024, temperature: 0.2, top_p: 1.0 };
+/// What an official AgentBench OS episode may use (the same table; rounds as upstream).
+const OS_LIMITS: Limits = Limits { turns: 8, tokens: 1024, temperature: 0.7, top_p: 1.0 };
+/// What an official DB-bench episode may use: turns are SQL statements (text), or turns (calls).
+const DB_LIMITS: Limits = Limits { turns: 15, tokens: 1024, temperature: 0.7, top_p: 1.0 };
 /// What an official OfficeBench episode may use (the same table; turns of the published runs).
 const OFFICE_LIMITS: Limits = Limits { turns: 25, tokens: 512, temperature: 0.7, top_p: 1.0 };
 
@@ -171,6 +226,12 @@ impl SuiteLibrary {
             let data = options.data.ok_or_else(|| SuitesError::NeedsOfficial(name.to_owned()))?;
             return Self::open_office(options, apps, mode, data);
         }
+        match (options.data, name) {
+            (Some(data), "os") => return Self::open_os(options, data),
+            (Some(data), "dbbench") => return Self::open_db(options, data),
+            (None, "dbbench") => return Err(SuitesError::NeedsOfficial(name.to_owned())),
+            _ => {}
+        }
         let dir = options.root.join(name);
         let path = dir.join("suite.toml");
         let text = std::fs::read_to_string(&path)
@@ -205,7 +266,7 @@ impl SuiteLibrary {
             }
             Kind::Os => {
                 let prompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-                let setup = rolegraft_suite_os::Setup { prompt, ..Default::default() };
+                let setup = Setup { prompt, ..Default::default() };
                 Arc::new(OsSuite::new(format, file.limits, setup))
             }
         };
@@ -217,7 +278,9 @@ impl SuiteLibrary {
     #[must_use]
     pub fn has_official(name: &str) -> bool {
         let plain = name.strip_suffix(SANE).unwrap_or(name);
-        Domain::ALL.iter().any(|d| d.suite() == name) || Apps::SCORED.iter().any(|apps| apps.suite() == plain)
+        ["os", "dbbench"].contains(&name)
+            || Domain::ALL.iter().any(|d| d.suite() == name)
+            || Apps::SCORED.iter().any(|apps| apps.suite() == plain)
     }
 
     /// Tasks of all splits that cannot be played here.
@@ -251,6 +314,61 @@ impl SuiteLibrary {
         let format = format(options.root, "officebench")?;
         let suite = OfficeSuite::official(format, OFFICE_LIMITS, official, mode);
         Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run })
+    }
+
+    /// AgentBench OS on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
+    fn open_os(options: &SuiteOptions<'_>, data: &Path) -> Result<Self, SuitesError> {
+        let wrong = |source: rolegraft_suite_os::OfficialError| SuitesError::Official {
+            suite: "os".into(),
+            source: Box::new(source),
+        };
+        let chosen = options.agentbench;
+        let path = chosen.os_root.clone().ok_or(SuitesError::NoRoot)?;
+        let official = rolegraft_suite_os::Official::open(data).map_err(wrong)?;
+        let mut sets = BTreeMap::new();
+        for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "dev")] {
+            let (tasks, digest) = official.tasks(file).map_err(wrong)?;
+            sets.insert(split, TaskSet { tasks, digest });
+        }
+        let protocol = match chosen.protocol {
+            AgentBenchProtocol::Text => rolegraft_suite_os::Protocol::Text,
+            AgentBenchProtocol::Fc => rolegraft_suite_os::Protocol::Fc,
+        };
+        let setup = Setup {
+            protocol,
+            shell: chosen.shell,
+            image: Image::Root { path, user: chosen.os_user.unwrap_or_else(BoxUser::best) },
+            prompt: rolegraft_suite_os::Prompt::upstream(protocol),
+            trims: chosen.protocol == AgentBenchProtocol::Text,
+        };
+        let suite = OsSuite::new(format(options.root, protocol.format())?, OS_LIMITS, setup);
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new() })
+    }
+
+    /// DB-bench on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
+    fn open_db(options: &SuiteOptions<'_>, data: &Path) -> Result<Self, SuitesError> {
+        use rolegraft_suite_db::{Place, Prompt, Protocol, entries, folder};
+        let wrong = |source: rolegraft_suite_db::OfficialError| SuitesError::Official {
+            suite: "dbbench".into(),
+            source: Box::new(source),
+        };
+        let protocol = match options.agentbench.protocol {
+            AgentBenchProtocol::Text => Protocol::Text,
+            AgentBenchProtocol::Fc => Protocol::Fc,
+        };
+        let folder = folder(data).map_err(wrong)?;
+        let mut sets = BTreeMap::new();
+        for (split, file) in [("test", "standard.jsonl"), ("dev", "dev.jsonl"), ("calibration", "dev.jsonl")] {
+            let entries = entries(&folder, file, protocol == Protocol::Fc).map_err(wrong)?;
+            let digest = Digest::of(&serde_json::to_vec(&entries).unwrap_or_default()).as_str().to_owned();
+            let stem = file.trim_end_matches(".jsonl");
+            let task = |(i, fields)| Task { id: format!("{stem}-{i:03}"), fields };
+            sets.insert(split, TaskSet { tasks: entries.into_iter().enumerate().map(task).collect(), digest });
+        }
+        let place = options.agentbench.db.clone().map_or(Place::Private, Place::Url);
+        let format = format(options.root, protocol.format())?;
+        let suite = DbSuite::new(protocol, format, DB_LIMITS, Prompt::upstream(), place);
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new() })
     }
 
     /// τ-bench on its official data. Upstream's split `train` calibrates.

@@ -21,6 +21,20 @@ pub enum Shell {
     Upstream,
 }
 
+impl Shell {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Clean, Self::Upstream];
+
+    /// The name used in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 static PROMPT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?-u)\x1b.+@.+[#|$] ").ok());
 /// What is deleted, in this order, after the prompt.
 static SEQUENCES: LazyLock<Vec<Regex>> = LazyLock::new(|| {

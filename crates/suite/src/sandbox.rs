@@ -22,6 +22,8 @@ const DISK: &str = "67108864";
 const IMAGE_DISK: &str = "512m";
 /// Starts the login shell on the terminal.
 const SHELL: &str = "setsid --ctty bash --login <&9 >&9 2>&9 9>&- & exec 9>&-";
+/// Where a script's output is kept for as long as it has a name.
+const OUTPUT: &str = "/dev/shm/.output";
 /// Writable places.
 const WRITABLE: [&str; 7] = ["/tmp", "/home", "/root", "/var", "/run", "/opt", "/srv"];
 /// Parts of the host that are visible, read-only.
@@ -193,7 +195,12 @@ impl Sandbox {
         limit: Duration,
     ) -> Result<CommandOutput, SandboxError> {
         let words: Vec<String> = [code, "--"].iter().chain(arguments).map(|w| quote(w)).collect();
-        self.run(&format!("(cd /; bash -c {})", words.join(" ")), limit)
+        // Its output goes to a file without a name: what it leaves running writes there, and not among later commands' output.
+        let script = format!(
+            "(cd /; exec 8>{OUTPUT} 7<{OUTPUT}; rm -f {OUTPUT}; bash -c {} >&8 2>&1 7<&- 8>&-; s=$?; cat <&7; exit $s)",
+            words.join(" ")
+        );
+        self.run(&script, limit)
     }
 
     fn collect(&mut self, end: &str, limit: Duration) -> Result<CommandOutput, SandboxError> {
@@ -278,11 +285,12 @@ exec "$@""#;
 /// Puts itself into control groups, then becomes another program.
 const ENTER: &str = "while [ \"$1\" != -- ]; do echo $$ > \"$1\" || exit 1; shift; done; shift; exec \"$@\"";
 
-/// A command in a control group.
+/// A command in a control group, and without our variables: a container's first process shows its own to the others.
 fn entered(group: Option<&Cgroup>, command: Command) -> Command {
-    let Some(group) = group else { return command };
     let mut outer = Command::new("sh");
-    outer.args(["-c", ENTER, "sh"]).args(group.doors()).arg("--").arg(command.get_program()).args(command.get_args());
+    outer.args(["-c", ENTER, "sh"]).args(group.into_iter().flat_map(Cgroup::doors)).arg("--");
+    outer.arg(command.get_program()).args(command.get_args());
+    outer.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     outer
 }
 
@@ -316,18 +324,6 @@ fn overlaid(root: &std::path::Path, user: BoxUser, group: Option<&Cgroup>) -> Re
             for capability in ["AUDIT_WRITE", "NET_BIND_SERVICE", "SETFCAP", "SETPCAP", "SYS_CHROOT"] {
                 command.args(["--cap-add", &format!("CAP_{capability}")]);
             }
-            // Root may write to these without any capability; Docker hides the same.
-            for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
-                command.args(["--ro-bind-try", path, path]);
-            }
-            for path in ["/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug"] {
-                if std::path::Path::new(path).exists() {
-                    command.args(["--ro-bind", "/dev/null", path]);
-                }
-            }
-            for path in ["/proc/acpi", "/proc/scsi"].into_iter().filter(|p| std::path::Path::new(p).is_dir()) {
-                command.args(["--tmpfs", path]);
-            }
         }
     }
     Ok(entered(group, command))
@@ -338,6 +334,18 @@ fn frame(command: &mut Command) {
     command.args(["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
     command.args(["--die-with-parent", "--new-session", "--clearenv"]);
     command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
+    // Whoever is the machine's root may write to these without any capability, in a namespace too; Docker hides the same.
+    for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
+        command.args(["--ro-bind-try", path, path]);
+    }
+    for path in ["/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug"] {
+        if std::path::Path::new(path).exists() {
+            command.args(["--ro-bind", "/dev/null", path]);
+        }
+    }
+    for path in ["/proc/acpi", "/proc/scsi"].into_iter().filter(|p| std::path::Path::new(p).is_dir()) {
+        command.args(["--tmpfs", path]);
+    }
     // What root of a container may do to its own files and processes, and nothing more.
     command.args(["--cap-drop", "ALL"]);
     for capability in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"] {
@@ -423,8 +431,9 @@ pub fn service(mounts: &[Mount<'_>], folder: &str, disk: u64, words: &[&str]) ->
     for mount in mounts {
         command.arg(if mount.writable { "--bind" } else { "--ro-bind" }).arg(mount.from).arg(mount.to);
     }
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    Ok(command.spawn()?)
+    command.args(words);
+    let mut command = entered(None, command);
+    Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
 }
 
 /// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.

@@ -1,0 +1,181 @@
+//! What model-written shell tries, and what the host has to be spared. Every box is tried: the host's programs read-only, and
+//! an image (here the host's own root, under an overlay) with either root.
+#![allow(missing_docs, clippy::print_stderr)]
+
+use rolegraft_suite::sandbox::{BoxUser, CommandOutput, Image, Sandbox};
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Tells the test's own copy what to do.
+const HELPER: &str = "ROLEGRAFT_TEST_ESCAPE_HELPER";
+
+/// Boxes that work here, by name.
+fn boxes() -> Vec<(&'static str, Image)> {
+    let image = |user| Image::Root { path: "/".into(), user };
+    let all = [
+        ("host's programs", Image::Host),
+        ("image, namespace", image(BoxUser::Namespace)),
+        ("image, root", image(BoxUser::Root)),
+    ];
+    let works = |(name, image): &(&str, Image)| match start(image) {
+        Ok(_) => true,
+        Err(error) => {
+            eprintln!("skipped: {name}: {error}");
+            false
+        }
+    };
+    all.into_iter().filter(works).collect()
+}
+
+fn start(image: &Image) -> Result<Sandbox, String> {
+    match image {
+        Image::Host => Sandbox::start().map_err(|e| e.to_string()),
+        image => Sandbox::with_terminal(image).map(|(sandbox, _)| sandbox).map_err(|e| e.to_string()),
+    }
+}
+
+fn text(output: &CommandOutput) -> String {
+    String::from_utf8_lossy(&output.bytes).into_owned()
+}
+
+/// Processes of this machine whose command line holds a word.
+fn census(word: &str) -> usize {
+    let lines =
+        fs::read_dir("/proc").unwrap().flatten().map(|e| fs::read(e.path().join("cmdline")).unwrap_or_default());
+    lines.filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(word)).count()
+}
+
+/// Waits for processes to end.
+fn gone(word: &str) -> bool {
+    (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        census(word) == 0
+    })
+}
+
+#[test]
+fn nothing_of_the_host_is_changed_or_reached() {
+    let canary = tempfile::tempdir().unwrap();
+    let file = canary.path().join("canary");
+    fs::write(&file, "alive").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (name, image) in boxes() {
+        let mut sandbox = start(&image).unwrap();
+        for attempt in [
+            &format!("echo > /dev/tcp/127.0.0.1/{port}"),
+            "timeout 3 bash -c 'echo > /dev/tcp/1.1.1.1/80'",
+            "echo x > /proc/sys/kernel/core_pattern",
+            "echo x > /proc/sys/kernel/hostname",
+            "echo b > /proc/sysrq-trigger",
+            "head -c 1 /proc/kcore | grep -q .",
+            "mount -t tmpfs x /usr",
+            "mount -t proc x /mnt",
+            "umount /proc/sys",
+            "mount -o remount,rw /proc/sys",
+            "rm -f /tmp/disk; mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk",
+            "rm -f /tmp/memory; mknod /tmp/memory c 1 1 && head -c 1 /tmp/memory",
+            "ls /dev/vda /dev/sda /dev/nvme0n1",
+            "chroot /proc/1/root true && test -e /proc/1/root/sys/kernel",
+            "date -s '2001-01-01'",
+            "python3 -c 'import ctypes, sys; sys.exit(0 if ctypes.CDLL(None).reboot(0x1234567) == 0 else 1)'",
+            "insmod /x.ko",
+            "nice -n -20 true 2>&1 | grep -qv ermission",
+        ] {
+            let done = sandbox.run(attempt, 10 * SECOND).unwrap();
+            assert_ne!(done.status, Some(0), "{name}: {attempt}: {}", text(&done));
+        }
+        // Nobody else's processes and variables.
+        let seen = text(&sandbox.run("cat /proc/[0-9]*/environ | tr '\\0' '\\n'; env", 5 * SECOND).unwrap());
+        assert!(!seen.contains("CARGO"), "{name}: {seen}");
+        let count = text(&sandbox.run("ls -d /proc/[0-9]* | wc -l", 5 * SECOND).unwrap());
+        assert!(count.trim().parse::<usize>().unwrap() < 20, "{name}: {count}");
+        assert_ne!(sandbox.run("ls /sys/kernel", SECOND).unwrap().status, Some(0), "{name}");
+        // What it destroys is its own.
+        let ruin = format!(
+            "rm -rf {0}; mkdir -p {0} && echo dead > {0}/canary; rm -rf --no-preserve-root /etc/passwd /usr/bin/env",
+            canary.path().display()
+        );
+        sandbox.run(&ruin, 20 * SECOND).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "alive", "{name}");
+        assert!(Path::new("/etc/passwd").exists() && Path::new("/usr/bin/env").exists(), "{name}");
+    }
+}
+
+#[test]
+fn floods_and_bombs_are_bounded() {
+    for (name, image) in boxes() {
+        let mut sandbox = start(&image).unwrap();
+        let begun = Instant::now();
+        let flood = sandbox.run("yes | head -c 100000000", 20 * SECOND).unwrap();
+        assert_eq!(flood.bytes.len(), 1 << 20, "{name}");
+        let fill = "rm -f /tmp/fill*; for i in 1 2 3 4 5 6 7 8 9; do head -c 120000000 /dev/zero > /tmp/fill$i || exit 1; done";
+        assert_ne!(sandbox.run(&format!("({fill})"), 30 * SECOND).unwrap().status, Some(0), "{name}");
+        sandbox.run("rm -f /tmp/fill*", 5 * SECOND).unwrap();
+        let memory = "python3 -c 'x = bytearray(4 << 30); print(len(x))'";
+        assert_ne!(sandbox.run(memory, 20 * SECOND).unwrap().status, Some(0), "{name}");
+        assert!(begun.elapsed() < 60 * SECOND, "{name}");
+        drop(sandbox);
+        // A bomb may end its box, but not more.
+        let mut sandbox = start(&image).unwrap();
+        let begun = Instant::now();
+        let _ = sandbox.run("bomb() { sleep 424242 & bomb | bomb & }; bomb; sleep 424242", 3 * SECOND);
+        assert!(begun.elapsed() < 10 * SECOND, "{name}: {:?}", begun.elapsed());
+        assert!(census("sleep 424242") < 1_000, "{name}");
+        drop(sandbox);
+        assert!(gone("sleep 424242"), "{name}: {} left", census("sleep 424242"));
+    }
+}
+
+#[test]
+fn what_is_left_running_ends_with_its_box() {
+    for (name, image) in boxes() {
+        let mut sandbox = start(&image).unwrap();
+        let leave = "setsid sleep 535353 & nohup sleep 535353 >/dev/null 2>&1 & (trap '' TERM HUP INT; sleep 535353) & disown -a; \
+                     python3 -c 'import os,time\nif os.fork()==0:\n os.setsid()\n if os.fork()==0: os.execvp(\"sleep\",[\"sleep\",\"535353\"])' ; sleep 0.3";
+        sandbox.run(leave, 5 * SECOND).unwrap();
+        assert!(census("sleep 535353") >= 3, "{name}");
+        drop(sandbox);
+        assert!(gone("sleep 535353"), "{name}");
+        // A signal to everybody reaches nobody outside.
+        let mut sandbox = start(&image).unwrap();
+        let _ = sandbox.run("kill -9 -1", 3 * SECOND);
+        let _ = sandbox.run("kill -9 1; kill -9 2", 3 * SECOND);
+        let begun = Instant::now();
+        let stuck = start(&image).unwrap().run("exec 0<&- 1>&- 2>&-; sleep 30", SECOND);
+        assert!(stuck.is_err() || stuck.is_ok_and(|done| done.status.is_none()), "{name}");
+        assert!(begun.elapsed() < 5 * SECOND, "{name}");
+    }
+}
+
+#[test]
+fn a_killed_harness_leaves_nothing() {
+    if let Ok(which) = std::env::var(HELPER) {
+        let (_, image) = boxes().into_iter().find(|(name, _)| *name == which).unwrap();
+        let mut sandbox = start(&image).unwrap();
+        let _ = sandbox.run("setsid sleep 646464 & sleep 646464", 60 * SECOND);
+        return;
+    }
+    for (name, _) in boxes() {
+        let mut helper = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_killed_harness_leaves_nothing", "--nocapture"])
+            .env(HELPER, name)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let running = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            census("sleep 646464") >= 2
+        });
+        helper.kill().unwrap();
+        helper.wait().unwrap();
+        assert!(running, "{name}");
+        assert!(gone("sleep 646464"), "{name}: {} left", census("sleep 646464"));
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains("rolegraft"), "{name}");
+    }
+}
