@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const SHOWN: usize = 800;
 /// Rows that a query may give: a row takes six characters at least, so that more would not be seen.
 const ROWS: usize = 1_000;
-/// How long a statement may take, in seconds.
+/// How long a statement may take if nothing else is said, in seconds: upstream's limit for function calls.
 const STATEMENT_LIMIT: u64 = 60;
 /// How long the server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -29,6 +29,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const DISK: u64 = 1 << 30;
 /// Where it finds the folder of its socket.
 const SOCKET_FOLDER: &str = "/work/socket";
+/// How the names of such folders begin; our process id follows.
+const PREFIX: &str = "rolegraft-db-";
 /// Makes the system tables, as `mariadb-install-db` does, and becomes the server.
 const START: &str = r#"exec 2>&1
 mkdir /data/db /data/tmp /data/none
@@ -76,6 +78,8 @@ pub struct Server {
     admin: Mutex<Conn>,
     opts: Opts,
     mariadb: bool,
+    /// How long a statement may take, in seconds.
+    limit: u64,
     /// Names of databases in use.
     names: Mutex<BTreeSet<String>>,
     freed: Condvar,
@@ -116,7 +120,9 @@ impl Server {
             return Err(ServerError::NotInstalled);
         }
         let failed = |e: std::io::Error| ServerError::NotStarted(e.to_string());
-        let folder = tempfile::Builder::new().prefix("rolegraft-db-").tempdir().map_err(failed)?;
+        sweep();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(failed)?;
         let socket = folder.path().join("s");
         let (ended, end) = channel::<()>();
         let (started, start) = channel();
@@ -188,11 +194,19 @@ impl Server {
             admin: Mutex::new(conn),
             opts,
             mariadb,
+            limit: STATEMENT_LIMIT,
             names: Mutex::default(),
             freed: Condvar::new(),
             _private: private,
             _folder: folder,
         })
+    }
+
+    /// The same server with another limit of a statement's time, in seconds.
+    #[must_use]
+    pub fn with_limit(mut self, seconds: u64) -> Self {
+        self.limit = seconds;
+        self
     }
 
     /// Runs a statement as the server's owner.
@@ -226,6 +240,17 @@ impl Server {
         let mut made = Database { server: self.clone(), name: database, user, password, kept: None, created: false };
         made.create(tables)?;
         Ok(made)
+    }
+}
+
+/// Removes folders of servers whose makers were killed.
+fn sweep() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -288,14 +313,14 @@ impl Database {
     fn connect(&self) -> Result<Conn, mysql::Error> {
         let server = &self.server;
         let limit = match server.mariadb {
-            true => format!("max_statement_time={STATEMENT_LIMIT}"),
-            false => format!("max_execution_time={}", STATEMENT_LIMIT * 1000),
+            true => format!("max_statement_time={}", server.limit),
+            false => format!("max_execution_time={}", server.limit * 1000),
         };
         let opts = OptsBuilder::from_opts(server.opts.clone())
             .user(Some(&self.user))
             .pass(Some(&self.password))
             .db_name(Some(&self.name))
-            .read_timeout(Some(Duration::from_secs(STATEMENT_LIMIT + 10)))
+            .read_timeout(Some(Duration::from_secs(server.limit + 10)))
             .prefer_socket(false)
             .init(vec![format!("SET SESSION sql_mode='', sql_select_limit={ROWS}, {limit}")]);
         Conn::new(opts)

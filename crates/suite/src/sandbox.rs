@@ -131,7 +131,6 @@ impl Sandbox {
             other => other,
         })?;
         sandbox.run(SHELL, Duration::from_secs(10))?;
-        terminal.wait_for_prompt();
         Ok((sandbox, terminal))
     }
 

@@ -24,6 +24,8 @@ pub struct Terminal {
     unread: Vec<u8>,
     /// The prompt that ends a command's output, once it is set.
     prompt: Option<String>,
+    /// Whether nobody has waited for the shell's first prompt yet.
+    fresh: bool,
 }
 
 impl Terminal {
@@ -47,11 +49,14 @@ impl Terminal {
                 }
             }
         });
-        Ok((Self { master, output, unread: Vec::new(), prompt: None }, File::from(end)))
+        Ok((Self { master, output, unread: Vec::new(), prompt: None, fresh: true }, File::from(end)))
     }
 
-    /// Waits until the shell has said something and then nothing more.
-    pub(crate) fn wait_for_prompt(&mut self) {
+    /// Waits until a shell that has just started has said something and then nothing more.
+    fn wait_for_prompt(&mut self) {
+        if !std::mem::take(&mut self.fresh) {
+            return;
+        }
         if let Ok(chunk) = self.output.recv_timeout(FIRST) {
             self.unread.extend(chunk);
             self.settle();
@@ -79,6 +84,7 @@ impl Terminal {
     /// # Errors
     /// If the shell has ended.
     pub fn type_line(&mut self, line: &str) -> Result<(), SandboxError> {
+        self.wait_for_prompt();
         self.write(format!("{line}\n").as_bytes())?;
         self.settle();
         Ok(())
@@ -96,7 +102,8 @@ impl Terminal {
         );
         self.write(line.as_bytes())?;
         self.prompt = Some(format!("end-{word} "));
-        Ok(self.collect(2 * GRACE)?.status.is_some())
+        let limit = if std::mem::take(&mut self.fresh) { FIRST } else { 2 * GRACE };
+        Ok(self.collect(limit)?.status.is_some())
     }
 
     /// Runs a command in the shell, however many lines it has, and returns what it wrote. A command that takes longer than
@@ -173,6 +180,7 @@ impl Terminal {
         silence: Duration,
         limit: Duration,
     ) -> Result<Vec<Vec<u8>>, SandboxError> {
+        self.wait_for_prompt();
         self.write(format!("{text}\n").as_bytes())?;
         let until = Instant::now() + limit;
         let mut pieces: Vec<Vec<u8>> = Vec::new();
