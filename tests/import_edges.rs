@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 20] = [
+const EDGES: [(&str, &[&str]); 21] = [
     ("checkpoint", &[]),
     ("spans", &[]),
     ("python", &["spans"]),
@@ -18,6 +18,7 @@ const EDGES: [(&str, &[&str]); 20] = [
     ("suite-tau", &["spans", "suite", "trajectory"]),
     ("suite-office", &["python", "spans", "suite", "trajectory"]),
     ("suite-os", &["python", "spans", "suite", "trajectory"]),
+    ("suite-remote", &["spans", "suite", "trajectory"]),
     ("suite-db", &["python", "spans", "suite", "trajectory"]),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
@@ -40,6 +41,7 @@ const EDGES: [(&str, &[&str]); 20] = [
             "suite-db",
             "suite-office",
             "suite-os",
+            "suite-remote",
             "suite-tau",
             "trajectory",
         ],

@@ -3,7 +3,7 @@
 use crate::talk::say;
 use anyhow::Result;
 use clap::Args;
-use rolegraft_pipeline::{Apps, OfficialOffice, Program};
+use rolegraft_pipeline::{Apps, BoxUser, OfficialOffice, Program};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -15,6 +15,9 @@ pub(crate) struct Doctor {
     /// Say which of the official tasks in this folder need a program.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
+    /// The root folder of AgentBench's boxes.
+    #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
+    os_root: Option<PathBuf>,
 }
 
 /// How many official OfficeBench tasks need a program: `3 of 51 tasks of officebench-2-apps, …`.
@@ -82,11 +85,26 @@ impl Doctor {
         }
         say("        no OfficeBench task of the paper's variant needs OCR or a language model for its `llm` app");
         line(
-            answers("mariadbd", &["--version"]),
+            rolegraft_pipeline::private_database_works(),
             false,
-            "MariaDB (suite dbbench)",
-            "the suite is not in this version; it will need the package `mariadb-server`",
+            "MariaDB, for a private server (suite dbbench)",
+            "install mariadb-server-core, or name a server with --db",
         );
+        line(
+            self.os_root.as_ref().is_some_and(|root| root.join("bin/bash").exists()),
+            false,
+            "root folder for AgentBench's boxes (suite os on official tasks)",
+            "name one with --os-root; docs/agentbench.md says how to make it",
+        );
+        say(match BoxUser::best() {
+            BoxUser::Root => {
+                "        boxes can have the machine's root, bounded by control groups: tasks with several users work"
+            }
+            BoxUser::Namespace => {
+                "        boxes have root of a user namespace only: official tasks with several users fail (as root, with control \
+                 groups, they would not)"
+            }
+        });
         Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
     }
 }

@@ -203,7 +203,7 @@ fn episode(tasks: &Tasks, suite: &DbSuite, case: &Value) -> Result<(), String> {
     let expected: Vec<String> =
         case["observations"].as_array().into_iter().flatten().filter_map(Value::as_str).map(of_no_make).collect();
     same("observations", &json!(expected), &json!(observations))?;
-    same("status", &case["status"], &status.map_or("unknown".into(), |s| word(s)).into())?;
+    same("status", &case["status"], &status.map_or("unknown".into(), word).into())?;
     let outcome = environment.outcome();
     let answer = if outcome.detail["hash"].is_null() { &outcome.detail["answer"] } else { &outcome.detail["hash"] };
     same("answer", &case["answer"], answer)?;

@@ -1,6 +1,7 @@
 //! Everything recorded of the reference implementations that this project has.
 #![allow(missing_docs, clippy::print_stderr)]
 
+use rolegraft_conformance::{BoxUser, Report};
 use rolegraft_spans::python_json;
 use rolegraft_suite_office::{Mode, Program};
 use serde_json::Value;
@@ -54,6 +55,39 @@ fn officebench_matches_upstream() {
             eprintln!("skipped: {skipped}");
         }
     }
+}
+
+#[test]
+fn agentbench_matches_upstream() {
+    let Some(data) = recordings("agentbench") else { return };
+    let golden = data.join("golden");
+    let root = std::env::var_os("ROLEGRAFT_OS_ROOT").map(PathBuf::from);
+    for (file, cases) in [("os_parse", 75), ("os_shell", 60), ("os_fc", 30), ("history_trim", 23), ("os_tasks", 113)] {
+        let traces = golden.join(format!("{file}.jsonl"));
+        let report = rolegraft_conformance::os(&traces, &data, root.as_deref(), BoxUser::best()).unwrap();
+        assert_eq!(report.failed(), 0, "{file}: {report}");
+        counted(file, &report, cases);
+    }
+    for (file, cases) in [
+        ("db_parse", 64),
+        ("db_compare", 259),
+        ("db_compare_fc", 40),
+        ("db_fc", 18),
+        ("db_repr", 63),
+        ("db_episodes", 597),
+    ] {
+        let report = rolegraft_conformance::dbbench(&golden.join(format!("{file}.jsonl")), &data, None).unwrap();
+        assert_eq!(report.failed(), 0, "{file}: {report}");
+        counted(file, &report, cases);
+    }
+}
+
+/// All cases were compared, or this machine lacks something for the file.
+fn counted(file: &str, report: &Report, cases: usize) {
+    if let Some(skipped) = report.skipped.first() {
+        eprintln!("skipped: {} cases of {file}, the first of them {skipped}", report.skipped.len());
+    }
+    assert_eq!(report.verdicts.len() + report.skipped.len(), cases, "{file}");
 }
 
 /// `docs/officebench.md` gives these counts.

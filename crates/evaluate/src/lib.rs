@@ -5,7 +5,7 @@
 //! played again. Environments block, so they run on the runtime's blocking threads.
 
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
-use rolegraft_suite::{Outcome, Suite, SuiteError, Task, history};
+use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
 use rolegraft_trajectory::{
     Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Role, Seed, Spent, Status, Turn,
 };
@@ -136,17 +136,6 @@ fn is_shallow(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// The conversation as AgentBench's server shows it, with the tokens of the model's turns that are left.
-fn trimmed(messages: &[Message], recorded: &[Vec<u32>]) -> (Vec<Message>, Vec<Vec<u32>>) {
-    let (kept, notice) = history::kept(messages);
-    let mut shown: Vec<Message> = kept.iter().map(|i| messages[*i].clone()).collect();
-    if let Some(first) = shown.first_mut() {
-        first.content += &notice;
-    }
-    let theirs = shown.iter().filter(|m| m.role == Role::Assistant).count();
-    (shown, recorded[recorded.len().saturating_sub(theirs)..].to_vec())
-}
-
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EvaluationError> {
     tokio::task::spawn_blocking(f).await.map_err(|e| EvaluationError::Panic(e.to_string()))
 }
@@ -180,10 +169,10 @@ async fn episode(
         if stop.load(Ordering::Relaxed) {
             return Err(EvaluationError::Interrupted);
         }
-        let (shown, recorded_shown) = match environment.is_trimmed() {
-            true => trimmed(&messages, &recorded),
-            false => (messages.clone(), recorded.clone()),
-        };
+        let shown = environment.shown(&messages).unwrap_or_else(|| messages.clone());
+        // The tokens of the model's turns that are left.
+        let theirs = shown.iter().filter(|m| m.role == Role::Assistant).count();
+        let recorded_shown = recorded[recorded.len().saturating_sub(theirs)..].to_vec();
         let request = Request {
             episode: key.clone(),
             turn: turns.len(),

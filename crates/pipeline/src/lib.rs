@@ -49,3 +49,9 @@ pub use tokio::runtime::Runtime;
 pub fn sandbox_works() -> Result<(), String> {
     rolegraft_suite::Sandbox::start().map(|_| ()).map_err(|e| e.to_string())
 }
+
+/// Whether a private database server can be had for DB-bench.
+#[must_use]
+pub fn private_database_works() -> bool {
+    rolegraft_suite_db::Server::installed()
+}

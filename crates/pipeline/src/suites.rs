@@ -9,11 +9,13 @@ use rolegraft_suite::{Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
 use rolegraft_suite_db::DbSuite;
 use rolegraft_suite_office::{Apps, Mode, OfficeSuite, SANE};
 use rolegraft_suite_os::{OsSuite, Setup, Shell};
+use rolegraft_suite_remote::{Api, Client, Controller, RemoteSuite};
 use rolegraft_suite_tau::{Domain, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Why a suite cannot be set up.
@@ -54,6 +56,8 @@ pub enum SuitesError {
          `os_root` under [agentbench]); docs/agentbench.md says how to make one"
     )]
     NoRoot,
+    #[error("suite `{suite}`: {reason}")]
+    Remote { suite: String, reason: String },
     #[error("the user's model: {0}")]
     User(Box<EngineError>),
 }
@@ -161,6 +165,25 @@ enum Kind {
     Os,
 }
 
+/// A suite on one of AgentBench's servers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoteFile {
+    /// Its address: `http://HOST:5000/api`. Absent: the worker that reports itself at `listen`.
+    remote: Option<String>,
+    /// Where workers of the function-call version send their heartbeats: `0.0.0.0:5020`.
+    listen: Option<String>,
+    /// The server's name of the task.
+    task: String,
+    #[serde(default)]
+    api: Api,
+    format: String,
+    limits: Limits,
+}
+
+/// How long to wait for a worker to report itself.
+const WORKER_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A suite with its task files.
 pub struct SuiteLibrary {
     /// The rules.
@@ -237,6 +260,11 @@ impl SuiteLibrary {
         let text = std::fs::read_to_string(&path)
             .map_err(|_| SuitesError::Missing { suite: name.to_owned(), path: path.clone() })?;
         let wrong = |message: String| SuitesError::Toml { path: path.clone(), message };
+        let table: toml::Table = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        if table.contains_key("remote") || table.contains_key("listen") {
+            let file: RemoteFile = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+            return Self::open_remote(options, name, &file);
+        }
         let file: SuiteFile = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
         let format = format(options.root, &file.format)?;
         let prompt = file.prompt;
@@ -316,6 +344,31 @@ impl SuiteLibrary {
         Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run })
     }
 
+    /// A suite on a server: its samples are the test tasks.
+    fn open_remote(options: &SuiteOptions<'_>, name: &str, file: &RemoteFile) -> Result<Self, SuitesError> {
+        let failed = |reason: String| SuitesError::Remote { suite: name.to_owned(), reason };
+        let address = match (&file.remote, &file.listen) {
+            (Some(address), _) => address.clone(),
+            (None, Some(listen)) => {
+                let controller = Controller::listen(listen).map_err(|e| failed(format!("`{listen}`: {e}")))?;
+                let worker = controller.worker(&file.task, WORKER_PATIENCE);
+                let none =
+                    || failed(format!("no worker of `{}` reported itself at {}", file.task, controller.address()));
+                worker.ok_or_else(none)?.address
+            }
+            (None, None) => return Err(failed("neither `remote` nor `listen`".into())),
+        };
+        let client = Client::new(&address).map_err(|e| failed(e.to_string()))?;
+        let format = format(options.root, &file.format)?;
+        let suite = RemoteSuite::open(name, &file.task, file.api, client, format, file.limits);
+        let suite = suite.map_err(|e| failed(e.to_string()))?;
+        let tasks = suite.tasks();
+        let names: Vec<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
+        let digest = Digest::of(names.join("\n").as_bytes()).as_str().to_owned();
+        let sets = [("test", TaskSet { tasks, digest })].into();
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new() })
+    }
+
     /// AgentBench OS on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
     fn open_os(options: &SuiteOptions<'_>, data: &Path) -> Result<Self, SuitesError> {
         let wrong = |source: rolegraft_suite_os::OfficialError| SuitesError::Official {
@@ -327,7 +380,9 @@ impl SuiteLibrary {
         let official = rolegraft_suite_os::Official::open(data).map_err(wrong)?;
         let mut sets = BTreeMap::new();
         for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "dev")] {
-            let (tasks, digest) = official.tasks(file).map_err(wrong)?;
+            let (mut tasks, digest) = official.tasks(file).map_err(wrong)?;
+            let bad = |task: &Task| rolegraft_suite_os::KNOWN_BAD.iter().any(|(id, _)| *id == task.id);
+            tasks.retain(|task| !(options.tau.exclude_known_bad && bad(task)));
             sets.insert(split, TaskSet { tasks, digest });
         }
         let protocol = match chosen.protocol {
@@ -347,7 +402,7 @@ impl SuiteLibrary {
 
     /// DB-bench on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
     fn open_db(options: &SuiteOptions<'_>, data: &Path) -> Result<Self, SuitesError> {
-        use rolegraft_suite_db::{Place, Prompt, Protocol, entries, folder};
+        use rolegraft_suite_db::{KNOWN_BAD, Place, Prompt, Protocol, entries, folder};
         let wrong = |source: rolegraft_suite_db::OfficialError| SuitesError::Official {
             suite: "dbbench".into(),
             source: Box::new(source),
@@ -362,8 +417,14 @@ impl SuiteLibrary {
             let entries = entries(&folder, file, protocol == Protocol::Fc).map_err(wrong)?;
             let digest = Digest::of(&serde_json::to_vec(&entries).unwrap_or_default()).as_str().to_owned();
             let stem = file.trim_end_matches(".jsonl");
-            let task = |(i, fields)| Task { id: format!("{stem}-{i:03}"), fields };
-            sets.insert(split, TaskSet { tasks: entries.into_iter().enumerate().map(task).collect(), digest });
+            let bad = |i: usize| {
+                let known = KNOWN_BAD.iter().find(|(index, ..)| *index == i && split == "test");
+                known.is_some_and(|(_, text_only, _)| !text_only || protocol == Protocol::Text)
+            };
+            let numbered = entries.into_iter().enumerate();
+            let wanted = numbered.filter(|(i, _)| !(options.tau.exclude_known_bad && bad(*i)));
+            let tasks = wanted.map(|(i, fields)| Task { id: format!("{stem}-{i:03}"), fields }).collect();
+            sets.insert(split, TaskSet { tasks, digest });
         }
         let place = options.agentbench.db.clone().map_or(Place::Private, Place::Url);
         let format = format(options.root, protocol.format())?;

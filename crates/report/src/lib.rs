@@ -5,6 +5,7 @@
 
 mod cascades;
 mod failures;
+mod kinds;
 mod overview;
 mod page;
 mod paired;
@@ -16,6 +17,7 @@ mod trials;
 
 pub use cascades::{Cascades, cascade_table, cascades};
 pub use failures::{FailureRates, failure_rates, status_table, unparsable_table, violation_table};
+pub use kinds::{KindScores, kind_scores, kind_table};
 pub use overview::overview;
 pub use page::{Page, Section, bar_chart, scatter_chart};
 pub use paired::{PairedEpisode, pair, paired_view};

@@ -2,8 +2,8 @@
 #![allow(missing_docs)]
 
 use rolegraft_report::{
-    Benchmark, Format, ModelScores, Scoreboard, failure_rates, pair, paired_view, status_table, unparsable_table,
-    violation_table,
+    Benchmark, Format, ModelScores, Scoreboard, failure_rates, kind_scores, pair, paired_view, status_table,
+    unparsable_table, violation_table,
 };
 use rolegraft_spans::{Role, Violation, ViolationKind};
 use rolegraft_trajectory::{Episode, EpisodeKey, Finish, Message, Spent, Status, Turn};
@@ -71,4 +71,20 @@ fn tables_read_as_they_should() {
 fn the_paired_view_marks_what_is_wrong() {
     let (left, right) = (episodes(0)[..1].to_vec(), episodes(1)[..1].to_vec());
     insta::assert_snapshot!("paired", paired_view(("a & b", "arm"), &pair(&left, &right), 1));
+}
+
+#[test]
+fn a_score_by_type_is_over_the_types_that_are_there() {
+    let of_kind = |kind: &str, reward: f64| {
+        let mut episode = episode("dbbench", 0, reward);
+        episode.detail = serde_json::json!({"type": kind});
+        episode
+    };
+    let played = [of_kind("INSERT", 1.0), of_kind("counting", 1.0), of_kind("counting", 0.0), of_kind("ranking", 0.0)];
+    let scores = kind_scores(&played).unwrap();
+    assert_eq!(scores.accuracy["counting"], 0.5);
+    assert_eq!(scores.accuracy["SELECT"], 1.0 / 3.0);
+    assert!((scores.overall - (1.0 + 1.0 / 3.0) / 2.0).abs() < 1e-12);
+    assert!(!scores.accuracy.contains_key("UPDATE"));
+    assert_eq!(kind_scores(&episodes(1)), None);
 }

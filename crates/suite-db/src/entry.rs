@@ -92,6 +92,17 @@ impl Entry {
 
 /// A set of tasks with their numbers.
 pub const SETS: [(&str, &str); 2] = [("test", "standard.jsonl"), ("dev", "dev.jsonl")];
+/// Tasks of the test set whose expected outcome cannot be had, whether only under the text
+/// protocol, and why.
+pub const KNOWN_BAD: [(usize, bool, &str); 6] = [
+    (4, true, "the label is wrong; repaired for function calls"),
+    (13, true, "two columns have one name: the table cannot be made"),
+    (14, true, "two columns have one name: the table cannot be made"),
+    (17, true, "rows differ in length: the table stays empty"),
+    (77, true, "rows differ in length: the table stays empty"),
+    (225, false, "no statement reaches the expected hash"),
+];
+
 /// Tasks that were repaired for function calls.
 const OVERRIDES: &str = "standard-fc-overrides.jsonl";
 

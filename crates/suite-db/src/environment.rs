@@ -5,7 +5,7 @@ use crate::entry::Entry;
 use crate::server::{Database, Server, ServerError, open};
 use regex::Regex;
 use rolegraft_spans::{Format, Reading};
-use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
+use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
 use rolegraft_trajectory::{Message, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -216,6 +216,10 @@ impl Environment for TextEpisode {
             Message::assistant(&self.prompt.ok),
             Message::user(format!("{}\n{}", self.entry.description, self.entry.add_description)),
         ])
+    }
+
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
+        Some(history::shown(messages))
     }
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {

@@ -9,6 +9,6 @@ mod server;
 mod show;
 mod statement;
 
-pub use entry::{Column, Entry, Info, OfficialError, SETS, Table, Tables, entries, folder};
+pub use entry::{Column, Entry, Info, KNOWN_BAD, OfficialError, SETS, Table, Tables, entries, folder};
 pub use environment::{Called, DbSuite, NO_CALL, Place, Prompt, Protocol, Talk, Turn, carry_out};
 pub use server::{Database, Server, ServerError, open};

@@ -6,7 +6,7 @@ use crate::terminal::{self, Shell, clean, observation};
 use rolegraft_python::Object;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::sandbox::{CommandOutput, Image, Sandbox, SandboxError, Terminal};
-use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
+use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
 use rolegraft_trajectory::{Message, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -374,8 +374,8 @@ impl Environment for Episode {
         self.broken.as_ref().map(|_| Status::Unknown)
     }
 
-    fn is_trimmed(&self) -> bool {
-        self.setup.trims
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
+        self.setup.trims.then(|| history::shown(messages))
     }
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {

@@ -11,5 +11,5 @@ pub mod recorded;
 mod terminal;
 
 pub use environment::{OsSuite, Prompt, Protocol, Setup};
-pub use official::{Official, OfficialError};
+pub use official::{KNOWN_BAD, Official, OfficialError};
 pub use terminal::Shell;

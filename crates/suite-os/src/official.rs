@@ -10,6 +10,13 @@ const FOLDERS: [u8; 7] = [1, 2, 3, 4, 5, 6, 7];
 /// Upstream's comparers, by their script's file name.
 const BUILTINS: [&str; 5] = ["containing", "in", "integer-match", "size-match", "string-match"];
 
+/// Test tasks whose expected outcome cannot be had or does not hold still, with the reason.
+pub const KNOWN_BAD: [(&str, &str); 3] = [
+    ("std-004-Q09-00000", "its set-up writes to file descriptor 123321, which needs that many to be allowed"),
+    ("std-005-new-00005", "size-match reads no `4.0K`, which `du -h` prints below ten units"),
+    ("std-007-bootstrap-00008", "it counts files of the whole root, /proc included, between the answer and its check"),
+];
+
 /// Why official data cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]

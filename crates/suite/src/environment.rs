@@ -77,9 +77,10 @@ pub trait Environment: Send {
     fn ended_at_once(&self) -> Option<Status> {
         None
     }
-    /// Whether a long conversation is shown as AgentBench's server shows it ([`crate::history`]).
-    fn is_trimmed(&self) -> bool {
-        false
+    /// The conversation as the model is to see it, where that is not simply what was said.
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
+        let _ = messages;
+        None
     }
     /// Takes a reply.
     ///

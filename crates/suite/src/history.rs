@@ -59,3 +59,14 @@ pub fn kept(messages: &[Message]) -> (Vec<usize>, String) {
     let notice = if omitted > 0 { format!("\n\n[NOTICE] {omitted} messages are omitted.") } else { String::new() };
     (kept, notice)
 }
+
+/// The conversation as upstream's server shows it.
+#[must_use]
+pub fn shown(messages: &[Message]) -> Vec<Message> {
+    let (kept, notice) = kept(messages);
+    let mut shown: Vec<Message> = kept.iter().map(|i| messages[*i].clone()).collect();
+    if let Some(first) = shown.first_mut() {
+        first.content += &notice;
+    }
+    shown
+}
