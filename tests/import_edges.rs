@@ -15,7 +15,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("saliency", &["checkpoint"]),
     ("graft", &["checkpoint", "saliency"]),
     ("suite", &["spans", "trajectory"]),
-    ("suite-tau", &["spans", "suite", "trajectory"]),
+    ("suite-tau", &["python", "spans", "suite", "trajectory"]),
     ("suite-office", &["python", "spans", "suite", "trajectory"]),
     ("suite-os", &["python", "spans", "suite", "trajectory"]),
     ("suite-remote", &["spans", "suite", "trajectory"]),

@@ -39,6 +39,20 @@ impl From<BoxedUser> for BoxUser {
     }
 }
 
+/// Where AgentBench's tasks are played.
+#[derive(Args)]
+pub(crate) struct AgentBenchFlags {
+    /// The root folder of AgentBench's boxes (docs/agentbench.md).
+    #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
+    pub(crate) os_root: Option<PathBuf>,
+    /// Who root is in them; the better of the two here if absent.
+    #[arg(long, value_enum)]
+    pub(crate) os_user: Option<BoxedUser>,
+    /// The server of DB-bench's databases, `mysql://USER:PASSWORD@HOST:PORT`; a private one if absent.
+    #[arg(long, env = "ROLEGRAFT_DB")]
+    pub(crate) db: Option<String>,
+}
+
 #[derive(Args)]
 pub(crate) struct Conformance {
     /// What was recorded.
@@ -51,15 +65,8 @@ pub(crate) struct Conformance {
     /// The official data, for the kinds that need any.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
-    /// The root folder that AgentBench's boxes hold (docs/agentbench.md).
-    #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
-    os_root: Option<PathBuf>,
-    /// Who root is in AgentBench's boxes; the better of the two here if absent.
-    #[arg(long, value_enum)]
-    os_user: Option<BoxedUser>,
-    /// The database server, `mysql://USER:PASSWORD@HOST:PORT`; a private one if absent.
-    #[arg(long, env = "ROLEGRAFT_DB")]
-    db: Option<String>,
+    #[command(flatten)]
+    places: AgentBenchFlags,
 }
 
 impl Conformance {
@@ -73,10 +80,10 @@ impl Conformance {
             Kind::Os => rolegraft_conformance::os(
                 &self.traces,
                 self.data()?,
-                self.os_root.as_deref(),
-                self.os_user.map_or_else(BoxUser::best, Into::into),
+                self.places.os_root.as_deref(),
+                self.places.os_user.map_or_else(BoxUser::best, Into::into),
             )?,
-            Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.db.as_deref())?,
+            Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.places.db.as_deref())?,
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };
         say(&report.to_string());

@@ -1,7 +1,7 @@
 //! `rolegraft eval` and `rolegraft score`.
 
 use crate::commands::Engine;
-use crate::conformance::BoxedUser;
+use crate::conformance::AgentBenchFlags;
 use crate::report::Prices;
 use crate::talk::{Quiet, Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
@@ -57,15 +57,8 @@ struct SuiteFlags {
     /// What an agent sees of AgentBench's shell: its output, or what upstream's terminal reader makes of it.
     #[arg(long, default_value = "clean", value_parser = one_of(&Shell::ALL, Shell::as_str))]
     shell: Shell,
-    /// The root folder of AgentBench's boxes (docs/agentbench.md).
-    #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
-    os_root: Option<PathBuf>,
-    /// Who root is in them; the better of the two here if absent.
-    #[arg(long, value_enum)]
-    os_user: Option<BoxedUser>,
-    /// The server of DB-bench's databases, `mysql://USER:PASSWORD@HOST:PORT`; a private one if absent.
-    #[arg(long, env = "ROLEGRAFT_DB")]
-    db: Option<String>,
+    #[command(flatten)]
+    places: AgentBenchFlags,
 }
 
 impl SuiteFlags {
@@ -73,9 +66,9 @@ impl SuiteFlags {
         AgentBenchOptions {
             protocol: self.protocol,
             shell: self.shell,
-            os_root: self.os_root.clone(),
-            os_user: self.os_user.map(Into::into),
-            db: self.db.clone(),
+            os_root: self.places.os_root.clone(),
+            os_user: self.places.os_user.map(Into::into),
+            db: self.places.db.clone(),
         }
     }
 }

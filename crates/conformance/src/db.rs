@@ -13,9 +13,9 @@
 use crate::recordings::{Replayed, cases, same};
 use crate::{ConformanceError, Report};
 use rolegraft_spans::Format;
-use rolegraft_suite::{Limits, Suite, Task};
+use rolegraft_suite::{AgentBenchProtocol, Limits, Suite, Task};
 use rolegraft_suite_db::{
-    Called, DbSuite, Entry, NO_CALL, Place, Prompt, Protocol, Talk, Turn, carry_out, compare, entries, folder,
+    Called, DbSuite, Entry, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out, compare, entries, folder,
 };
 use rolegraft_trajectory::Status;
 use serde_json::{Value, json};
@@ -34,13 +34,10 @@ const ROUNDS: usize = 15;
 /// If the recordings or the tasks cannot be read.
 pub fn dbbench(traces: &Path, data: &Path, url: Option<&str>) -> Result<Report, ConformanceError> {
     let tasks = Tasks::open(data).map_err(|e| ConformanceError::Data(e.into()))?;
-    let place = || url.map_or(Place::Private, |url| Place::Url(url.to_owned()));
-    let suite = |protocol: Protocol| {
-        let format = Format::builtin(protocol.format()).map_err(|e| ConformanceError::Data(e.into()))?;
-        let limits = Limits { turns: ROUNDS, tokens: 0, temperature: 0.0, top_p: 1.0 };
-        Ok(DbSuite::new(protocol, format, limits, Prompt::upstream(), place()))
-    };
-    let text = suite(Protocol::Text)?;
+    let format = Format::builtin(FORMAT).map_err(|e| ConformanceError::Data(e.into()))?;
+    let limits = Limits { turns: ROUNDS, tokens: 0, temperature: 0.0, top_p: 1.0 };
+    let place = url.map_or(Place::Private, |url| Place::Url(url.to_owned()));
+    let text = DbSuite::new(AgentBenchProtocol::Text, format, limits, Prompt::upstream(), place);
     // Its lines build on one another.
     let session = Mutex::new(None);
     cases(traces, |kind, case| {
@@ -87,7 +84,7 @@ fn word(status: Status) -> String {
 }
 
 fn parse(case: &Value) -> Result<(), String> {
-    let format = Format::builtin("agentbench-db").map_err(|e| e.to_string())?;
+    let format = Format::builtin(FORMAT).map_err(|e| e.to_string())?;
     let rounds = case["max_round"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(ROUNDS);
     let mut talk = Talk { rounds, taken: 0, answer: String::new() };
     let (mut executed, mut status) = (Vec::new(), "unknown".to_owned());

@@ -12,9 +12,9 @@ use crate::recordings::{Replayed, cases, same};
 use crate::{ConformanceError, Report};
 use rolegraft_spans::Format;
 use rolegraft_suite::sandbox::{BoxUser, Image};
-use rolegraft_suite::{Limits, Task, history};
+use rolegraft_suite::{AgentBenchProtocol, Limits, Task, history};
 use rolegraft_suite_os::recorded::{self, Oracle};
-use rolegraft_suite_os::{Official, OsSuite, Prompt, Protocol, Setup};
+use rolegraft_suite_os::{FORMAT, Official, OsSuite, Prompt, Setup};
 use rolegraft_trajectory::{Message, Role, calls::NativeCall};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ fn text<'c>(case: &'c Value, field: &str) -> &'c str {
 }
 
 fn parse(case: &Value) -> Result<(), String> {
-    let format = Format::builtin("agentbench-os").map_err(|e| e.to_string())?;
+    let format = Format::builtin(FORMAT).map_err(|e| e.to_string())?;
     let reading = format.read(text(case, "reply"), None);
     let (action, content) = match reading.action() {
         None => (Value::Null, Value::Null),
@@ -123,9 +123,9 @@ impl Boxes {
         for split in ["test", "dev"] {
             tasks.extend(official.tasks(split).map_err(|e| e.to_string())?.0.into_iter().map(|t| (t.id.clone(), t)));
         }
-        let format = Format::builtin("agentbench-os").map_err(|e| e.to_string())?;
+        let format = Format::builtin(FORMAT).map_err(|e| e.to_string())?;
         let limits = Limits { turns: 8, tokens: 0, temperature: 0.0, top_p: 1.0 };
-        let prompt = Prompt::upstream(Protocol::Text);
+        let prompt = Prompt::upstream(AgentBenchProtocol::Text);
         let setup = Setup { image: Image::Root { path: root, user }, prompt, ..Setup::default() };
         Ok(Self { suite: OsSuite::new(format, limits, setup), tasks })
     }

@@ -40,7 +40,7 @@ impl Member {
     #[must_use]
     pub fn suites(self) -> &'static [Suite] {
         match self {
-            Self::Base => &Suite::ALL,
+            Self::Base => &Suite::TRAINED,
             Self::Tau => &[Suite::TauRetail, Suite::TauAirline],
             Self::Office => &[Suite::Office],
             Self::AgentBench => &[Suite::Os],

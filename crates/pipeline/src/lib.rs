@@ -27,6 +27,7 @@ pub use outputs::cards;
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
+pub use rolegraft_suite::AgentBenchProtocol;
 pub use rolegraft_suite::Split;
 pub use rolegraft_suite::sandbox::BoxUser;
 pub use rolegraft_suite::{Speaker, SpeakerError};
@@ -37,9 +38,7 @@ pub use rolegraft_trajectory::{Episode, Message, Spent};
 pub use run::{RunError, RunSummary, run};
 pub use solo::{Solo, evaluate};
 pub use store::{Store, StoreError};
-pub use suites::{
-    AgentBenchOptions, AgentBenchProtocol, NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions,
-};
+pub use suites::{AgentBenchOptions, NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 pub use tokio::runtime::Runtime;
 
 /// Whether model-written shell can run here, and what is missing if not.

@@ -56,6 +56,8 @@ pub enum RunError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("benchmark `{benchmark}` cannot be played here: it lacks {lacks}")]
+    Lacking { benchmark: String, lacks: &'static str },
     #[error("benchmark `{benchmark}` cannot be traced: of {of} calibration trajectories none has a span of its role")]
     NoSpans { benchmark: String, of: usize },
     #[error("interrupted; run the same command to go on where it stopped")]
@@ -349,9 +351,13 @@ pub fn run(
         runtime: runtime.handle(),
         engine: experiment.engine,
     };
-    for benchmark in &experiment.benchmark {
+    let mut experiment = experiment.clone();
+    let mut wanted = Vec::new();
+    for benchmark in experiment.benchmark {
+        let mut lacking = None;
         for name in &benchmark.suites {
             let library = SuiteLibrary::open(&options, name)?;
+            lacking = lacking.or(library.lacks());
             // What is missing is said now, not after hours of play.
             let counts = experiment.tasks;
             library.tasks(Split::Test, Some(counts.test))?;
@@ -361,7 +367,17 @@ pub fn run(
             }
             suites.insert(name.clone(), library);
         }
+        match lacking {
+            None => wanted.push(benchmark),
+            // Nothing depends on a benchmark that is only looked at.
+            Some(lacks) if benchmark.expert.is_none() => {
+                progress.note(&format!("not run: benchmark {} lacks {lacks}", benchmark.id));
+            }
+            Some(lacks) => return Err(RunError::Lacking { benchmark: benchmark.id, lacks }),
+        }
     }
+    experiment.benchmark = wanted;
+    let experiment = &experiment;
     let mut context =
         Context { experiment, store, suites, stop, progress, runtime, logs: Vec::new(), timings: Vec::new() };
     let results = all_stages(&mut context)?;

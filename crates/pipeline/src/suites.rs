@@ -5,8 +5,8 @@ use crate::speaker::ModelSpeaker;
 use rolegraft_checkpoint::Digest;
 use rolegraft_spans::{Format, FormatError};
 use rolegraft_suite::sandbox::{BoxUser, Image};
-use rolegraft_suite::{Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
-use rolegraft_suite_db::DbSuite;
+use rolegraft_suite::{AgentBenchProtocol, Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
+use rolegraft_suite_db::{DbSuite, Place, Server};
 use rolegraft_suite_office::{Apps, Mode, OfficeSuite, SANE};
 use rolegraft_suite_os::{OsSuite, Setup, Shell};
 use rolegraft_suite_remote::{Api, Client, Controller, RemoteSuite};
@@ -84,31 +84,6 @@ pub struct OfficeOptions {
     pub mode: Mode,
 }
 
-/// How an agent speaks on AgentBench's official tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AgentBenchProtocol {
-    /// In words, as in AgentBench v0.2.
-    #[default]
-    Text,
-    /// With the endpoint's own tool calls, as in AgentBench FC.
-    Fc,
-}
-
-impl AgentBenchProtocol {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Text, Self::Fc];
-
-    /// The name used in files.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Fc => "fc",
-        }
-    }
-}
-
 /// How AgentBench's official tasks are played.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -156,13 +131,14 @@ struct SuiteFile {
     tasks: BTreeMap<String, PathBuf>,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(Deserialize, Clone, Copy, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
     TauRetail,
     TauAirline,
     Officebench,
     Os,
+    Dbbench,
 }
 
 /// A suite on one of AgentBench's servers.
@@ -190,6 +166,7 @@ pub struct SuiteLibrary {
     pub suite: Arc<dyn Suite>,
     source: Source,
     not_run: Vec<NotRun>,
+    lacks: Option<&'static str>,
 }
 
 /// A task that cannot be played here, and is therefore neither played nor counted.
@@ -252,7 +229,6 @@ impl SuiteLibrary {
         match (options.data, name) {
             (Some(data), "os") => return Self::open_os(options, data),
             (Some(data), "dbbench") => return Self::open_db(options, data),
-            (None, "dbbench") => return Err(SuitesError::NeedsOfficial(name.to_owned())),
             _ => {}
         }
         let dir = options.root.join(name);
@@ -292,6 +268,12 @@ impl SuiteLibrary {
                 let prompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
                 Arc::new(OfficeSuite::new(format, file.limits, prompt))
             }
+            Kind::Dbbench => {
+                let prompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+                let place = options.agentbench.db.clone().map_or(Place::Private, Place::Url);
+                let protocol = AgentBenchProtocol::Text;
+                Arc::new(DbSuite::new(protocol, format, file.limits, prompt, place))
+            }
             Kind::Os => {
                 let prompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
                 let setup = Setup { prompt, ..Default::default() };
@@ -299,7 +281,9 @@ impl SuiteLibrary {
             }
         };
         let tasks = file.tasks.into_iter().map(|(split, path)| (split, dir.join(path))).collect();
-        Ok(Self { suite, source: Source::Files(tasks), not_run: Vec::new() })
+        let server = "a MariaDB (package: mariadb-server-core), or a server named with --db (`db` under [agentbench])";
+        let no_server = file.kind == Kind::Dbbench && options.agentbench.db.is_none() && !Server::installed();
+        Ok(Self { suite, source: Source::Files(tasks), not_run: Vec::new(), lacks: no_server.then_some(server) })
     }
 
     /// Whether a suite has official data that is read here.
@@ -309,6 +293,12 @@ impl SuiteLibrary {
         ["os", "dbbench"].contains(&name)
             || Domain::ALL.iter().any(|d| d.suite() == name)
             || Apps::SCORED.iter().any(|apps| apps.suite() == plain)
+    }
+
+    /// What this machine lacks for any of its tasks.
+    #[must_use]
+    pub fn lacks(&self) -> Option<&'static str> {
+        self.lacks
     }
 
     /// Tasks of all splits that cannot be played here.
@@ -341,7 +331,7 @@ impl SuiteLibrary {
         }
         let format = format(options.root, "officebench")?;
         let suite = OfficeSuite::official(format, OFFICE_LIMITS, official, mode);
-        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run })
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run, lacks: None })
     }
 
     /// A suite on a server: its samples are the test tasks.
@@ -366,7 +356,7 @@ impl SuiteLibrary {
         let names: Vec<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
         let digest = Digest::of(names.join("\n").as_bytes()).as_str().to_owned();
         let sets = [("test", TaskSet { tasks, digest })].into();
-        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new() })
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None })
     }
 
     /// AgentBench OS on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
@@ -385,41 +375,35 @@ impl SuiteLibrary {
             tasks.retain(|task| !(options.tau.exclude_known_bad && bad(task)));
             sets.insert(split, TaskSet { tasks, digest });
         }
-        let protocol = match chosen.protocol {
-            AgentBenchProtocol::Text => rolegraft_suite_os::Protocol::Text,
-            AgentBenchProtocol::Fc => rolegraft_suite_os::Protocol::Fc,
-        };
+        let protocol = chosen.protocol;
         let setup = Setup {
             protocol,
             shell: chosen.shell,
             image: Image::Root { path, user: chosen.os_user.unwrap_or_else(BoxUser::best) },
             prompt: rolegraft_suite_os::Prompt::upstream(protocol),
-            trims: chosen.protocol == AgentBenchProtocol::Text,
+            trims: protocol == AgentBenchProtocol::Text,
         };
-        let suite = OsSuite::new(format(options.root, protocol.format())?, OS_LIMITS, setup);
-        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new() })
+        let suite = OsSuite::new(format(options.root, protocol.format(rolegraft_suite_os::FORMAT))?, OS_LIMITS, setup);
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None })
     }
 
     /// DB-bench on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
     fn open_db(options: &SuiteOptions<'_>, data: &Path) -> Result<Self, SuitesError> {
-        use rolegraft_suite_db::{KNOWN_BAD, Place, Prompt, Protocol, entries, folder};
+        use rolegraft_suite_db::{FORMAT, KNOWN_BAD, Prompt, entries, folder};
         let wrong = |source: rolegraft_suite_db::OfficialError| SuitesError::Official {
             suite: "dbbench".into(),
             source: Box::new(source),
         };
-        let protocol = match options.agentbench.protocol {
-            AgentBenchProtocol::Text => Protocol::Text,
-            AgentBenchProtocol::Fc => Protocol::Fc,
-        };
+        let protocol = options.agentbench.protocol;
         let folder = folder(data).map_err(wrong)?;
         let mut sets = BTreeMap::new();
         for (split, file) in [("test", "standard.jsonl"), ("dev", "dev.jsonl"), ("calibration", "dev.jsonl")] {
-            let entries = entries(&folder, file, protocol == Protocol::Fc).map_err(wrong)?;
+            let entries = entries(&folder, file, protocol == AgentBenchProtocol::Fc).map_err(wrong)?;
             let digest = Digest::of(&serde_json::to_vec(&entries).unwrap_or_default()).as_str().to_owned();
             let stem = file.trim_end_matches(".jsonl");
             let bad = |i: usize| {
                 let known = KNOWN_BAD.iter().find(|(index, ..)| *index == i && split == "test");
-                known.is_some_and(|(_, text_only, _)| !text_only || protocol == Protocol::Text)
+                known.is_some_and(|(_, text_only, _)| !text_only || protocol == AgentBenchProtocol::Text)
             };
             let numbered = entries.into_iter().enumerate();
             let wanted = numbered.filter(|(i, _)| !(options.tau.exclude_known_bad && bad(*i)));
@@ -427,9 +411,9 @@ impl SuiteLibrary {
             sets.insert(split, TaskSet { tasks, digest });
         }
         let place = options.agentbench.db.clone().map_or(Place::Private, Place::Url);
-        let format = format(options.root, protocol.format())?;
+        let format = format(options.root, protocol.format(FORMAT))?;
         let suite = DbSuite::new(protocol, format, DB_LIMITS, Prompt::upstream(), place);
-        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new() })
+        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None })
     }
 
     /// τ-bench on its official data. Upstream's split `train` calibrates.
@@ -465,7 +449,12 @@ impl SuiteLibrary {
             tools: official.tools,
             tables: Some(official.tables),
         };
-        Ok(Self { suite: Arc::new(TauSuite::new(setup)?), source: Source::Official(sets), not_run: Vec::new() })
+        Ok(Self {
+            suite: Arc::new(TauSuite::new(setup)?),
+            source: Source::Official(sets),
+            not_run: Vec::new(),
+            lacks: None,
+        })
     }
 
     /// The first `limit` tasks of a split.

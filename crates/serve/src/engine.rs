@@ -92,6 +92,9 @@ impl CustomLogitsProcessor for Picker {
     }
 }
 
+/// How often an engine is made anew if making it panics.
+const BUILD_TRIES: usize = 5;
+
 impl Engine {
     async fn load(dir: &Path, cached: bool) -> Result<Self, ServeError> {
         let mut engine = Self { model: None, cached, left_behind: 0 };
@@ -102,16 +105,24 @@ impl Engine {
     async fn build(&mut self, dir: &Path) -> Result<(), ServeError> {
         self.model = None;
         self.left_behind = 0;
-        let model = TextModelBuilder::new(dir.display().to_string())
-            .with_force_cpu()
-            .with_dtype(ModelDType::F32)
-            .with_token_source(TokenSource::None)
-            .with_max_num_seqs(1)
-            .with_prefix_cache_n(self.cached.then_some(16))
-            .build()
-            .await
-            .map_err(|e| ServeError::Load { dir: dir.to_owned(), reason: first_line(&e) })?;
-        self.model = Some(model);
+        let mut tries = 0;
+        let built = loop {
+            let builder = TextModelBuilder::new(dir.display().to_string())
+                .with_force_cpu()
+                .with_dtype(ModelDType::F32)
+                .with_token_source(TokenSource::None)
+                .with_max_num_seqs(1)
+                .with_prefix_cache_n(self.cached.then_some(16));
+            tries += 1;
+            // mistral.rs 0.8.1 panics if its new engine's thread is quicker than the one that makes it, which asks for the
+            // pipeline's name with `try_lock().unwrap()` (mistralrs-core, src/lib.rs): rare, and over with the next try.
+            match tokio::spawn(builder.build()).await {
+                Err(panic) if panic.is_panic() && tries < BUILD_TRIES => {}
+                Err(panic) => break Err(first_line(&panic)),
+                Ok(built) => break built.map_err(|e| first_line(&e)),
+            }
+        };
+        self.model = Some(built.map_err(|reason| ServeError::Load { dir: dir.to_owned(), reason })?);
         Ok(())
     }
 

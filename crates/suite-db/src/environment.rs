@@ -5,33 +5,14 @@ use crate::entry::Entry;
 use crate::server::{Database, Server, ServerError, open};
 use regex::Regex;
 use rolegraft_spans::{Format, Reading};
-use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
+use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
 use rolegraft_trajectory::{Message, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-/// How the agent asks for SQL and answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// `Action: Operation` with a block of SQL, `Final Answer:`; AgentBench v0.2.
-    #[default]
-    Text,
-    /// The chat API's own calls of `execute_sql` and `commit_final_answer`; AgentBench FC.
-    Fc,
-}
-
-impl Protocol {
-    /// The reply format.
-    #[must_use]
-    pub fn format(self) -> &'static str {
-        match self {
-            Self::Text => "agentbench-db",
-            Self::Fc => "native",
-        }
-    }
-}
+/// The reply format of the text protocol.
+pub const FORMAT: &str = "agentbench-db";
 
 /// Which server the databases are made on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,7 +58,7 @@ impl Prompt {
 
 /// The suite.
 pub struct DbSuite {
-    protocol: Protocol,
+    protocol: AgentBenchProtocol,
     format: Arc<Format>,
     limits: Limits,
     prompt: Prompt,
@@ -88,7 +69,7 @@ pub struct DbSuite {
 impl DbSuite {
     /// A suite with the given reply format, limits and prompt.
     #[must_use]
-    pub fn new(protocol: Protocol, format: Format, limits: Limits, prompt: Prompt, place: Place) -> Self {
+    pub fn new(protocol: AgentBenchProtocol, format: Format, limits: Limits, prompt: Prompt, place: Place) -> Self {
         Self { protocol, format: Arc::new(format), limits, prompt, place, server: Mutex::default() }
     }
 
@@ -121,7 +102,7 @@ impl Suite for DbSuite {
         self.limits
     }
     fn tools(&self) -> Option<Arc<Vec<Value>>> {
-        (self.protocol == Protocol::Fc).then(|| Arc::new(self.prompt.tools.clone()))
+        (self.protocol == AgentBenchProtocol::Fc).then(|| Arc::new(self.prompt.tools.clone()))
     }
     fn version(&self) -> u32 {
         1
@@ -134,14 +115,15 @@ impl Suite for DbSuite {
         let entry: Entry = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
         let lacking = |e: ServerError| SuiteError::Environment { suite: "dbbench".into(), reason: e.to_string() };
         let server = self.server().map_err(lacking)?;
-        let database = open(&server, &entry, self.protocol == Protocol::Fc).map_err(|e| wrong(e.to_string()))?;
+        let database =
+            open(&server, &entry, self.protocol == AgentBenchProtocol::Fc).map_err(|e| wrong(e.to_string()))?;
         let (format, prompt, turns) = (self.format.clone(), self.prompt.clone(), self.limits.turns);
         Ok(match self.protocol {
-            Protocol::Text => {
+            AgentBenchProtocol::Text => {
                 let talk = Talk { rounds: turns, taken: 0, answer: String::new() };
                 Box::new(TextEpisode { entry, database, format, prompt, talk })
             }
-            Protocol::Fc => Box::new(CallEpisode {
+            AgentBenchProtocol::Fc => Box::new(CallEpisode {
                 entry,
                 database,
                 format,

@@ -10,5 +10,5 @@ mod show;
 mod statement;
 
 pub use entry::{Column, Entry, Info, KNOWN_BAD, OfficialError, SETS, Table, Tables, entries, folder};
-pub use environment::{Called, DbSuite, NO_CALL, Place, Prompt, Protocol, Talk, Turn, carry_out};
+pub use environment::{Called, DbSuite, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out};
 pub use server::{Database, Server, ServerError, open};

@@ -10,8 +10,8 @@
 
 use rolegraft_spans::Format;
 use rolegraft_suite::sandbox::{BoxUser, Image};
-use rolegraft_suite::{Limits, Suite, Task};
-use rolegraft_suite_os::{OsSuite, Prompt, Protocol, Setup};
+use rolegraft_suite::{AgentBenchProtocol, Limits, Suite, Task};
+use rolegraft_suite_os::{FORMAT, OsSuite, Prompt, Setup};
 use std::time::Instant;
 
 const EPISODES: usize = 60;
@@ -31,8 +31,8 @@ fn main() {
             continue;
         };
         let limits = Limits { turns: 8, tokens: 0, temperature: 0.0, top_p: 1.0 };
-        let setup = Setup { image, prompt: Prompt::upstream(Protocol::Text), ..Setup::default() };
-        let suite = OsSuite::new(Format::builtin("agentbench-os").expect("a format"), limits, setup);
+        let setup = Setup { image, prompt: Prompt::upstream(AgentBenchProtocol::Text), ..Setup::default() };
+        let suite = OsSuite::new(Format::builtin(FORMAT).expect("a format"), limits, setup);
         let fields = serde_json::json!({"description": "?", "init": [{"code": "echo 5 > /tmp/n"}], "match": "5"});
         let task = Task { id: "bench".into(), fields };
         let play = || {

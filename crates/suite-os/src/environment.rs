@@ -6,7 +6,7 @@ use crate::terminal::{self, Shell, clean, observation};
 use rolegraft_python::Object;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::sandbox::{CommandOutput, Image, Sandbox, SandboxError, Terminal};
-use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
+use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
 use rolegraft_trajectory::{Message, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,27 +18,8 @@ const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 /// Silence after which upstream stops reading.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How the agent asks for commands and answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// `Think:`, `Act:` and a block of bash; AgentBench v0.2.
-    #[default]
-    Text,
-    /// The chat API's own calls; AgentBench FC.
-    Fc,
-}
-
-impl Protocol {
-    /// The reply format.
-    #[must_use]
-    pub fn format(self) -> &'static str {
-        match self {
-            Self::Text => "agentbench-os",
-            Self::Fc => "native",
-        }
-    }
-}
+/// The reply format of the text protocol.
+pub const FORMAT: &str = "agentbench-os";
 
 /// What stands before the task's description.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -71,10 +52,10 @@ fn upstream() -> &'static Upstream {
 impl Prompt {
     /// Upstream's.
     #[must_use]
-    pub fn upstream(protocol: Protocol) -> Self {
+    pub fn upstream(protocol: AgentBenchProtocol) -> Self {
         match protocol {
-            Protocol::Text => upstream().text.clone(),
-            Protocol::Fc => upstream().fc.clone(),
+            AgentBenchProtocol::Text => upstream().text.clone(),
+            AgentBenchProtocol::Fc => upstream().fc.clone(),
         }
     }
 }
@@ -83,7 +64,7 @@ impl Prompt {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Setup {
     /// How the agent speaks.
-    pub protocol: Protocol,
+    pub protocol: AgentBenchProtocol,
     /// What it sees of the shell.
     pub shell: Shell,
     /// What the box holds.
@@ -120,7 +101,7 @@ impl Suite for OsSuite {
         self.limits
     }
     fn tools(&self) -> Option<Arc<Vec<Value>>> {
-        (self.setup.protocol == Protocol::Fc).then(|| Arc::new(upstream().tools.clone()))
+        (self.setup.protocol == AgentBenchProtocol::Fc).then(|| Arc::new(upstream().tools.clone()))
     }
     fn version(&self) -> u32 {
         2
@@ -142,7 +123,7 @@ impl OsSuite {
         if let Some(text) = rules.answer.as_ref().and_then(Value::as_str) {
             rules.answer = Some(json!({"answer": text, "strip": true}));
         }
-        if let (Protocol::Fc, Some(text)) = (self.setup.protocol, rules.description_fc.take()) {
+        if let (AgentBenchProtocol::Fc, Some(text)) = (self.setup.protocol, rules.description_fc.take()) {
             rules.description = text;
         }
         let lacking = |e: SandboxError| SuiteError::Environment { suite: "os".into(), reason: e.to_string() };
@@ -382,8 +363,8 @@ impl Environment for Episode {
         let reading = self.format.read(reply, None);
         self.turns_left = self.turns_left.saturating_sub(1);
         let turn = match self.setup.protocol {
-            Protocol::Text => self.text_turn(&reading),
-            Protocol::Fc => self.call_turn(reply),
+            AgentBenchProtocol::Text => self.text_turn(&reading),
+            AgentBenchProtocol::Fc => self.call_turn(reply),
         };
         Ok(match turn {
             Turn::Over(status) => {

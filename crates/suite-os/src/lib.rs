@@ -10,6 +10,6 @@ mod official;
 pub mod recorded;
 mod terminal;
 
-pub use environment::{OsSuite, Prompt, Protocol, Setup};
+pub use environment::{FORMAT, OsSuite, Prompt, Setup};
 pub use official::{KNOWN_BAD, Official, OfficialError};
 pub use terminal::Shell;

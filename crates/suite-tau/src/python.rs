@@ -1,8 +1,9 @@
 //! Python as far as upstream's tools use it: operators on JSON values, what they raise and in which words, and `repr`.
 
+pub(crate) use rolegraft_python::str_repr;
+use rolegraft_python::write_repr;
 use rolegraft_spans::python_json::{float_repr, number_repr};
 use serde_json::{Map, Number, Value};
-use std::fmt::Write;
 
 /// An exception's message: upstream shows `Error: {e}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,54 +275,6 @@ pub(crate) fn equal(left: &Value, right: &Value) -> bool {
             _ => left == right,
         },
     }
-}
-
-/// `repr` of a text: single quotes unless it holds one and no double quote.
-pub(crate) fn str_repr(s: &str) -> String {
-    let mut out = String::with_capacity(s.len() + 2);
-    write_repr(s, &mut out);
-    out
-}
-
-fn write_repr(s: &str, out: &mut String) {
-    let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
-    out.push(quote);
-    if s.bytes().all(|b| (b' '..0x7f).contains(&b) && b != b'\\' && b != quote as u8) {
-        out.push_str(s);
-    } else {
-        for c in s.chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                c if c == quote => {
-                    out.push('\\');
-                    out.push(c);
-                }
-                // What Python does not print: controls, separators other than the space, formats, private use.
-                c if c < ' ' || ('\u{7f}'..='\u{a0}').contains(&c) || c == '\u{ad}' => {
-                    let _ = write!(out, "\\x{:02x}", c as u32);
-                }
-                c if unprintable(c) && c < '\u{10000}' => {
-                    let _ = write!(out, "\\u{:04x}", c as u32);
-                }
-                c if unprintable(c) => {
-                    let _ = write!(out, "\\U{:08x}", c as u32);
-                }
-                c => out.push(c),
-            }
-        }
-    }
-    out.push(quote);
-}
-
-/// Beyond Latin-1: what `str.isprintable` denies among separators, formats, surrogates' stand-ins and private use.
-fn unprintable(c: char) -> bool {
-    matches!(c,
-        '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{1680}' | '\u{180e}' | '\u{2000}'..='\u{200f}'
-        | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}' | '\u{3000}' | '\u{e000}'..='\u{f8ff}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0001}'..='\u{e007f}' | '\u{f0000}'..='\u{10ffff}')
 }
 
 /// `str` of a value, as an f-string shows it.

@@ -4,12 +4,15 @@
 //! nothing of models: they are given replies and answer with observations.
 
 mod cgroup;
+mod container;
 mod environment;
 pub mod history;
+mod protocol;
 pub mod sandbox;
 mod tasks;
 mod terminal;
 
 pub use environment::{Environment, Limits, Outcome, Speaker, SpeakerError, Split, Step, Suite, SuiteError};
+pub use protocol::AgentBenchProtocol;
 pub use sandbox::{Sandbox, SandboxError};
 pub use tasks::{Task, TaskSet, TasksError};

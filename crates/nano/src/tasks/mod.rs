@@ -4,6 +4,7 @@
 //! The observations are predicted so that training needs no environment; a test plays the replies in the real
 //! environments and checks that every prediction holds and every task is solved.
 
+mod db;
 mod office;
 mod os;
 mod tau;
@@ -12,7 +13,7 @@ use crate::words::{Entities, Split};
 use rolegraft_trajectory::{Key, Message, Rng, Seed};
 use serde_json::Value;
 
-/// A suite that the pool is trained for.
+/// A suite with built-in tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suite {
     /// τ-bench retail.
@@ -23,11 +24,15 @@ pub enum Suite {
     Office,
     /// AgentBench OS.
     Os,
+    /// AgentBench DB-bench.
+    Db,
 }
 
 impl Suite {
-    /// Every suite of the pool.
-    pub const ALL: [Self; 4] = [Self::TauRetail, Self::TauAirline, Self::Office, Self::Os];
+    /// Every suite.
+    pub const ALL: [Self; 5] = [Self::TauRetail, Self::TauAirline, Self::Office, Self::Os, Self::Db];
+    /// Those that the pool is trained for.
+    pub const TRAINED: [Self; 4] = [Self::TauRetail, Self::TauAirline, Self::Office, Self::Os];
 
     /// The suite's id, which is also its folder under `benchmarks/`.
     #[must_use]
@@ -37,10 +42,11 @@ impl Suite {
             Self::TauAirline => "tau-airline",
             Self::Office => "officebench",
             Self::Os => "os",
+            Self::Db => "dbbench",
         }
     }
 
-    /// The shortest system prompt that names the reply format.
+    /// The shortest prompt that names the reply format: the system message, or DB-bench's first.
     #[must_use]
     pub fn system_prompt(self) -> &'static str {
         match self {
@@ -48,6 +54,9 @@ impl Suite {
             Self::TauAirline => "You are an airline agent. Use one tool per turn.",
             Self::Office => "You are an office assistant. Reply <think>...</think> <answer>...</answer>.",
             Self::Os => "You are an assistant on Linux. Reply Think: and Act: bash, finish or answer(...).",
+            Self::Db => {
+                "You operate a MySQL database. Reply Action: Operation with SQL, or Action: Answer and Final Answer: [...]."
+            }
         }
     }
 }
@@ -77,6 +86,7 @@ pub(crate) fn generate_with(suite: Suite, split: Split, id: &str, rng: &mut Rng)
         Suite::TauAirline => tau::airline(&mut entities),
         Suite::Office => office::task(&mut entities),
         Suite::Os => os::task(&mut entities),
+        Suite::Db => db::task(&mut entities),
     };
     draft.finish(suite, id)
 }
@@ -92,9 +102,14 @@ impl Draft {
     fn finish(self, suite: Suite, id: &str) -> Solved {
         let observation = match suite {
             Suite::TauRetail | Suite::TauAirline => Message::tool as fn(String) -> Message,
-            Suite::Office | Suite::Os => Message::user,
+            Suite::Office | Suite::Os | Suite::Db => Message::user,
         };
-        let mut dialogue = vec![Message::system(suite.system_prompt()), Message::user(self.request)];
+        let mut dialogue = match suite {
+            Suite::Db => {
+                vec![Message::user(suite.system_prompt()), Message::assistant("Ok."), Message::user(self.request)]
+            }
+            _ => vec![Message::system(suite.system_prompt()), Message::user(self.request)],
+        };
         let mut oracle = Vec::new();
         for (reply, observed) in self.turns {
             dialogue.push(Message::assistant(reply.clone()));

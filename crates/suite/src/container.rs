@@ -1,0 +1,120 @@
+//! The command lines of containers: what is seen, what may be written, what root may do.
+
+use crate::cgroup::Cgroup;
+use crate::sandbox::{BoxUser, SandboxError};
+use std::process::Command;
+
+/// Bytes each writable place may hold.
+pub(crate) const DISK: &str = "67108864";
+/// Bytes that an episode may change of an image.
+const IMAGE_DISK: &str = "512m";
+/// Writable places.
+const WRITABLE: [&str; 7] = ["/tmp", "/home", "/root", "/var", "/run", "/opt", "/srv"];
+/// Parts of the host that are visible, read-only.
+const VISIBLE: [&str; 8] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/passwd", "/etc/group"];
+
+/// The container's frame over the host's programs: what is seen, what may be written.
+pub(crate) fn container() -> Command {
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-user", "--uid", "0", "--gid", "0"]);
+    frame(&mut command);
+    for path in VISIBLE {
+        command.args(["--ro-bind-try", path, path]);
+    }
+    for path in WRITABLE {
+        command.args(["--size", DISK, "--tmpfs", path]);
+    }
+    command
+}
+
+/// Mounts an overlay of a folder in a mount namespace of its own and enters it. Everything goes with the process: the namespace,
+/// the overlay's changes on a tmpfs of limited size, the container.
+const OVERLAY: &str = r#"set -e
+cd "$1"
+base=/tmp
+mount -t tmpfs -o size="$2",mode=755 rolegraft "$base"
+mkdir "$base/up" "$base/work" "$base/root"
+mount -t overlay rolegraft -o "${3}lowerdir=.,upperdir=$base/up,workdir=$base/work" "$base/root"
+shift 3
+ulimit -n 1048576 2>/dev/null || true
+exec "$@""#;
+
+/// Puts itself into control groups, then becomes another program.
+const ENTER: &str = "while [ \"$1\" != -- ]; do echo $$ > \"$1\" || exit 1; shift; done; shift; exec \"$@\"";
+
+/// A command in a control group, and without our variables: a container's first process shows its own to the others.
+pub(crate) fn entered(group: Option<&Cgroup>, command: Command) -> Command {
+    let mut outer = Command::new("sh");
+    outer.args(["-c", ENTER, "sh"]).args(group.into_iter().flat_map(Cgroup::doors)).arg("--");
+    outer.arg(command.get_program()).args(command.get_args());
+    outer.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    outer
+}
+
+/// The container's frame over a root folder.
+pub(crate) fn overlaid(root: &std::path::Path, user: BoxUser, group: Option<&Cgroup>) -> Result<Command, SandboxError> {
+    if !root.join("bin/bash").exists() {
+        let reason = format!("`{}` is no root folder: it has no bin/bash", root.display());
+        return Err(SandboxError::Broken(reason));
+    }
+    let mut command = Command::new("unshare");
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        command.args(["--user", "--map-auto", "--map-root-user"]);
+    }
+    command.args(["--mount", "--propagation", "private", "sh", "-c", OVERLAY, "sh"]);
+    command.arg(root).arg(IMAGE_DISK).arg(if is_root { "" } else { "userxattr," });
+    command.args(["bwrap", "--bind", "/tmp/root", "/"]);
+    match user {
+        BoxUser::Namespace => {
+            command.args(["--unshare-user", "--uid", "0", "--gid", "0"]);
+            frame(&mut command);
+            // `find /` trips over this in a user namespace.
+            command.args(["--tmpfs", "/proc/tty/driver"]);
+        }
+        BoxUser::Root if !is_root || group.is_none() => {
+            let reason = "a box with the machine's root needs us to be root and control groups `pids` and `memory` that we may make";
+            return Err(SandboxError::Broken(reason.into()));
+        }
+        BoxUser::Root => {
+            frame(&mut command);
+            for capability in ["AUDIT_WRITE", "NET_BIND_SERVICE", "SETFCAP", "SETPCAP", "SYS_CHROOT"] {
+                command.args(["--cap-add", &format!("CAP_{capability}")]);
+            }
+        }
+    }
+    Ok(entered(group, command))
+}
+
+/// Namespaces, devices, processes and variables of a container.
+fn frame(command: &mut Command) {
+    command.args(["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
+    command.args(["--die-with-parent", "--new-session", "--clearenv"]);
+    command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
+    // Whoever is the machine's root may write to these without any capability, in a namespace too; Docker hides the same.
+    for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
+        command.args(["--ro-bind-try", path, path]);
+    }
+    for path in ["/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug"] {
+        if std::path::Path::new(path).exists() {
+            command.args(["--ro-bind", "/dev/null", path]);
+        }
+    }
+    for path in ["/proc/acpi", "/proc/scsi"].into_iter().filter(|p| std::path::Path::new(p).is_dir()) {
+        command.args(["--tmpfs", path]);
+    }
+    // What root of a container may do to its own files and processes, and nothing more.
+    command.args(["--cap-drop", "ALL"]);
+    for capability in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"] {
+        command.args(["--cap-add", &format!("CAP_{capability}")]);
+    }
+    for (name, value) in [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("TERM", "xterm"),
+        ("LANG", "C.UTF-8"),
+    ] {
+        command.args(["--setenv", name, value]);
+    }
+}
