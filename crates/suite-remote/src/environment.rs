@@ -229,10 +229,11 @@ impl Environment for Episode {
 
     fn outcome(&mut self) -> Outcome {
         // Still open: the conversation no longer fits the agent's context.
-        if self.ended.is_none() && self.api == Api::Controller {
-            if let Ok(output) = self.client.interact(self.session, None) {
-                self.take(Said::Output(output));
-            }
+        if self.ended.is_none()
+            && self.api == Api::Controller
+            && let Ok(output) = self.client.interact(self.session, None)
+        {
+            self.take(Said::Output(output));
         }
         let reward = score(&self.result).unwrap_or(0.0).clamp(0.0, 1.0);
         Outcome { reward, detail: json!({"result": self.result}) }
