@@ -328,7 +328,7 @@ fn a_benchmark_without_spans_is_named() {
     let dir = tempfile::tempdir().unwrap();
     // The same suites, but replies of the OS suite are read by a format that finds nothing in them.
     let benchmarks = dir.path().join("benchmarks");
-    for suite in ["tau-retail", "tau-airline", "officebench", "os"] {
+    for suite in ["tau-retail", "tau-airline", "officebench", "os", "dbbench"] {
         let (from, to) = (root().join("benchmarks").join(suite), benchmarks.join(suite));
         std::fs::create_dir_all(to.join("nano")).unwrap();
         std::fs::copy(from.join("suite.toml"), to.join("suite.toml")).unwrap();
