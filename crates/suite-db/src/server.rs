@@ -9,7 +9,7 @@ use crate::{show, statement};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder, Value as Cell};
 use rolegraft_python::Object;
-use rolegraft_suite::sandbox::{Mount, SandboxError, service};
+use rolegraft_suite::sandbox::{Mount, SandboxError, is_orphan, service};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -246,9 +246,7 @@ impl Server {
 /// Removes folders of servers whose makers were killed.
 fn sweep() {
     for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if is_orphan(&entry.file_name().to_string_lossy(), PREFIX) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -1,5 +1,6 @@
 //! Control groups: how much memory and how many processes a box may have, held by the kernel.
 
+use crate::sandbox::is_orphan;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,9 +78,7 @@ impl Drop for Cgroup {
 fn sweep() {
     for parent in ["", "pids", "memory"].map(|controller| Path::new(MOUNT).join(controller)) {
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-            if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            if is_orphan(&entry.file_name().to_string_lossy(), PREFIX) {
                 let _ = fs::remove_dir(entry.path());
             }
         }

@@ -6,6 +6,7 @@
 //! sandbox, with the thread that made it, and with us (`--die-with-parent` on a pid namespace).
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -198,43 +199,13 @@ impl Sandbox {
     }
 
     fn collect(&mut self, end: &str, limit: Duration) -> Result<CommandOutput, SandboxError> {
-        let until = Instant::now() + limit;
-        let mark = format!("\n{end} ").into_bytes();
-        let mut bytes: Vec<u8> = Vec::new();
-        let mut searched = 0;
-        loop {
-            if let Some(at) = find(&bytes[searched..], &mark).map(|i| i + searched) {
-                let rest = &bytes[at + mark.len()..];
-                if let Some(newline) = rest.iter().position(|b| *b == b'\n') {
-                    let status = std::str::from_utf8(&rest[..newline]).ok().and_then(|s| s.trim().parse().ok());
-                    bytes.truncate(at);
-                    bytes.truncate(MAX_OUTPUT);
-                    return Ok(CommandOutput { bytes, status });
-                }
-            }
-            searched = bytes.len().saturating_sub(mark.len() + 16);
-            match self.output.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(chunk) => {
-                    // Beyond the cap only the tail matters, where the mark will be.
-                    if bytes.len() > 2 * MAX_OUTPUT {
-                        let tail = bytes.split_off(bytes.len() - 256);
-                        bytes.truncate(MAX_OUTPUT);
-                        bytes.extend(tail);
-                        searched = MAX_OUTPUT;
-                    }
-                    bytes.extend(chunk);
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.end();
-                    bytes.truncate(MAX_OUTPUT);
-                    return Ok(CommandOutput { bytes, status: None });
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.end();
-                    return Err(SandboxError::Ended);
-                }
-            }
+        let read = read_to_mark(&self.output, Vec::new(), &format!("\n{end} "), b'\n', limit);
+        // A command that is not done takes the shell with it.
+        if !matches!(read, Ok((_, Some(_)))) {
+            self.end();
         }
+        let (bytes, status) = read?;
+        Ok(CommandOutput { bytes, status: status.and_then(|text| text.trim().parse().ok()) })
     }
 
     fn end(&mut self) {
@@ -344,6 +315,54 @@ fn forward(mut from: impl Read, to: &SyncSender<Vec<u8>>) {
             break;
         }
     }
+}
+
+/// Reads on after `bytes` up to a mark: the first [`MAX_OUTPUT`] bytes before it, and the text between it and `close`, if it
+/// comes within the limit.
+pub(crate) fn read_to_mark(
+    output: &Receiver<Vec<u8>>,
+    mut bytes: Vec<u8>,
+    mark: &str,
+    close: u8,
+    limit: Duration,
+) -> Result<(Vec<u8>, Option<String>), SandboxError> {
+    let (mark, until) = (mark.as_bytes(), Instant::now() + limit);
+    let mut searched = 0;
+    loop {
+        if let Some(at) = find(&bytes[searched..], mark).map(|i| i + searched) {
+            let rest = &bytes[at + mark.len()..];
+            if let Some(end) = rest.iter().position(|b| *b == close) {
+                let said = String::from_utf8_lossy(&rest[..end]).into_owned();
+                bytes.truncate(at.min(MAX_OUTPUT));
+                return Ok((bytes, Some(said)));
+            }
+        }
+        searched = bytes.len().saturating_sub(mark.len() + 16);
+        match output.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(chunk) => {
+                // Beyond the cap only the tail matters, where the mark will be.
+                if bytes.len() > 2 * MAX_OUTPUT {
+                    let tail = bytes.split_off(bytes.len() - 256);
+                    bytes.truncate(MAX_OUTPUT);
+                    bytes.extend(tail);
+                    searched = MAX_OUTPUT;
+                }
+                bytes.extend(chunk);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                bytes.truncate(MAX_OUTPUT);
+                return Ok((bytes, None));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(SandboxError::Ended),
+        }
+    }
+}
+
+/// Whether a name of ours, `PREFIX`, process id, `-` and more, is of a process that has ended.
+#[must_use]
+pub fn is_orphan(name: &str, prefix: &str) -> bool {
+    let owner = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -1,14 +1,12 @@
 //! A login shell on a terminal, as an agent of AgentBench uses one.
 
-use crate::sandbox::{CommandOutput, SandboxError};
+use crate::sandbox::{CommandOutput, SandboxError, read_to_mark};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Longest output kept of one command, in bytes.
-const MAX_OUTPUT: usize = 1 << 20;
 /// How long a shell may take to show its first prompt.
 const FIRST: Duration = Duration::from_secs(10);
 /// Silence after which a shell that was left alone is taken to be done.
@@ -119,7 +117,7 @@ impl Terminal {
         self.unread.clear();
         let octal: String = command.bytes().map(|b| format!("\\{b:03o}")).collect();
         self.write(format!(" eval \"$(printf '{octal}')\"\n").as_bytes())?;
-        let mut done = self.collect(limit)?;
+        let done = self.collect(limit)?;
         if done.status.is_none() {
             self.write(b"\x03")?;
             let more = self.collect(GRACE)?;
@@ -127,45 +125,15 @@ impl Terminal {
             if more.status.is_none() && !self.hush()? {
                 return Err(SandboxError::Ended);
             }
-            done.bytes.truncate(MAX_OUTPUT);
         }
         Ok(done)
     }
 
     /// Reads up to the prompt.
     fn collect(&mut self, limit: Duration) -> Result<CommandOutput, SandboxError> {
-        let mark = self.prompt.clone().unwrap_or_default().into_bytes();
-        let until = Instant::now() + limit;
-        let mut bytes = std::mem::take(&mut self.unread);
-        let mut searched = 0;
-        loop {
-            if let Some(at) = bytes[searched..].windows(mark.len()).position(|w| w == mark).map(|i| i + searched) {
-                let rest = &bytes[at + mark.len()..];
-                if let Some(end) = rest.iter().position(|b| *b == b' ') {
-                    let status = std::str::from_utf8(&rest[..end]).ok().and_then(|s| s.parse().ok());
-                    bytes.truncate(at);
-                    bytes.truncate(MAX_OUTPUT);
-                    return Ok(CommandOutput { bytes, status: status.or(Some(0)) });
-                }
-            }
-            searched = bytes.len().saturating_sub(mark.len() + 16);
-            match self.output.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(chunk) => {
-                    if bytes.len() > 2 * MAX_OUTPUT {
-                        let tail = bytes.split_off(bytes.len() - 256);
-                        bytes.truncate(MAX_OUTPUT);
-                        bytes.extend(tail);
-                        searched = MAX_OUTPUT;
-                    }
-                    bytes.extend(chunk);
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    bytes.truncate(MAX_OUTPUT);
-                    return Ok(CommandOutput { bytes, status: None });
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err(SandboxError::Ended),
-            }
-        }
+        let (unread, prompt) = (std::mem::take(&mut self.unread), self.prompt.as_deref().unwrap_or_default());
+        let (bytes, status) = read_to_mark(&self.output, unread, prompt, b' ', limit)?;
+        Ok(CommandOutput { bytes, status: status.map(|text| text.parse().unwrap_or(0)) })
     }
 
     /// Types a text as upstream does and reads what comes, in pieces: the typed line first, then what the shell wrote up to
