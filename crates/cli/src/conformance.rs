@@ -3,7 +3,7 @@
 use crate::talk::say;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use rolegraft_conformance::BoxUser;
+use rolegraft_pipeline::{AgentBenchOptions, BoxUser};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -48,9 +48,27 @@ pub(crate) struct AgentBenchFlags {
     /// Who root is in them; the better of the two here if absent.
     #[arg(long, value_enum)]
     pub(crate) os_user: Option<BoxedUser>,
-    /// The server of DB-bench's databases, `mysql://USER:PASSWORD@HOST:PORT`; a private one if absent.
+    /// A Docker image for AgentBench's boxes, in place of a root folder; `{}` stands for the last part of the name of the
+    /// task's own image, so that `local-os/{}` gives AgentBench's.
+    #[arg(long, env = "ROLEGRAFT_OS_DOCKER", conflicts_with = "os_root")]
+    pub(crate) os_docker: Option<String>,
+    /// The server of DB-bench's databases, `mysql://USER:PASSWORD@HOST:PORT`, or `docker:IMAGE` for one in a container; a
+    /// private one if absent.
     #[arg(long, env = "ROLEGRAFT_DB")]
     pub(crate) db: Option<String>,
+}
+
+impl AgentBenchFlags {
+    /// What is said here, on top of how tasks are played.
+    pub(crate) fn options(&self) -> AgentBenchOptions {
+        AgentBenchOptions {
+            os_root: self.os_root.clone(),
+            os_user: self.os_user.map(Into::into),
+            os_docker: self.os_docker.clone(),
+            db: self.db.clone(),
+            ..Default::default()
+        }
+    }
 }
 
 #[derive(Args)]
@@ -77,12 +95,7 @@ impl Conformance {
         let report = match self.kind {
             Kind::Merge => rolegraft_conformance::merge(&self.traces)?,
             Kind::Officebench => rolegraft_conformance::officebench(&self.traces, self.data()?)?,
-            Kind::Os => rolegraft_conformance::os(
-                &self.traces,
-                self.data()?,
-                self.places.os_root.as_deref(),
-                self.places.os_user.map_or_else(BoxUser::best, Into::into),
-            )?,
+            Kind::Os => rolegraft_conformance::os(&self.traces, self.data()?, self.places.options().image().as_ref())?,
             Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.places.db.as_deref())?,
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };

@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use rolegraft_pipeline::{Apps, BoxUser, OfficialOffice, Program};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
@@ -18,6 +18,9 @@ pub(crate) struct Doctor {
     /// The root folder of AgentBench's boxes.
     #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
     os_root: Option<PathBuf>,
+    /// A Docker image for AgentBench's boxes; `{}` stands for `default`.
+    #[arg(long, env = "ROLEGRAFT_OS_DOCKER")]
+    os_docker: Option<String>,
 }
 
 /// How many official OfficeBench tasks need a program: `3 of 51 tasks of officebench-2-apps, …`.
@@ -30,12 +33,6 @@ fn office_needs(data: Option<&Path>, program: Program) -> String {
     });
     let sets: Vec<String> = sets.collect();
     if sets.is_empty() { "some OfficeBench tasks; --data counts them".into() } else { sets.join(", ") }
-}
-
-fn answers(program: &str, arguments: &[&str]) -> bool {
-    let status =
-        Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|s| s.success())
 }
 
 impl Doctor {
@@ -74,7 +71,11 @@ impl Doctor {
         let pool = self.suites.join("nano-pool/base");
         line(pool.exists(), true, "nano pool", &format!("`{}` not found; run `rolegraft nano build`", pool.display()));
         line(Path::new("/dev/nvidia0").exists(), false, "NVIDIA GPU", "everything runs on the CPU");
-        line(answers("docker", &["info"]), false, "Docker daemon", "not needed; bubblewrap is the sandbox");
+        let image = self.os_docker.clone().unwrap_or_else(|| "local-os/{}".to_owned()).replace("{}", "default");
+        let docker = rolegraft_pipeline::has_image(&image).map_err(|e| e.to_string());
+        let otherwise =
+            format!("{}; not needed, bubblewrap is the sandbox", docker.as_ref().err().map_or("", String::as_str));
+        line(docker.is_ok(), false, &format!("Docker with the image {image}, for AgentBench's boxes"), &otherwise);
         for program in Program::ALL {
             line(
                 program.installed(),

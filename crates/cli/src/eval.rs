@@ -63,13 +63,7 @@ struct SuiteFlags {
 
 impl SuiteFlags {
     fn agentbench(&self) -> AgentBenchOptions {
-        AgentBenchOptions {
-            protocol: self.protocol,
-            shell: self.shell,
-            os_root: self.places.os_root.clone(),
-            os_user: self.places.os_user.map(Into::into),
-            db: self.places.db.clone(),
-        }
+        AgentBenchOptions { protocol: self.protocol, shell: self.shell, ..self.places.options() }
     }
 }
 

@@ -36,7 +36,7 @@ pub fn dbbench(traces: &Path, data: &Path, url: Option<&str>) -> Result<Report, 
     let tasks = Tasks::open(data).map_err(|e| ConformanceError::Data(e.into()))?;
     let format = Format::builtin(FORMAT).map_err(|e| ConformanceError::Data(e.into()))?;
     let limits = Limits { turns: ROUNDS, tokens: 0, temperature: 0.0, top_p: 1.0 };
-    let place = url.map_or(Place::Private, |url| Place::Url(url.to_owned()));
+    let place = Place::named(url);
     let text = DbSuite::new(AgentBenchProtocol::Text, format, limits, Prompt::upstream(), place);
     // Its lines build on one another.
     let session = Mutex::new(None);

@@ -15,7 +15,7 @@ pub use db::dbbench;
 pub use merge::merge;
 pub use office::{officebench, officebench_verdict};
 pub use os::os;
-pub use rolegraft_suite::sandbox::BoxUser;
+pub use rolegraft_suite::sandbox::{BoxUser, Image};
 pub use tau::tau;
 
 use std::fmt;

@@ -11,7 +11,7 @@
 use crate::recordings::{Replayed, cases, same};
 use crate::{ConformanceError, Report};
 use rolegraft_spans::Format;
-use rolegraft_suite::sandbox::{BoxUser, Image};
+use rolegraft_suite::sandbox::Image;
 use rolegraft_suite::{AgentBenchProtocol, Limits, Task, history};
 use rolegraft_suite_os::recorded::{self, Oracle};
 use rolegraft_suite_os::{FORMAT, Official, OsSuite, Prompt, Setup};
@@ -20,13 +20,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Replays recorded steps. `data` holds the tasks; `root` is the image of boxes, without which tasks are not replayed, `user` who
-/// root is in them.
+/// Replays recorded steps. `data` holds the tasks; `image` is what boxes hold, without which tasks are not replayed.
 ///
 /// # Errors
 /// If the recordings cannot be read.
-pub fn os(traces: &Path, data: &Path, root: Option<&Path>, user: BoxUser) -> Result<Report, ConformanceError> {
-    let boxes = Boxes::open(data, root, user);
+pub fn os(traces: &Path, data: &Path, image: Option<&Image>) -> Result<Report, ConformanceError> {
+    let boxes = Boxes::open(data, image);
     cases(traces, |kind, case| {
         Some(Replayed::Compared(match kind {
             "os_parse" => parse(case),
@@ -116,8 +115,9 @@ struct Boxes {
 }
 
 impl Boxes {
-    fn open(data: &Path, root: Option<&Path>, user: BoxUser) -> Result<Self, String> {
-        let root = root.ok_or("no image: name a root folder with --os-root")?.to_owned();
+    fn open(data: &Path, image: Option<&Image>) -> Result<Self, String> {
+        let image =
+            image.ok_or("no image: name a root folder with --os-root, or a Docker image with --os-docker")?.clone();
         let official = Official::open(data).map_err(|e| e.to_string())?;
         let mut tasks = BTreeMap::new();
         for split in ["test", "dev"] {
@@ -126,7 +126,7 @@ impl Boxes {
         let format = Format::builtin(FORMAT).map_err(|e| e.to_string())?;
         let limits = Limits { turns: 8, tokens: 0, temperature: 0.0, top_p: 1.0 };
         let prompt = Prompt::upstream(AgentBenchProtocol::Text);
-        let setup = Setup { image: Image::Root { path: root, user }, prompt, ..Setup::default() };
+        let setup = Setup { image, prompt, ..Setup::default() };
         Ok(Self { suite: OsSuite::new(format, limits, setup), tasks })
     }
 

@@ -1,7 +1,7 @@
 //! Everything recorded of the reference implementations that this project has.
 #![allow(missing_docs, clippy::print_stderr)]
 
-use rolegraft_conformance::{BoxUser, Report};
+use rolegraft_conformance::{BoxUser, Image, Report};
 use rolegraft_spans::python_json;
 use rolegraft_suite_office::{Mode, Program};
 use serde_json::Value;
@@ -61,10 +61,12 @@ fn officebench_matches_upstream() {
 fn agentbench_matches_upstream() {
     let Some(data) = recordings("agentbench") else { return };
     let golden = data.join("golden");
-    let root = std::env::var_os("ROLEGRAFT_OS_ROOT").map(PathBuf::from);
+    let root = |path: std::ffi::OsString| Image::Root { path: path.into(), user: BoxUser::best() };
+    let image = std::env::var("ROLEGRAFT_OS_DOCKER").map(Image::Docker).ok();
+    let image = image.or_else(|| std::env::var_os("ROLEGRAFT_OS_ROOT").map(root));
     for (file, cases) in [("os_parse", 75), ("os_shell", 60), ("os_fc", 30), ("history_trim", 23), ("os_tasks", 113)] {
         let traces = golden.join(format!("{file}.jsonl"));
-        let report = rolegraft_conformance::os(&traces, &data, root.as_deref(), BoxUser::best()).unwrap();
+        let report = rolegraft_conformance::os(&traces, &data, image.as_ref()).unwrap();
         assert_eq!(report.failed(), 0, "{file}: {report}");
         counted(file, &report, cases);
     }

@@ -29,6 +29,7 @@ pub use rescore::{Rescored, rescore};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
 pub use rolegraft_suite::AgentBenchProtocol;
 pub use rolegraft_suite::Split;
+pub use rolegraft_suite::docker::has_image;
 pub use rolegraft_suite::sandbox::BoxUser;
 pub use rolegraft_suite::{Speaker, SpeakerError};
 pub use rolegraft_suite_office::{Apps, Mode, Official as OfficialOffice, Program};

@@ -52,8 +52,8 @@ pub enum SuitesError {
     #[error("suite `{suite}` has its own prompt for `{own}`; play it in another format on the official data only")]
     OtherProtocol { suite: String, own: &'static str },
     #[error(
-        "AgentBench's OS tasks change everything in their box: name a root folder for it with --os-root (in an experiment: \
-         `os_root` under [agentbench]); docs/agentbench.md says how to make one"
+        "AgentBench's OS tasks change everything in their box: name a root folder for it with --os-root, or a Docker image with \
+         --os-docker (in an experiment: `os_root` or `os_docker` under [agentbench]); docs/agentbench.md says how to make either"
     )]
     NoRoot,
     #[error("suite `{suite}`: {reason}")]
@@ -95,10 +95,24 @@ pub struct AgentBenchOptions {
     /// The root folder of the boxes.
     pub os_root: Option<PathBuf>,
     /// Who root is in them; the better of the two here if absent.
-    #[serde(skip)]
     pub os_user: Option<BoxUser>,
-    /// The database server, `mysql://…`; a private one if absent.
+    /// The boxes' Docker image, in place of a root folder; `{}` stands for the task's own.
+    pub os_docker: Option<String>,
+    /// The database server, `mysql://…` or `docker:IMAGE`; a private one if absent. It may hold a password, and is not shown.
+    #[serde(skip_serializing)]
     pub db: Option<String>,
+}
+
+impl AgentBenchOptions {
+    /// What the boxes hold.
+    #[must_use]
+    pub fn image(&self) -> Option<Image> {
+        let root = || {
+            let user = self.os_user.unwrap_or_else(BoxUser::best);
+            Some(Image::Root { path: self.os_root.clone()?, user })
+        };
+        self.os_docker.clone().map(Image::Docker).or_else(root)
+    }
 }
 
 /// Where suites come from and how they are played.
@@ -270,7 +284,7 @@ impl SuiteLibrary {
             }
             Kind::Dbbench => {
                 let prompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-                let place = options.agentbench.db.clone().map_or(Place::Private, Place::Url);
+                let place = Place::named(options.agentbench.db.as_deref());
                 let protocol = AgentBenchProtocol::Text;
                 Arc::new(DbSuite::new(protocol, format, file.limits, prompt, place))
             }
@@ -366,7 +380,7 @@ impl SuiteLibrary {
             source: Box::new(source),
         };
         let chosen = options.agentbench;
-        let path = chosen.os_root.clone().ok_or(SuitesError::NoRoot)?;
+        let image = chosen.image().ok_or(SuitesError::NoRoot)?;
         let official = rolegraft_suite_os::Official::open(data).map_err(wrong)?;
         let mut sets = BTreeMap::new();
         for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "dev")] {
@@ -379,7 +393,7 @@ impl SuiteLibrary {
         let setup = Setup {
             protocol,
             shell: chosen.shell,
-            image: Image::Root { path, user: chosen.os_user.unwrap_or_else(BoxUser::best) },
+            image,
             prompt: rolegraft_suite_os::Prompt::upstream(protocol),
             trims: protocol == AgentBenchProtocol::Text,
         };
@@ -410,7 +424,7 @@ impl SuiteLibrary {
             let tasks = wanted.map(|(i, fields)| Task { id: format!("{stem}-{i:03}"), fields }).collect();
             sets.insert(split, TaskSet { tasks, digest });
         }
-        let place = options.agentbench.db.clone().map_or(Place::Private, Place::Url);
+        let place = Place::named(options.agentbench.db.as_deref());
         let format = format(options.root, protocol.format(FORMAT))?;
         let suite = DbSuite::new(protocol, format, DB_LIMITS, Prompt::upstream(), place);
         Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None })

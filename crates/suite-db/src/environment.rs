@@ -22,6 +22,20 @@ pub enum Place {
     Private,
     /// One that runs already: `mysql://USER:PASSWORD@HOST:PORT`.
     Url(String),
+    /// One in a container of an image of the Docker daemon, started when the first episode needs it.
+    Docker(String),
+}
+
+impl Place {
+    /// What `--db` says: a URL, or `docker:IMAGE`; nothing: a private one.
+    #[must_use]
+    pub fn named(db: Option<&str>) -> Self {
+        match db.map(|db| db.strip_prefix("docker:").ok_or(db)) {
+            None => Self::Private,
+            Some(Ok(image)) => Self::Docker(image.to_owned()),
+            Some(Err(url)) => Self::Url(url.to_owned()),
+        }
+    }
 }
 
 /// What stands before a task.
@@ -85,6 +99,7 @@ impl DbSuite {
         let started = Arc::new(match &self.place {
             Place::Private => Server::private()?,
             Place::Url(url) => Server::at(url)?,
+            Place::Docker(image) => Server::contained(image)?,
         });
         *server = Some(started.clone());
         Ok(started)

@@ -9,11 +9,14 @@ use crate::{show, statement};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder, Value as Cell};
 use rolegraft_python::Object;
+use rolegraft_suite::docker::Container;
 use rolegraft_suite::sandbox::{Mount, SandboxError, is_orphan, service};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,9 +34,18 @@ const DISK: u64 = 1 << 30;
 const SOCKET_FOLDER: &str = "/work/socket";
 /// How the names of such folders begin; our process id follows.
 const PREFIX: &str = "rolegraft-db-";
-/// Makes the system tables, as `mariadb-install-db` does, and becomes the server.
+/// Makes the system tables, as `mariadb-install-db` or `mysqld --initialize-insecure` does, and becomes the server.
 const START: &str = r#"exec 2>&1
-mkdir /data/db /data/tmp /data/none
+mkdir -p /data/db /data/tmp /data/none
+common="--socket=/work/socket/s --skip-networking --sql-mode= --character-set-server=utf8mb4 --secure-file-priv=/data/none
+    --local-infile=0 --max-allowed-packet=16M --tmp-table-size=64M --max-heap-table-size=64M --max-connections=512
+    --innodb-flush-log-at-trx-commit=0"
+if ! command -v mariadbd >/dev/null; then
+    options="--no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --skip-log-bin --performance-schema=0
+        --innodb-buffer-pool-size=64M"
+    mysqld $options --initialize-insecure || exit 1
+    exec mysqld $options $common --mysqlx=OFF
+fi
 scripts=/usr/share/mysql
 [ -f /usr/share/mariadb/mariadb_system_tables.sql ] && scripts=/usr/share/mariadb
 options="--no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --skip-log-bin --performance-schema=0
@@ -43,9 +55,7 @@ options="--no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --skip-
     cat $scripts/m*_system_tables.sql $scripts/m*_performance_tables.sql $scripts/m*_system_tables_data.sql \
         $scripts/maria_add_gis_sp_bootstrap.sql
 } | mariadbd $options --bootstrap || exit 1
-exec mariadbd $options --socket=/work/socket/s --skip-networking --sql-mode= --character-set-server=utf8mb4 \
-    --secure-file-priv=/data/none --local-infile=0 --max-allowed-packet=16M --tmp-table-size=64M \
-    --max-heap-table-size=64M --innodb-flush-log-at-trx-commit=0 --max-connections=512"#;
+exec mariadbd $options $common"#;
 /// Names that are the server's own.
 const RESERVED: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
 
@@ -83,9 +93,23 @@ pub struct Server {
     /// Names of databases in use.
     names: Mutex<BTreeSet<String>>,
     freed: Condvar,
-    /// Ends the private server when it is dropped.
-    _private: Option<Sender<()>>,
-    _folder: Option<tempfile::TempDir>,
+    _own: Option<Own>,
+}
+
+/// A server of our own, which ends with this.
+struct Own {
+    _end: End,
+    /// Of its socket.
+    folder: tempfile::TempDir,
+}
+
+/// What ends a server when it is dropped.
+enum End {
+    Sandbox(#[allow(dead_code, reason = "kept for its drop")] Sender<()>),
+    Container(
+        #[allow(dead_code, reason = "kept for its drop")] Container,
+        #[allow(dead_code, reason = "likewise")] Box<dyn Write + Send + Sync>,
+    ),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -119,13 +143,10 @@ impl Server {
         if !Self::installed() {
             return Err(ServerError::NotInstalled);
         }
-        let failed = |e: std::io::Error| ServerError::NotStarted(e.to_string());
-        sweep();
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(failed)?;
-        let socket = folder.path().join("s");
+        let folder = socket_folder()?;
         let (ended, end) = channel::<()>();
         let (started, start) = channel();
+        let (said, heard) = channel();
         let path = folder.path().to_owned();
         // The sandbox dies with the thread that made it: this one lives as long as the server is wanted.
         std::thread::spawn(move || {
@@ -134,38 +155,62 @@ impl Server {
                 Err(error) => drop(started.send(Err(error))),
                 Ok(mut child) => {
                     let output = child.stdout.take();
-                    let _ = started.send(Ok(output));
+                    let _ = started.send(Ok(()));
+                    std::thread::spawn(move || {
+                        let lines = output.into_iter().flat_map(|o| BufReader::new(o).split(b'\n'));
+                        lines.map_while(Result::ok).all(|mut line| {
+                            line.push(b'\n');
+                            said.send(line).is_ok()
+                        })
+                    });
                     let _ = end.recv();
                     let _ = child.kill();
                     let _ = child.wait();
                 }
             }
         });
-        let output = start.recv().map_err(|e| ServerError::NotStarted(e.to_string()))??;
-        let said = Arc::new(Mutex::new(String::new()));
-        let (kept, over) = (said.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        start.recv().map_err(|e| ServerError::NotStarted(e.to_string()))??;
+        Self::once_started(Own { _end: End::Sandbox(ended), folder }, heard)
+    }
+
+    /// Starts one in a container of a Docker image that holds MariaDB or MySQL, and bash.
+    ///
+    /// # Errors
+    /// If Docker or the image is missing, or the server does not start.
+    pub fn contained(image: &str) -> Result<Self, ServerError> {
+        let folder = socket_folder()?;
+        let mounts = [Mount { from: folder.path(), to: SOCKET_FOLDER, writable: true }];
+        let (container, streams) = Container::start(image, &mounts, &["bash", "-c", START])?;
+        Self::once_started(Own { _end: End::Container(container, streams.input), folder }, streams.output)
+    }
+
+    /// Waits until a server of our own takes connections; `output` is what it says.
+    fn once_started(own: Own, output: Receiver<Vec<u8>>) -> Result<Self, ServerError> {
+        let socket = own.folder.path().join("s");
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (kept, over) = (said.clone(), Arc::new(AtomicBool::new(false)));
         let closed = over.clone();
         std::thread::spawn(move || {
-            let lines = output.into_iter().flat_map(|o| std::io::BufRead::lines(std::io::BufReader::new(o)));
-            for line in lines.map_while(Result::ok) {
+            for piece in output {
                 let mut kept = lock(&kept);
+                kept.extend(piece);
                 let excess = kept.len().saturating_sub(4096);
-                let cut = (excess..kept.len()).find(|at| kept.is_char_boundary(*at)).unwrap_or(0);
-                kept.drain(..cut);
-                kept.push_str(&line);
-                kept.push('\n');
+                kept.drain(..excess);
             }
-            closed.store(true, std::sync::atomic::Ordering::Relaxed);
+            closed.store(true, Ordering::Relaxed);
         });
         let opts: Opts = OptsBuilder::new().socket(Some(socket.to_string_lossy())).user(Some("root")).into();
         let begun = Instant::now();
         loop {
             match Conn::new(opts.clone()) {
-                Ok(conn) => return Self::with(conn, opts, Some(ended), Some(folder)),
-                Err(_) if begun.elapsed() < START_LIMIT && !over.load(std::sync::atomic::Ordering::Relaxed) => {
+                Ok(conn) => return Self::with(conn, opts, Some(own)),
+                Err(_) if begun.elapsed() < START_LIMIT && !over.load(Ordering::Relaxed) => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                Err(error) => return Err(ServerError::NotStarted(format!("{error}\n{}", lock(&said).trim()))),
+                Err(error) => {
+                    let said = String::from_utf8_lossy(&lock(&said)).trim().to_owned();
+                    return Err(ServerError::NotStarted(format!("{error}\n{said}")));
+                }
             }
         }
     }
@@ -179,15 +224,10 @@ impl Server {
         let opts: Opts = OptsBuilder::from_opts(opts).tcp_connect_timeout(Some(Duration::from_secs(10))).into();
         let conn =
             Conn::new(opts.clone()).map_err(|e| ServerError::Failed(format!("`{}`: {e}", without_password(url))))?;
-        Self::with(conn, opts, None, None)
+        Self::with(conn, opts, None)
     }
 
-    fn with(
-        mut conn: Conn,
-        opts: Opts,
-        private: Option<Sender<()>>,
-        folder: Option<tempfile::TempDir>,
-    ) -> Result<Self, ServerError> {
+    fn with(mut conn: Conn, opts: Opts, own: Option<Own>) -> Result<Self, ServerError> {
         let version: Option<String> = conn.query_first("SELECT VERSION()")?;
         let mariadb = version.is_some_and(|v| v.contains("MariaDB"));
         Ok(Self {
@@ -197,8 +237,7 @@ impl Server {
             limit: STATEMENT_LIMIT,
             names: Mutex::default(),
             freed: Condvar::new(),
-            _private: private,
-            _folder: folder,
+            _own: own,
         })
     }
 
@@ -241,6 +280,13 @@ impl Server {
         made.create(tables)?;
         Ok(made)
     }
+}
+
+/// A folder for the socket of a server of our own.
+fn socket_folder() -> Result<tempfile::TempDir, ServerError> {
+    sweep();
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().map_err(|e| ServerError::NotStarted(e.to_string()))
 }
 
 /// Removes folders of servers whose makers were killed.

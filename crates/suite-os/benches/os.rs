@@ -23,11 +23,12 @@ fn main() {
         ("the host's programs", Some(Image::Host)),
         ("an image, namespace", image(BoxUser::Namespace)),
         ("an image, root", image(BoxUser::Root)),
+        ("Docker", std::env::var("ROLEGRAFT_OS_DOCKER").ok().map(Image::Docker)),
     ];
     let at_once = std::thread::available_parallelism().map_or(1, usize::from) * 2;
     for (name, image) in boxes {
         let Some(image) = image else {
-            eprintln!("skipped: {name}: give a root folder");
+            eprintln!("skipped: {name}: give a root folder, for Docker an image in ROLEGRAFT_OS_DOCKER");
             continue;
         };
         let limits = Limits { turns: 8, tokens: 0, temperature: 0.0, top_p: 1.0 };

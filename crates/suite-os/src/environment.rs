@@ -18,6 +18,9 @@ const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 /// Silence after which upstream stops reading.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// The last part of the name of the image that upstream's text protocol plays every task on.
+const DEFAULT_IMAGE: &str = "default";
+
 /// The reply format of the text protocol.
 pub const FORMAT: &str = "agentbench-os";
 
@@ -127,7 +130,11 @@ impl OsSuite {
             rules.description = text;
         }
         let lacking = |e: SandboxError| SuiteError::Environment { suite: "os".into(), reason: e.to_string() };
-        let mut place = Place::open(&self.setup.image).map_err(lacking)?;
+        let own = match self.setup.protocol {
+            AgentBenchProtocol::Text => None,
+            AgentBenchProtocol::Fc => rules.local.as_deref(),
+        };
+        let mut place = Place::open(&self.setup.image, own.unwrap_or(DEFAULT_IMAGE)).map_err(lacking)?;
         let broken = place.prepare(&rules).err();
         Ok(Episode {
             place,
@@ -147,6 +154,9 @@ pub(crate) struct Rules {
     description: String,
     #[serde(default)]
     description_fc: Option<String>,
+    /// The last part of its image's name, of which upstream's function calls alone take notice.
+    #[serde(default)]
+    local: Option<String>,
     #[serde(default)]
     init: Vec<Script>,
     #[serde(default)]
@@ -176,14 +186,15 @@ struct Place {
 }
 
 impl Place {
-    fn open(image: &Image) -> Result<Self, SandboxError> {
-        Ok(match image {
-            Image::Host => Self { sandbox: Sandbox::start()?, terminal: None },
-            Image::Root { .. } => {
-                let (sandbox, terminal) = Sandbox::with_terminal(image)?;
-                Self { sandbox, terminal: Some(terminal) }
-            }
-        })
+    /// A box on an image; `own` stands for `{}` in its name.
+    fn open(image: &Image, own: &str) -> Result<Self, SandboxError> {
+        let named = match image {
+            Image::Host => return Ok(Self { sandbox: Sandbox::start()?, terminal: None }),
+            Image::Root { .. } => image.clone(),
+            Image::Docker(name) => Image::Docker(name.replace("{}", own)),
+        };
+        let (sandbox, terminal) = Sandbox::with_terminal(&named)?;
+        Ok(Self { sandbox, terminal: Some(terminal) })
     }
 
     /// Runs what a task asks for before its agent begins.

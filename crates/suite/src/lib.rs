@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod container;
+pub mod docker;
 mod environment;
 pub mod history;
 mod protocol;

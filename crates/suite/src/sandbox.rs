@@ -5,14 +5,16 @@
 //! for the whole episode, so that the working directory and variables persist. The container's processes die with the
 //! sandbox, with the thread that made it, and with us (`--die-with-parent` on a pid namespace).
 
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
 use crate::container::{DISK, container, entered, overlaid};
+use crate::docker::Container;
 
 pub use crate::terminal::Terminal;
 
@@ -33,6 +35,10 @@ pub enum SandboxError {
     NotInstalled,
     #[error("bubblewrap does not work here: {0}")]
     Broken(String),
+    #[error("Docker does not do what is asked: {0}")]
+    Docker(String),
+    #[error("Docker has no image `{0}`; build or pull it (docs/agentbench.md says how)")]
+    NoImage(String),
     #[error("the sandbox failed")]
     Io(#[from] io::Error),
     #[error("the sandbox has ended: a command ran over its time limit or ended the shell")]
@@ -78,10 +84,13 @@ pub enum Image {
         /// Who root is in it.
         user: BoxUser,
     },
+    /// An image of the Docker daemon, by name: a container of its own for each episode.
+    Docker(String),
 }
 
 /// Who root is in a box on an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum BoxUser {
     /// Root of a user namespace: what it may do ends there. Where we are root ourselves it is the only user.
     #[default]
@@ -91,16 +100,31 @@ pub enum BoxUser {
     Root,
 }
 
+/// What has to end with a sandbox.
+enum Held {
+    /// A container of ours, and its control group, which is dropped after the child has ended.
+    Child(Child, #[allow(dead_code, reason = "kept for its drop")] Option<Cgroup>),
+    /// Docker's.
+    Container(Container),
+}
+
+impl Held {
+    fn end(&mut self) {
+        match self {
+            Self::Child(child, _) => drop(child.kill()),
+            Self::Container(container) => container.end(),
+        }
+    }
+}
+
 /// A running sandbox.
 pub struct Sandbox {
-    child: Child,
-    stdin: ChildStdin,
+    held: Held,
+    input: Box<dyn Write + Send>,
     output: Receiver<Vec<u8>>,
     marker: String,
     count: u64,
     ended: bool,
-    /// Dropped after the child has ended.
-    _group: Option<Cgroup>,
 }
 
 impl Sandbox {
@@ -115,8 +139,18 @@ impl Sandbox {
     /// Starts one on an image, and a login shell in it on a terminal of its own.
     ///
     /// # Errors
-    /// As [`Self::start`], and if there is no terminal to be had.
+    /// As [`Self::start`], and if there is no terminal, or no such image.
     pub fn with_terminal(image: &Image) -> Result<(Self, Terminal), SandboxError> {
+        if let Image::Docker(name) = image {
+            let (container, streams) = Container::start(name, &[], &["bash", "--noprofile", "--norc"])?;
+            let shell = container.terminal(&["bash", "--login"])?;
+            let mut sandbox = Self::over(Held::Container(container), streams.input, streams.output);
+            sandbox.begin()?;
+            let mut terminal = Terminal::over(shell.input, shell.output);
+            // What it starts on the way to its prompt is not to be seen by the task's scripts.
+            terminal.speaks();
+            return Ok((sandbox, terminal));
+        }
         let (mut terminal, end) = Terminal::new()?;
         // What goes wrong is said on the terminal.
         let mut sandbox = Self::with(image, Stdio::from(end)).map_err(|error| match error {
@@ -130,12 +164,16 @@ impl Sandbox {
         Ok((sandbox, terminal))
     }
 
+    fn over(held: Held, input: Box<dyn Write + Send>, output: Receiver<Vec<u8>>) -> Self {
+        Self { held, input, output, marker: marker(), count: 0, ended: false }
+    }
+
     fn with(image: &Image, stderr: Stdio) -> Result<Self, SandboxError> {
         installed()?;
         let group = Cgroup::new();
         let mut command = match image {
-            Image::Host => entered(group.as_ref(), container()),
             Image::Root { path, user } => overlaid(path, *user, group.as_ref())?,
+            Image::Host | Image::Docker(_) => entered(group.as_ref(), container()),
         };
         command.args(["--chdir", "/", "bash", "--noprofile", "--norc"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
@@ -143,20 +181,26 @@ impl Sandbox {
         let missing = || io::Error::other("no pipe to the sandbox");
         let stdin = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;
+        let stderr = child.stderr.take();
         let (sender, output) = sync_channel(16);
         std::thread::spawn(move || forward(stdout, &sender));
-        let mut sandbox = Self { child, stdin, output, marker: marker(), count: 0, ended: false, _group: group };
-        match sandbox.run(&format!("exec 9>&2 2>&1; umask 022; {LIMITS}"), Duration::from_secs(10)) {
+        let mut sandbox = Self::over(Held::Child(child, group), Box::new(stdin), output);
+        match sandbox.begin() {
             Ok(_) => Ok(sandbox),
             Err(_) => {
                 let mut said = String::new();
-                let _ = sandbox.child.kill();
-                if let Some(mut stderr) = sandbox.child.stderr.take() {
+                sandbox.held.end();
+                if let Some(mut stderr) = stderr {
                     let _ = stderr.read_to_string(&mut said);
                 }
                 Err(SandboxError::Broken(said.trim().to_owned()))
             }
         }
+    }
+
+    /// What a box's own shell does first.
+    fn begin(&mut self) -> Result<CommandOutput, SandboxError> {
+        self.run(&format!("exec 9>&2 2>&1; umask 022; {LIMITS}"), Duration::from_secs(10))
     }
 
     /// Runs a command in the episode's shell: its working directory and variables stay.
@@ -172,7 +216,7 @@ impl Sandbox {
         // The here-document's delimiter is random, so the command is read to the letter; it cannot read our input.
         let script =
             format!("eval \"$(cat <<'{end}'\n{command}\n{end}\n)\" </dev/null\nprintf '\\n%s %s\\n' '{end}' \"$?\"\n");
-        if self.stdin.write_all(script.as_bytes()).and_then(|()| self.stdin.flush()).is_err() {
+        if self.input.write_all(script.as_bytes()).and_then(|()| self.input.flush()).is_err() {
             self.ended = true;
             return Err(SandboxError::Ended);
         }
@@ -210,14 +254,16 @@ impl Sandbox {
 
     fn end(&mut self) {
         self.ended = true;
-        let _ = self.child.kill();
+        self.held.end();
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.held.end();
+        if let Held::Child(child, _) = &mut self.held {
+            let _ = child.wait();
+        }
     }
 }
 

@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Our end of the terminal. Dropping it hangs up.
 pub struct Terminal {
-    master: File,
+    input: Box<dyn Write + Send>,
     output: Receiver<Vec<u8>>,
     /// What the shell said and nobody has read.
     unread: Vec<u8>,
@@ -47,7 +47,12 @@ impl Terminal {
                 }
             }
         });
-        Ok((Self { master, output, unread: Vec::new(), prompt: None, fresh: true }, File::from(end)))
+        Ok((Self::over(Box::new(master), output), File::from(end)))
+    }
+
+    /// A terminal that is somewhere else.
+    pub(crate) fn over(input: Box<dyn Write + Send>, output: Receiver<Vec<u8>>) -> Self {
+        Self { input, output, unread: Vec::new(), prompt: None, fresh: true }
     }
 
     /// Waits until a shell that has just started has said something and then nothing more.
@@ -55,10 +60,19 @@ impl Terminal {
         if !std::mem::take(&mut self.fresh) {
             return;
         }
-        if let Ok(chunk) = self.output.recv_timeout(FIRST) {
-            self.unread.extend(chunk);
+        if self.speaks() {
             self.settle();
         }
+    }
+
+    /// Waits until a shell that has just started says something.
+    pub(crate) fn speaks(&mut self) -> bool {
+        if self.unread.is_empty()
+            && let Ok(chunk) = self.output.recv_timeout(FIRST)
+        {
+            self.unread.extend(chunk);
+        }
+        !self.unread.is_empty()
     }
 
     /// What was said so far, as one line.
@@ -74,7 +88,7 @@ impl Terminal {
     }
 
     fn write(&mut self, text: &[u8]) -> Result<(), SandboxError> {
-        self.master.write_all(text).map_err(|_| SandboxError::Ended)
+        self.input.write_all(text).map_err(|_| SandboxError::Ended)
     }
 
     /// Types a line as a person does, and leaves what comes of it unread.
