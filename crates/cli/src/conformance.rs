@@ -19,6 +19,8 @@ enum Kind {
     Os,
     /// Steps of AgentBench DB-bench; needs its data, and for some a MariaDB or MySQL server.
     Dbbench,
+    /// Games of ALFWorld, and AgentBench's episodes on them; needs the games.
+    Alfworld,
 }
 
 /// Who root is in AgentBench's boxes.
@@ -97,6 +99,7 @@ impl Conformance {
             Kind::Officebench => rolegraft_conformance::officebench(&self.traces, self.data()?)?,
             Kind::Os => rolegraft_conformance::os(&self.traces, self.data()?, self.places.options().image().as_ref())?,
             Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.places.db.as_deref())?,
+            Kind::Alfworld => rolegraft_conformance::alfworld(&self.traces, self.data()?)?,
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };
         say(&report.to_string());

@@ -3,6 +3,7 @@
 //! A recording's folder says which cases there are and what came out; the rules of comparison are those of the
 //! recording, never of a case. Nothing is written but temporary files.
 
+mod alfworld;
 mod db;
 mod merge;
 mod office;
@@ -11,6 +12,7 @@ mod recordings;
 mod tau;
 mod tolerance;
 
+pub use alfworld::alfworld;
 pub use db::dbbench;
 pub use merge::merge;
 pub use office::{officebench, officebench_verdict};

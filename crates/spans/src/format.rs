@@ -20,7 +20,7 @@ struct Builtin {
 const HERMES_SCHEMA: Option<(&str, &str)> =
     Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json")));
 
-const BUILTIN: [Builtin; 6] = [
+const BUILTIN: [Builtin; 8] = [
     Builtin { name: "hermes", toml: include_str!("../../../parsers/hermes.toml"), schema: HERMES_SCHEMA },
     Builtin { name: "native", toml: include_str!("../../../parsers/native.toml"), schema: HERMES_SCHEMA },
     Builtin { name: "react", toml: include_str!("../../../parsers/react.toml"), schema: HERMES_SCHEMA },
@@ -31,6 +31,16 @@ const BUILTIN: [Builtin; 6] = [
     },
     Builtin { name: "agentbench-os", toml: include_str!("../../../parsers/agentbench-os.toml"), schema: None },
     Builtin { name: "agentbench-db", toml: include_str!("../../../parsers/agentbench-db.toml"), schema: None },
+    Builtin {
+        name: "agentbench-webshop",
+        toml: include_str!("../../../parsers/agentbench-webshop.toml"),
+        schema: None,
+    },
+    Builtin {
+        name: "agentbench-alfworld",
+        toml: include_str!("../../../parsers/agentbench-alfworld.toml"),
+        schema: None,
+    },
 ];
 
 /// Longest reply that is read; what lies beyond is cut before reading, so that reading stays quick.

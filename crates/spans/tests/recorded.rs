@@ -68,3 +68,17 @@ fn agentbench_db() {
         }
     }
 }
+
+#[test]
+fn agentbench_webshop() {
+    let format = Format::builtin("agentbench-webshop").unwrap();
+    for row in recorded("parse/agentbench-webshop.jsonl").into_iter().flatten() {
+        let expected = &row["expected"];
+        let reading = format.read(row["reply"].as_str().unwrap(), None);
+        let (action, content) = match reading.action() {
+            Some(a) => (a.name.as_str().into(), format!("{}[{}]", a.name, a.payload.as_str().unwrap()).into()),
+            None => (Value::Null, Value::Null),
+        };
+        assert_eq!((&action, &content), (&expected["action"], &expected["content"]), "{row}");
+    }
+}
