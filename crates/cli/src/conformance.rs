@@ -21,6 +21,8 @@ enum Kind {
     Dbbench,
     /// Games of ALFWorld, and AgentBench's episodes on them; needs the games.
     Alfworld,
+    /// WebShop's pages, searches and rewards, and AgentBench's episodes on them; needs the catalogue.
+    Webshop,
 }
 
 /// Who root is in AgentBench's boxes.
@@ -100,6 +102,7 @@ impl Conformance {
             Kind::Os => rolegraft_conformance::os(&self.traces, self.data()?, self.places.options().image().as_ref())?,
             Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.places.db.as_deref())?,
             Kind::Alfworld => rolegraft_conformance::alfworld(&self.traces, self.data()?)?,
+            Kind::Webshop => rolegraft_conformance::webshop(&self.traces, self.data()?)?,
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };
         say(&report.to_string());

@@ -23,7 +23,7 @@ const STEPS: usize = 35;
 pub fn alfworld(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
     let root = Official::open(data).map_err(|e| ConformanceError::Data(e.into()))?.root().to_owned();
     let games = Games { root, known: Mutex::default() };
-    cases(traces, |kind, case| {
+    cases(traces, |kind, _, case| {
         Some(Replayed::Compared(match kind {
             "names" => names(&games, case),
             "process_action" => choice(case),

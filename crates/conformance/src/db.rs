@@ -40,7 +40,7 @@ pub fn dbbench(traces: &Path, data: &Path, url: Option<&str>) -> Result<Report, 
     let text = DbSuite::new(AgentBenchProtocol::Text, format, limits, Prompt::upstream(), place);
     // Its lines build on one another.
     let session = Mutex::new(None);
-    cases(traces, |kind, case| {
+    cases(traces, |kind, _, case| {
         let real = matches!(kind, "db_episodes" | "db_repr");
         if real && let Err(error) = text.server() {
             return Some(Replayed::Lacking(error.to_string()));

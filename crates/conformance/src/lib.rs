@@ -11,6 +11,7 @@ mod os;
 mod recordings;
 mod tau;
 mod tolerance;
+mod webshop;
 
 pub use alfworld::alfworld;
 pub use db::dbbench;
@@ -19,6 +20,7 @@ pub use office::{officebench, officebench_verdict};
 pub use os::os;
 pub use rolegraft_suite::sandbox::{BoxUser, Image};
 pub use tau::tau;
+pub use webshop::webshop;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -32,7 +32,7 @@ const FOLDERS: [&str; 2] = ["tasks", "tasks-1app"];
 pub fn officebench(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
     let nested = data.join("officebench");
     let data = if nested.is_dir() { nested } else { data.to_owned() };
-    cases(traces, |kind, case| {
+    cases(traces, |kind, _, case| {
         let replay = replay_of(kind)?;
         Some(match lacks(case) {
             Some(program) => Replayed::Lacking(format!("`{}` is not installed", program.command())),

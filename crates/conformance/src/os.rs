@@ -26,7 +26,7 @@ use std::path::Path;
 /// If the recordings cannot be read.
 pub fn os(traces: &Path, data: &Path, image: Option<&Image>) -> Result<Report, ConformanceError> {
     let boxes = Boxes::open(data, image);
-    cases(traces, |kind, case| {
+    cases(traces, |kind, _, case| {
         Some(Replayed::Compared(match kind {
             "os_parse" => parse(case),
             "os_shell" => shell(case),

@@ -54,11 +54,11 @@ pub(crate) enum Replayed {
     Lacking(String),
 }
 
-/// Replays every line of the recordings, side by side. `replay` is given the file's name up to its first dot and the case, and
-/// gives nothing for recordings that it does not know.
+/// Replays every line of the recordings, side by side. `replay` is given the file's name up to its first dot, the line's number
+/// from 0 and the case, and gives nothing for recordings that it does not know.
 pub(crate) fn cases(
     traces: &Path,
-    replay: impl Fn(&str, &Value) -> Option<Replayed> + Sync,
+    replay: impl Fn(&str, usize, &Value) -> Option<Replayed> + Sync,
 ) -> Result<Report, ConformanceError> {
     let mut report = Report::default();
     for path in jsonl_files(traces)? {
@@ -71,7 +71,7 @@ pub(crate) fn cases(
             .map(|(i, line)| {
                 // Python's reader: recorded numbers keep every digit.
                 let outcome = match python_json::loads(line) {
-                    Ok(case) => replay(kind, &case),
+                    Ok(case) => replay(kind, *i, &case),
                     Err(error) => Some(Replayed::Compared(Err(error.to_string()))),
                 };
                 (format!("{file}:{}", i + 1), outcome)

@@ -1,0 +1,236 @@
+//! AgentBench's loop around the shop (THUDM/AgentBench@6af78d0, and @578c5e9 for function calls).
+
+use crate::catalogue::Catalogue;
+use crate::goals::Goal;
+use crate::shop::{Session, Stepped};
+use rolegraft_spans::Format;
+use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
+use rolegraft_trajectory::{Message, Role, Status, calls};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::{Arc, LazyLock};
+
+/// The reply format of the text protocol.
+pub const FORMAT: &str = "agentbench-webshop";
+
+/// What stands before a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompts {
+    /// Turns of an instruction and an example, user first. One alone begins the first observation's message.
+    pub messages: Vec<Turn>,
+    /// For function calls: the system message.
+    #[serde(default)]
+    pub system: String,
+    /// For function calls: the tools.
+    #[serde(default)]
+    pub tools: Vec<Value>,
+    /// Whether what can be clicked is listed.
+    #[serde(default = "yes")]
+    pub lists: bool,
+}
+
+/// A turn of a prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// `user` or `agent`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Prompts {
+    /// Upstream's.
+    #[must_use]
+    pub fn upstream() -> &'static Self {
+        static PROMPTS: LazyLock<Prompts> = LazyLock::new(|| {
+            #[allow(clippy::expect_used, reason = "it comes with the program")]
+            serde_json::from_str(include_str!("../data/prompts.json")).expect("upstream's prompts")
+        });
+        &PROMPTS
+    }
+}
+
+/// The suite.
+pub struct WebShopSuite {
+    format: Arc<Format>,
+    limits: Limits,
+    protocol: AgentBenchProtocol,
+    prompts: Arc<Prompts>,
+    catalogue: Arc<Catalogue>,
+    /// Says which catalogue it is.
+    catalogue_name: String,
+}
+
+impl WebShopSuite {
+    /// A suite with the given reply format; `catalogue_name` is part of its digest.
+    #[must_use]
+    pub fn new(
+        protocol: AgentBenchProtocol,
+        format: Format,
+        limits: Limits,
+        prompts: Prompts,
+        catalogue: Arc<Catalogue>,
+        catalogue_name: String,
+    ) -> Self {
+        Self { format: Arc::new(format), limits, protocol, prompts: Arc::new(prompts), catalogue, catalogue_name }
+    }
+}
+
+/// A task: a goal of the catalogue, by number, or one of its own.
+#[derive(Deserialize)]
+struct Fields {
+    goal: Value,
+}
+
+impl Suite for WebShopSuite {
+    fn id(&self) -> &str {
+        "webshop"
+    }
+    fn format(&self) -> &Format {
+        &self.format
+    }
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+    fn tools(&self) -> Option<Arc<Vec<Value>>> {
+        (self.protocol == AgentBenchProtocol::Fc).then(|| Arc::new(self.prompts.tools.clone()))
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn settings(&self) -> Value {
+        json!({"protocol": self.protocol, "prompts": *self.prompts, "catalogue": self.catalogue_name,
+            "nouns": self.catalogue.nouns_source()})
+    }
+    fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
+        let wrong = |reason: String| SuiteError::Task { suite: "webshop".into(), task: task.id.clone(), reason };
+        let fields: Fields = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
+        let goal: Goal = match fields.goal.as_u64() {
+            Some(number) => self.catalogue.goals().get(number as usize).cloned().ok_or_else(|| {
+                wrong(format!("the catalogue has {} goals, none of number {number}", self.catalogue.goals().len()))
+            })?,
+            None => serde_json::from_value(fields.goal).map_err(|e| wrong(e.to_string()))?,
+        };
+        Ok(Box::new(Episode {
+            session: Session::new(self.catalogue.clone(), goal),
+            protocol: self.protocol,
+            prompts: self.prompts.clone(),
+            format: self.format.clone(),
+            turns_left: self.limits.turns,
+            bought: None,
+        }))
+    }
+}
+
+struct Episode {
+    session: Session,
+    protocol: AgentBenchProtocol,
+    prompts: Arc<Prompts>,
+    format: Arc<Format>,
+    turns_left: usize,
+    bought: Option<crate::reward::Reward>,
+}
+
+impl Episode {
+    /// What the agent sees.
+    fn seen(&self) -> String {
+        match self.prompts.lists {
+            true => format!("{}\n\nAvailable Actions:\n{}", self.session.text(), self.session.available().repr()),
+            false => self.session.text(),
+        }
+    }
+
+    /// The action that a call asks for.
+    fn called(&self, reply: &str) -> Result<String, Message> {
+        let (_, called) = calls::read(reply);
+        let Some(call) = called.first() else {
+            let complaint = "No executable tool calls found! You should call a tool instead.";
+            let available = self.session.available().repr();
+            return Err(Message::user(format!("Observation:\n{complaint}\n\nAvailable Actions:\n{available}")));
+        };
+        let name = match call.name.as_str() {
+            "search_action" => Some("search"),
+            "click_action" => Some("click"),
+            _ => None,
+        };
+        let arguments = rolegraft_spans::python_json::loads(&call.arguments).ok();
+        let first = arguments.as_ref().and_then(|a| a.as_object()?.values().next()?.as_str());
+        match (name, first) {
+            (Some(name), Some(first)) => Ok(format!("{name}[{first}]")),
+            _ => Err(Message::user("No valid tool call found from agent.")),
+        }
+    }
+}
+
+impl Environment for Episode {
+    fn open(&mut self) -> Result<Vec<Message>, SuiteError> {
+        if self.protocol == AgentBenchProtocol::Fc {
+            let first = format!("The initial observation:\n{}", self.seen());
+            return Ok(vec![Message::system(&self.prompts.system), Message::user(first)]);
+        }
+        let turn = |turn: &Turn| {
+            let role = if turn.role == "user" { Role::User } else { Role::Assistant };
+            Message::new(role, &turn.content)
+        };
+        let mut messages: Vec<Message> = self.prompts.messages.iter().map(turn).collect();
+        let first = format!("Observation:\n{}", self.seen());
+        match messages.last_mut() {
+            Some(last) if last.role == Role::User => last.content = format!("{}\n{first}", last.content),
+            _ => messages.push(Message::user(first)),
+        }
+        Ok(messages)
+    }
+
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
+        (self.protocol == AgentBenchProtocol::Text).then(|| history::shown(messages))
+    }
+
+    fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
+        let reading = self.format.read(reply, None);
+        self.turns_left = self.turns_left.saturating_sub(1);
+        let limit = (self.turns_left == 0).then_some(Status::TaskLimitReached);
+        let action = match self.protocol {
+            AgentBenchProtocol::Text => match reading.action() {
+                Some(action) => Ok(format!("{}[{}]", action.name, action.payload.as_str().unwrap_or_default())),
+                None => {
+                    let ended = Some(Status::AgentValidationFailed);
+                    return Ok(Step { reading, succeeded: false, observations: Vec::new(), ended });
+                }
+            },
+            AgentBenchProtocol::Fc => self.called(reply),
+        };
+        let action = match action {
+            Ok(action) => action,
+            Err(complaint) => {
+                return Ok(Step { reading, succeeded: false, observations: vec![complaint], ended: limit });
+            }
+        };
+        let Stepped { acted, reward } = self.session.step(&action);
+        if reward.is_some() {
+            self.bought = reward;
+            return Ok(Step { reading, succeeded: true, observations: Vec::new(), ended: Some(Status::Completed) });
+        }
+        if limit.is_some() {
+            // upstream: nobody is there to see it.
+            return Ok(Step { reading, succeeded: acted, observations: Vec::new(), ended: limit });
+        }
+        let seen = match self.protocol {
+            AgentBenchProtocol::Text => Message::user(format!("Observation:\n{}", self.seen())),
+            AgentBenchProtocol::Fc => Message::tool(format!("Action: {action}\n\nObservation:\n{}", self.seen())),
+        };
+        Ok(Step { reading, succeeded: acted, observations: vec![seen], ended: None })
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        match &self.bought {
+            Some(reward) => Outcome { reward: reward.total, detail: reward.info.clone() },
+            None => Outcome { reward: 0.0, detail: json!({"bought": null}) },
+        }
+    }
+}
