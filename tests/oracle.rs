@@ -23,6 +23,7 @@ fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runt
         person: None,
         runtime: runtime.handle(),
         engine: EngineKind::Candle,
+        progress: None,
     }
 }
 
@@ -87,6 +88,16 @@ fn dbbench() {
         return;
     }
     play(Suite::Db, 300);
+}
+
+#[test]
+fn webshop() {
+    play(Suite::WebShop, 100);
+}
+
+#[test]
+fn alfworld() {
+    play(Suite::AlfWorld, 300);
 }
 
 #[test]

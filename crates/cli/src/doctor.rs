@@ -58,7 +58,7 @@ impl Doctor {
             "sandbox for model-written shell (suite os)",
             sandbox.as_ref().err().map_or("", String::as_str),
         );
-        let suites = ["tau-retail", "tau-airline", "officebench", "os", "dbbench"];
+        let suites = ["tau-retail", "tau-airline", "officebench", "os", "webshop", "dbbench", "alfworld"];
         for suite in suites {
             let path = self.suites.join(suite).join("suite.toml");
             line(

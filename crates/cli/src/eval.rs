@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{
-    AgentBenchOptions, AgentBenchProtocol, Episode, Mode, OfficeOptions, Progress, Protocol, Runtime, Shell, Solo,
-    Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
+    AgentBenchOptions, AgentBenchProtocol, Episode, Mode, OfficeOptions, Profile, Progress, Protocol, Runtime, Shell,
+    Solo, Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
 };
 use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
 use serde_json::{Map, Value, json};
@@ -40,7 +40,7 @@ struct SuiteFlags {
     #[arg(long, default_value = "benchmarks")]
     suites: PathBuf,
     /// Play the official tasks in this folder (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps, os,
-    /// dbbench) instead of the built-in ones.
+    /// dbbench, webshop, alfworld) instead of the built-in ones.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
     /// How an agent calls tools on official τ-bench tasks: `<tool_call>` blocks in the text (default), the endpoint's own
@@ -57,13 +57,21 @@ struct SuiteFlags {
     /// What an agent sees of AgentBench's shell: its output, or what upstream's terminal reader makes of it.
     #[arg(long, default_value = "clean", value_parser = one_of(&Shell::ALL, Shell::as_str))]
     shell: Shell,
+    /// Which generation of ALFWorld's texts: AgentBench's, or what the game files say.
+    #[arg(long, default_value = "classic", value_parser = one_of(&Profile::ALL, Profile::as_str))]
+    profile: Profile,
     #[command(flatten)]
     places: AgentBenchFlags,
 }
 
 impl SuiteFlags {
     fn agentbench(&self) -> AgentBenchOptions {
-        AgentBenchOptions { protocol: self.protocol, shell: self.shell, ..self.places.options() }
+        AgentBenchOptions {
+            protocol: self.protocol,
+            shell: self.shell,
+            alfworld_profile: self.profile,
+            ..self.places.options()
+        }
     }
 }
 
@@ -231,6 +239,7 @@ impl Score {
             person: None,
             runtime: runtime.handle(),
             engine: Engine::Candle.into(),
+            progress: None,
         };
         let results = rescore(&options, &self.log)?;
         let differ: Vec<_> = results.iter().filter(|r| !r.same || r.recorded != r.now).collect();

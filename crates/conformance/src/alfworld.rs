@@ -118,6 +118,7 @@ fn transcript(games: &Games, case: &Value) -> Result<(), String> {
         profile: profile(case),
         prompts: Prompts::upstream().clone(),
         games: games.root.clone(),
+        logic: None,
     };
     let suite = AlfWorldSuite::new(format, limits, setup);
     let task = Task { id: text(case, "id").to_owned(), fields: json!({"game": text(case, "game")}) };

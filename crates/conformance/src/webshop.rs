@@ -248,7 +248,7 @@ impl Shop {
         let format = Format::builtin(FORMAT).map_err(|e| e.to_string())?;
         let limits = Limits { turns: ROUNDS, tokens: 0, temperature: 0.0, top_p: 1.0 };
         let (protocol, prompts) = (AgentBenchProtocol::Text, Prompts::upstream().clone());
-        let suite = WebShopSuite::new(protocol, format, limits, prompts, self.human.clone(), String::new());
+        let suite = WebShopSuite::new(protocol, format, limits, prompts, Some(self.human.clone()));
         let task = Task { id: text(case, "id").to_owned(), fields: json!({"goal": case["goal_index"]}) };
         let mut episode: Box<dyn Environment> = suite.start(&task).map_err(|e| e.to_string())?;
         let mut messages = episode.open().map_err(|e| e.to_string())?;
@@ -262,13 +262,14 @@ impl Shop {
             let Some(reply) = output.as_str() else {
                 // upstream compares the wrong constant.
                 status = Status::AgentValidationFailed;
+                actions.push(Value::Null);
                 break;
             };
             messages.push(Message::assistant(reply));
             let step = episode.step(reply).map_err(|e| e.to_string())?;
-            if let Some(action) = step.reading.action() {
-                actions.push(format!("{}[{}]", action.name, action.payload.as_str().unwrap_or_default()));
-            }
+            let action = step.reading.action();
+            let action = action.map(|a| format!("{}[{}]", a.name, a.payload.as_str().unwrap_or_default()));
+            actions.push(json!(action));
             messages.extend(step.observations);
             if let Some(ended) = step.ended {
                 status = ended;

@@ -23,9 +23,9 @@ const SAVE_EVERY: u64 = 50;
 #[must_use]
 pub fn recipe(member: Member) -> Recipe {
     match member {
-        Member::Base => Recipe { tokens: 4_500_000, learning_rate: 2e-3, context_weight: 0.1 },
-        Member::Tau | Member::AgentBench => Recipe { tokens: 900_000, learning_rate: 8e-4, context_weight: 0.0 },
-        Member::Office => Recipe { tokens: 1_500_000, learning_rate: 8e-4, context_weight: 0.0 },
+        Member::Base => Recipe { tokens: 5_000_000, learning_rate: 2e-3, context_weight: 0.1 },
+        Member::Tau => Recipe { tokens: 900_000, learning_rate: 8e-4, context_weight: 0.0 },
+        Member::Office | Member::AgentBench => Recipe { tokens: 1_500_000, learning_rate: 8e-4, context_weight: 0.0 },
     }
 }
 

@@ -40,10 +40,10 @@ impl Member {
     #[must_use]
     pub fn suites(self) -> &'static [Suite] {
         match self {
-            Self::Base => &Suite::TRAINED,
+            Self::Base => &Suite::SEEN,
             Self::Tau => &[Suite::TauRetail, Suite::TauAirline],
             Self::Office => &[Suite::Office],
-            Self::AgentBench => &[Suite::Os],
+            Self::AgentBench => &[Suite::Os, Suite::WebShop],
         }
     }
 }
@@ -113,7 +113,7 @@ const STYLES: [fn(&str) -> String; 5] = [
 ];
 
 /// Keys and verbs that a careless model swaps.
-const SLIPS: [(&str, &str); 7] = [
+const SLIPS: [(&str, &str); 8] = [
     ("\"name\"", "\"tool\""),
     ("\"arguments\"", "\"parameters\""),
     ("\"order_id\"", "\"order\""),
@@ -121,6 +121,7 @@ const SLIPS: [(&str, &str); 7] = [
     ("\"action\"", "\"act\""),
     ("\"recipient\"", "\"to\""),
     ("Act: ", "Action: "),
+    ("click[", "open["),
 ];
 
 /// The part of a clean reply that carries its meaning.
@@ -132,7 +133,10 @@ fn payload(reply: &str) -> &str {
     between("<tool_call>", "</tool_call>")
         .or_else(|| between("<answer>", "</answer>"))
         .or_else(|| between("```bash\n", "\n```"))
+        .or_else(|| between("```sql\n", "\n```"))
         .or_else(|| between("Act: answer(", ")"))
+        .or_else(|| between("Action:\n", "]").map(|_| reply.rsplit('\n').next().unwrap_or(reply)))
+        .or_else(|| reply.find("ACTION: ").map(|at| &reply[at + 8..]))
         .or_else(|| reply.find("Act: ").map(|at| &reply[at + 5..]))
         .unwrap_or(reply)
 }

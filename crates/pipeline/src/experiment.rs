@@ -1,7 +1,8 @@
 //! The experiment file.
 
+use crate::agentbench::AgentBenchOptions;
 use crate::engine::EngineKind;
-use crate::suites::{AgentBenchOptions, OfficeOptions, TauOptions};
+use crate::suites::{OfficeOptions, TauOptions};
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@
 //! their digest, so a second run does only what changed, a killed run resumes, and experiments share what they have in
 //! common. Results land in `results/runs/NAME/`.
 
+mod agentbench;
 mod engine;
 mod experiment;
 mod inspect;
@@ -18,6 +19,7 @@ mod speaker;
 mod store;
 mod suites;
 
+pub use agentbench::AgentBenchOptions;
 pub use engine::{EngineError, EngineKind, open_model};
 pub use experiment::{Experiment, ExperimentError};
 pub use inspect::{Findings, compare, inspect};
@@ -32,6 +34,7 @@ pub use rolegraft_suite::Split;
 pub use rolegraft_suite::docker::has_image;
 pub use rolegraft_suite::sandbox::BoxUser;
 pub use rolegraft_suite::{Speaker, SpeakerError};
+pub use rolegraft_suite_alfworld::Profile;
 pub use rolegraft_suite_office::{Apps, Mode, Official as OfficialOffice, Program};
 pub use rolegraft_suite_os::Shell;
 pub use rolegraft_suite_tau::{Protocol, Strategy};
@@ -39,7 +42,7 @@ pub use rolegraft_trajectory::{Episode, Message, Spent};
 pub use run::{RunError, RunSummary, run};
 pub use solo::{Solo, evaluate};
 pub use store::{Store, StoreError};
-pub use suites::{AgentBenchOptions, NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
+pub use suites::{NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 pub use tokio::runtime::Runtime;
 
 /// Whether model-written shell can run here, and what is missing if not.

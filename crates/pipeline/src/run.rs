@@ -350,6 +350,7 @@ pub fn run(
         person: None,
         runtime: runtime.handle(),
         engine: experiment.engine,
+        progress: Some(progress),
     };
     let mut experiment = experiment.clone();
     let mut wanted = Vec::new();

@@ -1,9 +1,10 @@
 //! One model on one suite.
 
+use crate::agentbench::AgentBenchOptions;
 use crate::engine::{EngineKind, open_model};
 use crate::progress::Progress;
 use crate::run::RunError;
-use crate::suites::{AgentBenchOptions, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
+use crate::suites::{OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 use rolegraft_checkpoint::{Checkpoint, Digest};
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_suite::Speaker;
@@ -69,6 +70,7 @@ pub fn evaluate(
         person: solo.person.clone(),
         runtime: runtime.handle(),
         engine: solo.engine,
+        progress: Some(progress),
     };
     let library = SuiteLibrary::open(&options, solo.suite)?;
     let tasks = library.tasks(solo.split, solo.tasks)?;

@@ -1,16 +1,19 @@
 //! `benchmarks/SUITE/suite.toml`, and the official data: concrete suites by name.
 
+use crate::agentbench::{self, AgentBenchOptions};
 use crate::engine::{EngineError, EngineKind, open_user};
+use crate::progress::Progress;
 use crate::speaker::ModelSpeaker;
 use rolegraft_checkpoint::Digest;
 use rolegraft_spans::{Format, FormatError};
-use rolegraft_suite::sandbox::{BoxUser, Image};
 use rolegraft_suite::{AgentBenchProtocol, Limits, Speaker, Split, Suite, Task, TaskSet, TasksError};
+use rolegraft_suite_alfworld::{AlfWorldSuite, Profile};
 use rolegraft_suite_db::{DbSuite, Place, Server};
 use rolegraft_suite_office::{Apps, Mode, OfficeSuite, SANE};
-use rolegraft_suite_os::{OsSuite, Setup, Shell};
+use rolegraft_suite_os::{OsSuite, Setup};
 use rolegraft_suite_remote::{Api, Client, Controller, RemoteSuite};
 use rolegraft_suite_tau::{Domain, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
+use rolegraft_suite_webshop::WebShopSuite;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,8 +36,8 @@ pub enum SuitesError {
     #[error("suite `{suite}`: {source}")]
     Official { suite: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(
-        "suite `{0}` has no official data to read (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps, os and \
-         dbbench have); leave out --data, and unset ROLEGRAFT_DATA"
+        "suite `{0}` has no official data to read (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps, os, \
+         dbbench, webshop and alfworld have); leave out --data, and unset ROLEGRAFT_DATA"
     )]
     NoOfficial(String),
     #[error("suite `{0}` has official tasks only: say with --data where they are")]
@@ -56,6 +59,8 @@ pub enum SuitesError {
          --os-docker (in an experiment: `os_root` or `os_docker` under [agentbench]); docs/agentbench.md says how to make either"
     )]
     NoRoot,
+    #[error("the catalogue has {goals} goals; `{field}` asks for those from {from} to {to}")]
+    NoGoals { goals: usize, field: &'static str, from: usize, to: usize },
     #[error("suite `{suite}`: {reason}")]
     Remote { suite: String, reason: String },
     #[error("the user's model: {0}")]
@@ -84,37 +89,6 @@ pub struct OfficeOptions {
     pub mode: Mode,
 }
 
-/// How AgentBench's official tasks are played.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AgentBenchOptions {
-    /// How the agent speaks.
-    pub protocol: AgentBenchProtocol,
-    /// What it sees of the shell.
-    pub shell: Shell,
-    /// The root folder of the boxes.
-    pub os_root: Option<PathBuf>,
-    /// Who root is in them; the better of the two here if absent.
-    pub os_user: Option<BoxUser>,
-    /// The boxes' Docker image, in place of a root folder; `{}` stands for the task's own.
-    pub os_docker: Option<String>,
-    /// The database server, `mysql://…` or `docker:IMAGE`; a private one if absent. It may hold a password, and is not shown.
-    #[serde(skip_serializing)]
-    pub db: Option<String>,
-}
-
-impl AgentBenchOptions {
-    /// What the boxes hold.
-    #[must_use]
-    pub fn image(&self) -> Option<Image> {
-        let root = || {
-            let user = self.os_user.unwrap_or_else(BoxUser::best);
-            Some(Image::Root { path: self.os_root.clone()?, user })
-        };
-        self.os_docker.clone().map(Image::Docker).or_else(root)
-    }
-}
-
 /// Where suites come from and how they are played.
 pub struct SuiteOptions<'a> {
     /// Folder of the suites' folders.
@@ -133,6 +107,8 @@ pub struct SuiteOptions<'a> {
     pub runtime: &'a Handle,
     /// What plays a user's checkpoint.
     pub engine: EngineKind,
+    /// Who is told of work that takes long.
+    pub progress: Option<&'a dyn Progress>,
 }
 
 #[derive(Deserialize)]
@@ -143,6 +119,9 @@ struct SuiteFile {
     limits: Limits,
     prompt: toml::Value,
     tasks: BTreeMap<String, PathBuf>,
+    /// For ALFWorld: the domain and the grammar of its games.
+    domain: Option<PathBuf>,
+    grammar: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq)]
@@ -153,6 +132,8 @@ enum Kind {
     Officebench,
     Os,
     Dbbench,
+    Webshop,
+    Alfworld,
 }
 
 /// A suite on one of AgentBench's servers.
@@ -178,9 +159,9 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(60);
 pub struct SuiteLibrary {
     /// The rules.
     pub suite: Arc<dyn Suite>,
-    source: Source,
-    not_run: Vec<NotRun>,
-    lacks: Option<&'static str>,
+    pub(crate) source: Source,
+    pub(crate) not_run: Vec<NotRun>,
+    pub(crate) lacks: Option<&'static str>,
 }
 
 /// A task that cannot be played here, and is therefore neither played nor counted.
@@ -192,7 +173,7 @@ pub struct NotRun {
     pub lacks: String,
 }
 
-enum Source {
+pub(crate) enum Source {
     /// Files by split.
     Files(BTreeMap<String, PathBuf>),
     /// Tasks of the official data, by split.
@@ -201,10 +182,6 @@ enum Source {
 
 /// What an official τ-bench episode may use (arXiv 2601.07309, table 5).
 const TAU_LIMITS: Limits = Limits { turns: 30, tokens: 1024, temperature: 0.2, top_p: 1.0 };
-/// What an official AgentBench OS episode may use (the same table; rounds as upstream).
-const OS_LIMITS: Limits = Limits { turns: 8, tokens: 1024, temperature: 0.7, top_p: 1.0 };
-/// What an official DB-bench episode may use: turns are SQL statements (text), or turns (calls).
-const DB_LIMITS: Limits = Limits { turns: 15, tokens: 1024, temperature: 0.7, top_p: 1.0 };
 /// What an official OfficeBench episode may use (the same table; turns of the published runs).
 const OFFICE_LIMITS: Limits = Limits { turns: 25, tokens: 512, temperature: 0.7, top_p: 1.0 };
 
@@ -241,8 +218,7 @@ impl SuiteLibrary {
             return Self::open_office(options, apps, mode, data);
         }
         match (options.data, name) {
-            (Some(data), "os") => return Self::open_os(options, data),
-            (Some(data), "dbbench") => return Self::open_db(options, data),
+            (Some(data), name) if agentbench::SUITES.contains(&name) => return agentbench::open(options, name, data),
             _ => {}
         }
         let dir = options.root.join(name);
@@ -288,6 +264,22 @@ impl SuiteLibrary {
                 let protocol = AgentBenchProtocol::Text;
                 Arc::new(DbSuite::new(protocol, format, file.limits, prompt, place))
             }
+            Kind::Webshop => {
+                let prompts = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+                Arc::new(WebShopSuite::new(AgentBenchProtocol::Text, format, file.limits, prompts, None))
+            }
+            Kind::Alfworld => {
+                let prompts = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+                let read = |part: &Option<PathBuf>, what: &str| {
+                    let part = part.as_ref().ok_or_else(|| wrong(format!("`{what}` is missing")))?;
+                    std::fs::read_to_string(dir.join(part))
+                        .map_err(|e| wrong(format!("{what} `{}`: {e}", part.display())))
+                };
+                let logic = Some((read(&file.domain, "domain")?, read(&file.grammar, "grammar")?));
+                let (protocol, profile) = (AgentBenchProtocol::Text, Profile::Embedded);
+                let setup = rolegraft_suite_alfworld::Setup { protocol, profile, prompts, games: dir.clone(), logic };
+                Arc::new(AlfWorldSuite::new(format, file.limits, setup))
+            }
             Kind::Os => {
                 let prompt = prompt.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
                 let setup = Setup { prompt, ..Default::default() };
@@ -304,7 +296,7 @@ impl SuiteLibrary {
     #[must_use]
     pub fn has_official(name: &str) -> bool {
         let plain = name.strip_suffix(SANE).unwrap_or(name);
-        ["os", "dbbench"].contains(&name)
+        agentbench::SUITES.contains(&name)
             || Domain::ALL.iter().any(|d| d.suite() == name)
             || Apps::SCORED.iter().any(|apps| apps.suite() == plain)
     }
@@ -370,63 +362,6 @@ impl SuiteLibrary {
         let names: Vec<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
         let digest = Digest::of(names.join("\n").as_bytes()).as_str().to_owned();
         let sets = [("test", TaskSet { tasks, digest })].into();
-        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None })
-    }
-
-    /// AgentBench OS on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
-    fn open_os(options: &SuiteOptions<'_>, data: &Path) -> Result<Self, SuitesError> {
-        let wrong = |source: rolegraft_suite_os::OfficialError| SuitesError::Official {
-            suite: "os".into(),
-            source: Box::new(source),
-        };
-        let chosen = options.agentbench;
-        let image = chosen.image().ok_or(SuitesError::NoRoot)?;
-        let official = rolegraft_suite_os::Official::open(data).map_err(wrong)?;
-        let mut sets = BTreeMap::new();
-        for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "dev")] {
-            let (mut tasks, digest) = official.tasks(file).map_err(wrong)?;
-            let bad = |task: &Task| rolegraft_suite_os::KNOWN_BAD.iter().any(|(id, _)| *id == task.id);
-            tasks.retain(|task| !(options.tau.exclude_known_bad && bad(task)));
-            sets.insert(split, TaskSet { tasks, digest });
-        }
-        let protocol = chosen.protocol;
-        let setup = Setup {
-            protocol,
-            shell: chosen.shell,
-            image,
-            prompt: rolegraft_suite_os::Prompt::upstream(protocol),
-            trims: protocol == AgentBenchProtocol::Text,
-        };
-        let suite = OsSuite::new(format(options.root, protocol.format(rolegraft_suite_os::FORMAT))?, OS_LIMITS, setup);
-        Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None })
-    }
-
-    /// DB-bench on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
-    fn open_db(options: &SuiteOptions<'_>, data: &Path) -> Result<Self, SuitesError> {
-        use rolegraft_suite_db::{FORMAT, KNOWN_BAD, Prompt, entries, folder};
-        let wrong = |source: rolegraft_suite_db::OfficialError| SuitesError::Official {
-            suite: "dbbench".into(),
-            source: Box::new(source),
-        };
-        let protocol = options.agentbench.protocol;
-        let folder = folder(data).map_err(wrong)?;
-        let mut sets = BTreeMap::new();
-        for (split, file) in [("test", "standard.jsonl"), ("dev", "dev.jsonl"), ("calibration", "dev.jsonl")] {
-            let entries = entries(&folder, file, protocol == AgentBenchProtocol::Fc).map_err(wrong)?;
-            let digest = Digest::of(&serde_json::to_vec(&entries).unwrap_or_default()).as_str().to_owned();
-            let stem = file.trim_end_matches(".jsonl");
-            let bad = |i: usize| {
-                let known = KNOWN_BAD.iter().find(|(index, ..)| *index == i && split == "test");
-                known.is_some_and(|(_, text_only, _)| !text_only || protocol == AgentBenchProtocol::Text)
-            };
-            let numbered = entries.into_iter().enumerate();
-            let wanted = numbered.filter(|(i, _)| !(options.tau.exclude_known_bad && bad(*i)));
-            let tasks = wanted.map(|(i, fields)| Task { id: format!("{stem}-{i:03}"), fields }).collect();
-            sets.insert(split, TaskSet { tasks, digest });
-        }
-        let place = Place::named(options.agentbench.db.as_deref());
-        let format = format(options.root, protocol.format(FORMAT))?;
-        let suite = DbSuite::new(protocol, format, DB_LIMITS, Prompt::upstream(), place);
         Ok(Self { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None })
     }
 
@@ -496,7 +431,7 @@ impl SuiteLibrary {
     }
 }
 
-fn format(root: &Path, name: &str) -> Result<Format, SuitesError> {
+pub(crate) fn format(root: &Path, name: &str) -> Result<Format, SuitesError> {
     let own = root.join("../parsers").join(format!("{name}.toml"));
     Ok(if own.exists() { Format::load(&own)? } else { Format::builtin(name)? })
 }

@@ -77,7 +77,12 @@ pub struct Setup {
     pub prompts: Prompts,
     /// Where games' paths start.
     pub games: PathBuf,
+    /// The domain and the grammar of games that bring none; [`UNKNOWN_GOAL`] in it stands for a game's own sentence.
+    pub logic: Option<(String, String)>,
 }
+
+/// What stands in a grammar for a game's own sentence.
+pub const UNKNOWN_GOAL: &str = "UNKNOWN GOAL.";
 
 /// The suite.
 pub struct AlfWorldSuite {
@@ -94,10 +99,12 @@ impl AlfWorldSuite {
     }
 }
 
-/// A task: a game's path, or the game itself.
+/// A task: a game's path, or the game itself and what is to be done.
 #[derive(Deserialize)]
 struct Fields {
     game: Value,
+    #[serde(default)]
+    sentence: String,
 }
 
 impl Suite for AlfWorldSuite {
@@ -117,8 +124,8 @@ impl Suite for AlfWorldSuite {
         1
     }
     fn settings(&self) -> Value {
-        let Setup { protocol, profile, prompts, .. } = &*self.setup;
-        json!({"protocol": protocol, "profile": profile, "prompts": prompts})
+        let Setup { protocol, profile, prompts, logic, .. } = &*self.setup;
+        json!({"protocol": protocol, "profile": profile, "prompts": prompts, "logic": logic})
     }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let wrong = |reason: String| SuiteError::Task { suite: "alfworld".into(), task: task.id.clone(), reason };
@@ -128,7 +135,15 @@ impl Suite for AlfWorldSuite {
                 let game = Game::open(&self.setup.games.join(path), self.setup.profile);
                 (game.map_err(|e| wrong(e.to_string()))?, path.split('/').rev().nth(2).unwrap_or_default().to_owned())
             }
-            game => (Game::read(&game.to_string(), self.setup.profile).map_err(wrong)?, String::new()),
+            game => {
+                let mut game = game.clone();
+                if let (Some((domain, grammar)), Some(fields_of_game)) = (&self.setup.logic, game.as_object_mut()) {
+                    fields_of_game.entry("pddl_domain").or_insert_with(|| domain.clone().into());
+                    let own = || grammar.replace(UNKNOWN_GOAL, &fields.sentence).into();
+                    fields_of_game.entry("grammar").or_insert_with(own);
+                }
+                (Game::read(&game.to_string(), self.setup.profile).map_err(wrong)?, String::new())
+            }
         };
         Ok(Box::new(Episode {
             session: Session::new(Arc::new(game)),

@@ -12,6 +12,6 @@ mod official;
 mod state;
 
 pub use bleu::bleu;
-pub use environment::{AlfWorldSuite, FORMAT, Prompts, Setup, chosen, cut};
+pub use environment::{AlfWorldSuite, FORMAT, Prompts, Setup, UNKNOWN_GOAL, chosen, cut};
 pub use game::{Game, GameError, NOTHING, Profile, Session};
 pub use official::{Official, OfficialError};

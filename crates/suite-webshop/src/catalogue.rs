@@ -189,6 +189,29 @@ impl Catalogue {
         Ok(Self { index, goals, prices, tagged })
     }
 
+    /// A small catalogue, without goals.
+    ///
+    /// # Errors
+    /// If no temporary file can be written.
+    pub fn of(products: Vec<RawProduct>) -> Result<Self, CatalogueError> {
+        let failed = |source| CatalogueError::Write { path: std::env::temp_dir(), source };
+        let mut file = tempfile::tempfile().map_err(failed)?;
+        let mut builder = Builder::new(&mut file, Vec::new()).map_err(failed)?;
+        for product in products {
+            if builder.has(&product.asin) {
+                continue;
+            }
+            if let Some(product) = Product::load(product, None) {
+                builder.add(product).map_err(failed)?;
+            }
+        }
+        builder.finish().map_err(failed)?;
+        let index = Index::of(&file).map_err(|reason| CatalogueError::Index { path: std::env::temp_dir(), reason })?;
+        let mut random = Random::seeded(Settings::default().price_seed);
+        let prices = (0..index.len()).map(|document| price(&index.pricing(document), &mut random)).collect();
+        Ok(Self { index, goals: Vec::new(), prices, tagged: false })
+    }
+
     /// What shoppers want, in upstream's order.
     #[must_use]
     pub fn goals(&self) -> &[Goal] {

@@ -2,6 +2,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::goals::Goal;
+use crate::product::RawProduct;
 use crate::shop::{Session, Stepped};
 use rolegraft_spans::Format;
 use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
@@ -62,30 +63,30 @@ pub struct WebShopSuite {
     limits: Limits,
     protocol: AgentBenchProtocol,
     prompts: Arc<Prompts>,
-    catalogue: Arc<Catalogue>,
-    /// Says which catalogue it is.
-    catalogue_name: String,
+    /// The shop; none where each task brings its own.
+    catalogue: Option<Arc<Catalogue>>,
 }
 
 impl WebShopSuite {
-    /// A suite with the given reply format; `catalogue_name` is part of its digest.
+    /// A suite with the given reply format, on a catalogue, or on those that tasks bring.
     #[must_use]
     pub fn new(
         protocol: AgentBenchProtocol,
         format: Format,
         limits: Limits,
         prompts: Prompts,
-        catalogue: Arc<Catalogue>,
-        catalogue_name: String,
+        catalogue: Option<Arc<Catalogue>>,
     ) -> Self {
-        Self { format: Arc::new(format), limits, protocol, prompts: Arc::new(prompts), catalogue, catalogue_name }
+        Self { format: Arc::new(format), limits, protocol, prompts: Arc::new(prompts), catalogue }
     }
 }
 
-/// A task: a goal of the catalogue, by number, or one of its own.
+/// A task: a goal of the catalogue, by number, or a goal and products of its own.
 #[derive(Deserialize)]
 struct Fields {
     goal: Value,
+    #[serde(default)]
+    catalogue: Option<Vec<RawProduct>>,
 }
 
 impl Suite for WebShopSuite {
@@ -105,20 +106,25 @@ impl Suite for WebShopSuite {
         1
     }
     fn settings(&self) -> Value {
-        json!({"protocol": self.protocol, "prompts": *self.prompts, "catalogue": self.catalogue_name,
-            "nouns": self.catalogue.nouns_source()})
+        let nouns = self.catalogue.as_ref().map(|catalogue| catalogue.nouns_source());
+        json!({"protocol": self.protocol, "prompts": *self.prompts, "nouns": nouns})
     }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let wrong = |reason: String| SuiteError::Task { suite: "webshop".into(), task: task.id.clone(), reason };
         let fields: Fields = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
+        let catalogue = match (fields.catalogue, &self.catalogue) {
+            (Some(products), _) => Arc::new(Catalogue::of(products).map_err(|e| wrong(e.to_string()))?),
+            (None, Some(catalogue)) => catalogue.clone(),
+            (None, None) => return Err(wrong("it has no `catalogue`".into())),
+        };
         let goal: Goal = match fields.goal.as_u64() {
-            Some(number) => self.catalogue.goals().get(number as usize).cloned().ok_or_else(|| {
-                wrong(format!("the catalogue has {} goals, none of number {number}", self.catalogue.goals().len()))
+            Some(number) => catalogue.goals().get(number as usize).cloned().ok_or_else(|| {
+                wrong(format!("the catalogue has {} goals, none of number {number}", catalogue.goals().len()))
             })?,
             None => serde_json::from_value(fields.goal).map_err(|e| wrong(e.to_string()))?,
         };
         Ok(Box::new(Episode {
-            session: Session::new(self.catalogue.clone(), goal),
+            session: Session::new(catalogue, goal),
             protocol: self.protocol,
             prompts: self.prompts.clone(),
             format: self.format.clone(),

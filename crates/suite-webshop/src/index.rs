@@ -310,10 +310,17 @@ impl Index {
     /// # Errors
     /// If it is missing, or is none.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|e| e.to_string())?;
+        Self::of(&File::open(path).map_err(|e| e.to_string())?)
+    }
+
+    /// Opens an index that is open already.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn of(file: &File) -> Result<Self, String> {
         // SAFETY: nothing of ours changes an index once it has its name; whoever else does could as well change the catalogue.
         #[allow(unsafe_code, reason = "the map itself; see the SAFETY comment")]
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| e.to_string())?;
+        let map = unsafe { Mmap::map(file) }.map_err(|e| e.to_string())?;
         let part = placed(&map).and_then(|(at, length)| map.get(at as usize..at.checked_add(length)? as usize));
         let header: Header =
             part.and_then(|part| serde_json::from_slice(part).ok()).ok_or("it is no index, or cut off")?;

@@ -4,10 +4,12 @@
 //! The observations are predicted so that training needs no environment; a test plays the replies in the real
 //! environments and checks that every prediction holds and every task is solved.
 
+mod alfworld;
 mod db;
 mod office;
 mod os;
 mod tau;
+mod webshop;
 
 use crate::words::{Entities, Split};
 use rolegraft_trajectory::{Key, Message, Rng, Seed};
@@ -24,15 +26,33 @@ pub enum Suite {
     Office,
     /// AgentBench OS.
     Os,
+    /// AgentBench WebShop.
+    WebShop,
     /// AgentBench DB-bench.
     Db,
+    /// AgentBench ALFWorld.
+    AlfWorld,
 }
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Self; 5] = [Self::TauRetail, Self::TauAirline, Self::Office, Self::Os, Self::Db];
-    /// Those that the pool is trained for.
-    pub const TRAINED: [Self; 4] = [Self::TauRetail, Self::TauAirline, Self::Office, Self::Os];
+    pub const ALL: [Self; 7] =
+        [Self::TauRetail, Self::TauAirline, Self::Office, Self::Os, Self::WebShop, Self::Db, Self::AlfWorld];
+    /// Those that an expert knows, twice each, and those that the base alone has seen.
+    pub const SEEN: [Self; 12] = [
+        Self::TauRetail,
+        Self::TauAirline,
+        Self::Office,
+        Self::Os,
+        Self::WebShop,
+        Self::TauRetail,
+        Self::TauAirline,
+        Self::Office,
+        Self::Os,
+        Self::WebShop,
+        Self::Db,
+        Self::AlfWorld,
+    ];
 
     /// The suite's id, which is also its folder under `benchmarks/`.
     #[must_use]
@@ -42,7 +62,9 @@ impl Suite {
             Self::TauAirline => "tau-airline",
             Self::Office => "officebench",
             Self::Os => "os",
+            Self::WebShop => "webshop",
             Self::Db => "dbbench",
+            Self::AlfWorld => "alfworld",
         }
     }
 
@@ -54,6 +76,8 @@ impl Suite {
             Self::TauAirline => "You are an airline agent. Use one tool per turn.",
             Self::Office => "You are an office assistant. Reply <think>...</think> <answer>...</answer>.",
             Self::Os => "You are an assistant on Linux. Reply Think: and Act: bash, finish or answer(...).",
+            Self::WebShop => "You are web shopping. Reply Thought: and Action: search[...] or click[...].",
+            Self::AlfWorld => "Interact with a household to solve a task. Reply THOUGHT: and ACTION:.",
             Self::Db => {
                 "You operate a MySQL database. Reply Action: Operation with SQL, or Action: Answer and Final Answer: [...]."
             }
@@ -86,7 +110,9 @@ pub(crate) fn generate_with(suite: Suite, split: Split, id: &str, rng: &mut Rng)
         Suite::TauAirline => tau::airline(&mut entities),
         Suite::Office => office::task(&mut entities),
         Suite::Os => os::task(&mut entities),
+        Suite::WebShop => webshop::task(&mut entities),
         Suite::Db => db::task(&mut entities),
+        Suite::AlfWorld => alfworld::task(&mut entities),
     };
     draft.finish(suite, id)
 }
@@ -102,11 +128,14 @@ impl Draft {
     fn finish(self, suite: Suite, id: &str) -> Solved {
         let observation = match suite {
             Suite::TauRetail | Suite::TauAirline => Message::tool as fn(String) -> Message,
-            Suite::Office | Suite::Os | Suite::Db => Message::user,
+            _ => Message::user,
         };
         let mut dialogue = match suite {
             Suite::Db => {
                 vec![Message::user(suite.system_prompt()), Message::assistant("Ok."), Message::user(self.request)]
+            }
+            Suite::WebShop | Suite::AlfWorld => {
+                vec![Message::user(format!("{}\n{}", suite.system_prompt(), self.request))]
             }
             _ => vec![Message::system(suite.system_prompt()), Message::user(self.request)],
         };
