@@ -3,6 +3,7 @@
 
 mod commands;
 mod conformance;
+mod data;
 mod doctor;
 mod eval;
 mod inspect;
@@ -48,6 +49,8 @@ enum Command {
     /// Build the laptop-sized expert pool and its tasks.
     #[command(subcommand)]
     Nano(commands::Nano),
+    /// Say which official data is there, and where to get what is not.
+    Data(data::Data),
     /// Say what works on this machine and what is missing.
     Doctor(doctor::Doctor),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Report(c) => c.execute(),
         Command::Parse(c) => c.execute(),
         Command::Nano(c) => c.execute(),
+        Command::Data(c) => c.execute(),
         Command::Doctor(c) => c.execute(),
     };
     match outcome {

@@ -126,3 +126,20 @@ fn officebench_verdicts_that_the_sane_mode_changes() {
         [("episodes.jsonl", 115, 5, 0), ("episodes-1app.jsonl", 55, 0, 0), ("untouched.jsonl", 137, 0, 0)]
     );
 }
+
+#[test]
+fn webshop_matches_upstream() {
+    let Some(data) = recordings("webshop") else { return };
+    let report = rolegraft_conformance::webshop(&data.join("golden"), &data).unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    assert_eq!(report.verdicts.len(), 3_765, "{report}");
+    let report = rolegraft_conformance::webshop(&data.join("golden/python_random.json"), &data).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len()), (0, 1), "{report}");
+}
+
+#[test]
+fn alfworld_matches_upstream() {
+    let Some(data) = recordings("alfworld") else { return };
+    let report = rolegraft_conformance::alfworld(&data.join("golden"), &data).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len()), (0, 279), "{report}");
+}

@@ -5,6 +5,7 @@
 //! common. Results land in `results/runs/NAME/`.
 
 mod agentbench;
+mod data;
 mod engine;
 mod experiment;
 mod inspect;
@@ -20,6 +21,7 @@ mod store;
 mod suites;
 
 pub use agentbench::AgentBenchOptions;
+pub use data::{OfficialData, official_data};
 pub use engine::{EngineError, EngineKind, open_model};
 pub use experiment::{Experiment, ExperimentError};
 pub use inspect::{Findings, compare, inspect};

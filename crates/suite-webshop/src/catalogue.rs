@@ -334,7 +334,7 @@ fn build(
         product.option_images = Vec::new();
         product.nouns = tagged.remove(&asin);
         count += 1;
-        if count % 4096 == 0 {
+        if count % 65_536 == 0 {
             watch(count, 0, bytes.len() as u64);
         }
         builder.add(product).map_err(|e| e.to_string())
@@ -344,6 +344,9 @@ fn build(
     read.map_err(|e| CatalogueError::Format { path: products_path, reason: e.to_string() })?;
     let products = builder.finish().map_err(wrong)?;
     watch(products, bytes.len() as u64, bytes.len() as u64);
+    // Temporary files are their owner's alone.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode).map_err(wrong)?;
     file.persist(path).map_err(|e| wrong(e.error))?;
     Ok(path.clone())
 }

@@ -14,11 +14,17 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// What the file begins with; the number is the layout's version.
-const MAGIC: &[u8; 8] = b"RGSHOP01";
+const MAGIC: &[u8; 8] = b"RGSHOP02";
 /// Products that are analysed at once.
 const BATCH: usize = 2048;
 /// Bytes of an id in the file.
 const ASIN: usize = 10;
+/// Postings of a block.
+const BLOCK: usize = 128;
+/// Bytes of what is known of a block: its last document, where its bytes end, and the most that it gives.
+const BLOCK_HEAD: usize = 12;
+/// Numbers of a term in its table: where its name and its postings begin, in how many documents it is, the most that it gives.
+const COLUMNS: usize = 4;
 /// BM25's parameters, upstream's.
 const K1: f32 = 0.9;
 const B: f32 = 0.4;
@@ -90,6 +96,42 @@ struct Postings {
     documents: u32,
 }
 
+impl Postings {
+    /// The postings as they are stored: heads of blocks, then the blocks. And the most that one of them gives, of the term's weight.
+    fn in_blocks(&self, lengths: &[u8], factors: &[f32; 256]) -> (Vec<u8>, f32) {
+        let (mut heads, mut body) = (Vec::new(), Vec::new());
+        let (mut at, mut document, mut count) = (0, 0_u32, 0);
+        let (mut most, mut most_of_block) = (0.0_f32, 0.0_f32);
+        while let (Some(step), Some(frequency)) = (read_number(&self.bytes, &mut at), read_number(&self.bytes, &mut at))
+        {
+            document += step;
+            count += 1;
+            write_number(&mut body, step);
+            write_number(&mut body, frequency);
+            let factor = factors[usize::from(lengths.get(document as usize).copied().unwrap_or(0))];
+            most_of_block = most_of_block.max(1.0 - 1.0 / (1.0 + frequency as f32 * factor));
+            if count % BLOCK as u32 == 0 || count == self.documents {
+                heads.extend(document.to_le_bytes());
+                heads.extend((body.len() as u32).to_le_bytes());
+                heads.extend(most_of_block.to_le_bytes());
+                (most, most_of_block) = (most.max(most_of_block), 0.0);
+            }
+        }
+        heads.extend(body);
+        (heads, most)
+    }
+}
+
+/// `1 / (k1 · (1 − b + b · length / mean length))` by stored length.
+fn length_factors(length: u64, documents: u32) -> [f32; 256] {
+    let mean = (length as f64 / f64::from(documents.max(1))) as f32;
+    let mut factors = [0.0; 256];
+    for (byte, factor) in factors.iter_mut().enumerate() {
+        *factor = 1.0 / (K1 * ((1.0 - B) + B * decode_length(byte as u8) as f32 / mean));
+    }
+    factors
+}
+
 /// Writes an index, product by product.
 pub struct Builder<'f> {
     file: BufWriter<&'f mut File>,
@@ -100,7 +142,7 @@ pub struct Builder<'f> {
     asins: Vec<[u8; ASIN]>,
     records: Vec<u64>,
     prices: Vec<u8>,
-    norms: Vec<u8>,
+    lengths: Vec<u8>,
     kinds: Vec<u8>,
     categories: HashMap<String, u32>,
     queries: HashMap<String, u32>,
@@ -147,7 +189,7 @@ impl<'f> Builder<'f> {
             asins: Vec::new(),
             records: Vec::new(),
             prices: Vec::new(),
-            norms: Vec::new(),
+            lengths: Vec::new(),
             kinds: Vec::new(),
             categories: HashMap::new(),
             queries: HashMap::new(),
@@ -196,7 +238,7 @@ impl<'f> Builder<'f> {
             for price in [product.pricing.first(), product.pricing.get(1)] {
                 self.prices.extend(price.copied().unwrap_or(f64::NAN).to_le_bytes());
             }
-            self.norms.push(encode_length(length));
+            self.lengths.push(encode_length(length));
             let category = number(&mut self.categories, &mut self.header.categories, &product.category);
             let query = number(&mut self.queries, &mut self.header.queries, &product.query);
             self.kinds.extend(category.to_le_bytes());
@@ -236,22 +278,24 @@ impl<'f> Builder<'f> {
         self.section("asins", &bytes)?;
         for (name, bytes) in [
             ("prices", std::mem::take(&mut self.prices)),
-            ("norms", std::mem::take(&mut self.norms)),
+            ("norms", self.lengths.clone()),
             ("kinds", std::mem::take(&mut self.kinds)),
         ] {
             self.section(name, &bytes)?;
         }
         let mut postings: Vec<(String, Postings)> = std::mem::take(&mut self.postings).into_iter().collect();
         postings.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        // By term: where its name and its postings begin, and in how many documents it is.
         let (mut table, mut names, begin) = (Vec::new(), Vec::new(), self.at);
+        let factors = length_factors(self.header.length, self.header.documents);
+        let stored = std::mem::take(&mut self.lengths);
         for (term, list) in &postings {
-            table.extend([names.len() as u64, self.at - begin, u64::from(list.documents)]);
+            let (bytes, most) = list.in_blocks(&stored, &factors);
+            table.extend([names.len() as u64, self.at - begin, u64::from(list.documents), u64::from(most.to_bits())]);
             names.extend(term.as_bytes());
-            self.file.write_all(&list.bytes)?;
-            self.at += list.bytes.len() as u64;
+            self.file.write_all(&bytes)?;
+            self.at += bytes.len() as u64;
         }
-        table.extend([names.len() as u64, self.at - begin, 0]);
+        table.extend([names.len() as u64, self.at - begin, 0, 0]);
         self.header.sections.insert("postings".into(), (begin, self.at - begin));
         self.section("names", &names)?;
         self.section("terms", &of(&table))?;
@@ -280,8 +324,7 @@ pub struct Hit {
 pub struct Index {
     map: Mmap,
     header: Header,
-    /// `1 / (k1 · (1 − b + b · length / mean length))` by stored length.
-    norms: [f32; 256],
+    factors: [f32; 256],
 }
 
 /// What an index at a path was made from; none if there is no index.
@@ -328,12 +371,8 @@ impl Index {
         {
             return Err("it is cut off".into());
         }
-        let mean = (header.length as f64 / f64::from(header.documents.max(1))) as f32;
-        let mut norms = [0.0; 256];
-        for (byte, norm) in norms.iter_mut().enumerate() {
-            *norm = 1.0 / (K1 * ((1.0 - B) + B * decode_length(byte as u8) as f32 / mean));
-        }
-        Ok(Self { map, header, norms })
+        let factors = length_factors(header.length, header.documents);
+        Ok(Self { map, header, factors })
     }
 
     fn section(&self, name: &str) -> &[u8] {
@@ -416,76 +455,235 @@ impl Index {
         self.of_kind(&self.header.queries, 1, query)
     }
 
-    /// In how many documents a term is, and its postings.
-    fn postings(&self, term: &str) -> Option<(u32, &[u8])> {
+    /// A way through the postings of a term that counts so often in a query.
+    fn cursor(&self, term: &str, count: u32) -> Option<Cursor<'_>> {
         let names = self.section("names");
-        let (mut low, mut high) = (0, (self.section("terms").len() / 24).checked_sub(1)?);
-        while low < high {
+        let row = |term: usize, column: usize| self.long("terms", term * COLUMNS + column);
+        let (mut low, mut high) = (0, (self.section("terms").len() / (8 * COLUMNS)).checked_sub(1)?);
+        let found = loop {
+            if low == high {
+                return None;
+            }
             let middle = low + (high - low) / 2;
-            let name =
-                names.get(self.long("terms", middle * 3) as usize..self.long("terms", middle * 3 + 3) as usize)?;
-            match name.cmp(term.as_bytes()) {
-                std::cmp::Ordering::Equal => {
-                    let (from, to) = (self.long("terms", middle * 3 + 1), self.long("terms", middle * 3 + 4));
-                    let documents = self.long("terms", middle * 3 + 2) as u32;
-                    return Some((documents, self.section("postings").get(from as usize..to as usize)?));
-                }
+            match names.get(row(middle, 0) as usize..row(middle + 1, 0) as usize)?.cmp(term.as_bytes()) {
+                std::cmp::Ordering::Equal => break middle,
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
             }
-        }
-        None
+        };
+        let bytes = self.section("postings").get(row(found, 1) as usize..row(found + 1, 1) as usize)?;
+        let (documents, with) = (f64::from(self.len()), row(found, 2) as f64);
+        let weight = count as f32 * (1.0 + (documents - with + 0.5) / (with + 0.5)).ln() as f32;
+        let blocks = (row(found, 2) as usize).div_ceil(BLOCK);
+        let (heads, body) = bytes.split_at_checked(blocks * BLOCK_HEAD)?;
+        let most = f64::from(weight * f32::from_bits(row(found, 3) as u32));
+        let mut cursor = Cursor {
+            weight,
+            most,
+            heads,
+            body,
+            blocks,
+            block: 0,
+            documents: [0; BLOCK],
+            counts: [0; BLOCK],
+            held: 0,
+            at: 0,
+        };
+        cursor.load();
+        Some(cursor)
     }
 
-    /// The best `k` products for a query, best first; of equal ones the lower id.
+    /// The best `k` products for a query, best first; of equal ones the lower id. What cannot be among them is passed over
+    /// (MaxScore, Turtle and Flood 1995, with maxima of blocks), which changes no result.
     #[must_use]
     pub fn search(&self, query: &str, k: usize) -> Vec<Hit> {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for term in terms(query) {
             *counts.entry(term).or_default() += 1;
         }
-        let documents = f64::from(self.len());
-        let norms = self.section("norms");
-        let mut scores: Vec<f64> = Vec::new();
-        for (term, count) in counts {
-            let Some((with, postings)) = self.postings(&term) else { continue };
-            scores.resize(self.len() as usize, 0.0);
-            let idf = (1.0 + (documents - f64::from(with) + 0.5) / (f64::from(with) + 0.5)).ln() as f32;
-            let weight = count as f32 * idf;
-            let (mut at, mut document) = (0, 0_u32);
-            while let (Some(step), Some(frequency)) = (read_number(postings, &mut at), read_number(postings, &mut at)) {
-                document = document.wrapping_add(step);
-                let (Some(score), Some(norm)) = (scores.get_mut(document as usize), norms.get(document as usize))
-                else {
+        let mut cursors: Vec<Cursor<'_>> =
+            counts.iter().filter_map(|(term, count)| self.cursor(term, *count)).collect();
+        cursors.sort_by(|a, b| a.most.total_cmp(&b.most));
+        // The most that the first so many terms give together.
+        let mut sums = vec![0.0];
+        for cursor in &cursors {
+            sums.push(sums[sums.len() - 1] + cursor.most);
+        }
+        let lengths = self.section("norms");
+        let mut top = Top { index: self, k, hits: Vec::new(), least: 0.0 };
+        // Terms before this one alone bring nothing into the result.
+        let mut first = 0;
+        while first < cursors.len() {
+            if first + 1 == cursors.len() && !cursors[first].pass(f64::from(top.least) - SLACK - sums[first]) {
+                break;
+            }
+            let Some(document) = cursors[first..].iter().map(Cursor::document).min().filter(|d| *d != END) else {
+                break;
+            };
+            let Some(length) = lengths.get(document as usize) else { break };
+            let factor = self.factors[usize::from(*length)];
+            let mut score = 0.0;
+            for cursor in &mut cursors[first..] {
+                if cursor.document() == document {
+                    score += f64::from(cursor.score(factor));
+                    cursor.next();
+                }
+            }
+            let mut can = true;
+            for term in (0..first).rev() {
+                can = score + sums[term + 1] + SLACK >= f64::from(top.least);
+                if !can {
                     break;
-                };
-                let norm = self.norms[usize::from(*norm)];
-                *score += f64::from(weight - weight / (1.0 + frequency as f32 * norm));
+                }
+                cursors[term].seek(document);
+                if cursors[term].document() == document {
+                    score += f64::from(cursors[term].score(factor));
+                }
+            }
+            if can && top.add(Hit { document, score: score as f32 }) {
+                while first < cursors.len() && sums[first + 1] + SLACK < f64::from(top.least) {
+                    first += 1;
+                }
             }
         }
-        self.best(&scores, k)
+        top.finish()
+    }
+}
+
+/// Stands after the last document of a term.
+const END: u32 = u32::MAX;
+/// What rounding may add to a sum.
+const SLACK: f64 = 1e-5;
+
+/// The best hits so far.
+struct Top<'i> {
+    index: &'i Index,
+    k: usize,
+    hits: Vec<Hit>,
+    /// The least score that counts, once there are enough.
+    least: f32,
+}
+
+impl Top<'_> {
+    /// Takes a hit. Whether the least score that counts has changed.
+    fn add(&mut self, hit: Hit) -> bool {
+        if hit.score < self.least {
+            return false;
+        }
+        self.hits.push(hit);
+        if self.hits.len() < 2 * self.k.max(1) {
+            return false;
+        }
+        self.cut();
+        true
     }
 
-    fn best(&self, scores: &[f64], k: usize) -> Vec<Hit> {
-        let better = |a: &Hit, b: &Hit| {
-            b.score.total_cmp(&a.score).then_with(|| self.asin(a.document).cmp(self.asin(b.document)))
+    fn cut(&mut self) {
+        let asin = |hit: &Hit| self.index.asin(hit.document);
+        self.hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| asin(a).cmp(asin(b))));
+        self.hits.truncate(self.k);
+        if self.hits.len() == self.k {
+            self.least = self.hits.last().map_or(f32::INFINITY, |hit| hit.score);
+        }
+    }
+
+    fn finish(mut self) -> Vec<Hit> {
+        self.cut();
+        self.hits
+    }
+}
+
+/// A way through a term's postings, a block at a time.
+struct Cursor<'i> {
+    weight: f32,
+    /// The most that it gives a document.
+    most: f64,
+    heads: &'i [u8],
+    body: &'i [u8],
+    blocks: usize,
+    block: usize,
+    documents: [u32; BLOCK],
+    counts: [u32; BLOCK],
+    held: usize,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn head(&self, block: usize, part: usize) -> u32 {
+        let at = block * BLOCK_HEAD + part * 4;
+        self.heads.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+    }
+
+    /// The last document of a block.
+    fn last(&self, block: usize) -> u32 {
+        self.head(block, 0)
+    }
+
+    /// Reads the block it stands at.
+    fn load(&mut self) {
+        (self.held, self.at) = (0, 0);
+        if self.block >= self.blocks {
+            return;
+        }
+        let (mut document, mut from) = match self.block.checked_sub(1) {
+            Some(before) => (self.last(before), self.head(before, 1) as usize),
+            None => (0, 0),
         };
-        let (mut hits, mut least) = (Vec::new(), 0.0_f32);
-        for (document, score) in (0..).zip(scores) {
-            let score = *score as f32;
-            if score <= 0.0 || score < least {
-                continue;
+        let bytes = self.body.get(..self.head(self.block, 1) as usize).unwrap_or_default();
+        while self.held < BLOCK
+            && let (Some(step), Some(count)) = (read_number(bytes, &mut from), read_number(bytes, &mut from))
+        {
+            document = document.wrapping_add(step);
+            (self.documents[self.held], self.counts[self.held]) = (document, count);
+            self.held += 1;
+        }
+    }
+
+    fn document(&self) -> u32 {
+        if self.at < self.held { self.documents[self.at] } else { END }
+    }
+
+    fn score(&self, factor: f32) -> f32 {
+        self.weight - self.weight / (1.0 + self.counts[self.at] as f32 * factor)
+    }
+
+    fn next(&mut self) {
+        self.at += 1;
+        if self.at >= self.held && self.block < self.blocks {
+            self.block += 1;
+            self.load();
+        }
+    }
+
+    /// Goes on to the first document from `target` on.
+    fn seek(&mut self, target: u32) {
+        if self.document() >= target {
+            return;
+        }
+        if self.last(self.block) < target {
+            while self.block < self.blocks && self.last(self.block) < target {
+                self.block += 1;
             }
-            hits.push(Hit { document, score });
-            if hits.len() >= 4 * k.max(64) {
-                hits.sort_unstable_by(better);
-                hits.truncate(k);
-                least = hits.last().map_or(0.0, |hit| hit.score);
+            self.load();
+        }
+        while self.at < self.held && self.documents[self.at] < target {
+            self.at += 1;
+        }
+    }
+
+    /// Goes past blocks that give less than `least`. Whether any is left.
+    fn pass(&mut self, least: f64) -> bool {
+        if self.at == 0 {
+            let begin = self.block;
+            while self.block < self.blocks && f64::from(self.weight * f32::from_bits(self.head(self.block, 2))) < least
+            {
+                self.block += 1;
+            }
+            if self.block > begin {
+                self.load();
             }
         }
-        hits.sort_unstable_by(better);
-        hits.truncate(k);
-        hits
+        self.block < self.blocks
     }
 }
 
