@@ -328,13 +328,14 @@ fn a_benchmark_without_spans_is_named() {
     let dir = tempfile::tempdir().unwrap();
     // The same suites, but replies of the OS suite are read by a format that finds nothing in them.
     let benchmarks = dir.path().join("benchmarks");
-    for suite in ["tau-retail", "tau-airline", "officebench", "os", "dbbench"] {
+    for suite in ["tau-retail", "tau-airline", "officebench", "os", "webshop", "dbbench", "alfworld"] {
         let (from, to) = (root().join("benchmarks").join(suite), benchmarks.join(suite));
         std::fs::create_dir_all(to.join("nano")).unwrap();
-        std::fs::copy(from.join("suite.toml"), to.join("suite.toml")).unwrap();
-        for split in ["calibration", "dev", "test"] {
-            let file = format!("nano/{split}.jsonl");
-            std::fs::copy(from.join(&file), to.join(&file)).unwrap();
+        for folder in ["", "nano"] {
+            let files = std::fs::read_dir(from.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+            for file in files.filter(|path| path.is_file()) {
+                std::fs::copy(&file, to.join(folder).join(file.file_name().unwrap())).unwrap();
+            }
         }
     }
     let toml = benchmarks.join("os/suite.toml");

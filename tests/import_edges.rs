@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 21] = [
+const EDGES: [(&str, &[&str]); 23] = [
     ("checkpoint", &[]),
     ("spans", &[]),
     ("python", &["spans"]),
@@ -20,6 +20,8 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("suite-os", &["python", "spans", "suite", "trajectory"]),
     ("suite-remote", &["spans", "suite", "trajectory"]),
     ("suite-db", &["python", "spans", "suite", "trajectory"]),
+    ("suite-webshop", &["python", "spans", "suite", "trajectory"]),
+    ("suite-alfworld", &["spans", "suite", "trajectory"]),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
     ("evaluate", &["model", "suite", "trajectory"]),
@@ -38,11 +40,13 @@ const EDGES: [(&str, &[&str]); 21] = [
             "serve",
             "spans",
             "suite",
+            "suite-alfworld",
             "suite-db",
             "suite-office",
             "suite-os",
             "suite-remote",
             "suite-tau",
+            "suite-webshop",
             "trajectory",
         ],
     ),
@@ -51,13 +55,16 @@ const EDGES: [(&str, &[&str]); 21] = [
         &[
             "checkpoint",
             "merge",
+            "python",
             "saliency",
             "spans",
             "suite",
+            "suite-alfworld",
             "suite-db",
             "suite-office",
             "suite-os",
             "suite-tau",
+            "suite-webshop",
             "trajectory",
         ],
     ),
