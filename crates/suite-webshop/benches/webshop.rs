@@ -132,6 +132,7 @@ fn main() {
                 (0..count).map(|_| words[random.below(words.len() as u32) as usize]).collect::<Vec<_>>().join(" ")
             })
             .collect();
+        std::fs::write(folder.join("queries.txt"), queries.join("\n")).expect("written");
         let mut times: Vec<f64> = queries
             .iter()
             .map(|query| {
