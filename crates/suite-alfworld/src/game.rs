@@ -175,7 +175,7 @@ impl Session {
 
     fn teller(&self) -> Teller<'_> {
         let Game { world, grammar, names, .. } = &*self.game;
-        Teller { world, grammar, names, state: &self.state }
+        Teller { world, grammar, names, state: &self.state, expanded: std::cell::Cell::new(0) }
     }
 
     fn look_around(&mut self) {

@@ -2,12 +2,15 @@
 
 use crate::state::{State, Symbol, World};
 use serde_json::Value;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// Deepest expansion of symbols.
 const DEPTH: usize = 32;
 /// Longest text of one expansion, in bytes.
 const LONGEST: usize = 1 << 20;
+/// Most symbols of one expansion.
+const SYMBOLS: u32 = 1 << 16;
 /// Most placeholders of a grammar.
 const PLACEHOLDERS: usize = 64;
 
@@ -298,6 +301,8 @@ pub(crate) struct Teller<'t> {
     pub(crate) state: &'t State,
     /// Names of symbols.
     pub(crate) names: &'t [String],
+    /// Symbols that were expanded.
+    pub(crate) expanded: Cell<u32>,
 }
 
 impl Teller<'_> {
@@ -320,6 +325,7 @@ impl Teller<'_> {
 
     fn told(&self, action: usize, arguments: &[Symbol], which: fn(&Words) -> &Vec<Piece>) -> Option<String> {
         let words = self.grammar.words.get(action)?.as_ref()?;
+        self.expanded.set(0);
         let mut values = [None; PLACEHOLDERS];
         for (slot, argument) in words.slots.iter().zip(arguments) {
             values[usize::from(*slot)] = Some(*argument);
@@ -330,6 +336,10 @@ impl Teller<'_> {
     }
 
     fn expand_symbol(&self, name: &str, values: &Values, out: &mut String, depth: usize) {
+        self.expanded.set(self.expanded.get() + 1);
+        if self.expanded.get() > SYMBOLS {
+            return;
+        }
         let rules = self.grammar.rules.get(name).map_or(&[][..], Vec::as_slice);
         let fits = |rule: &&Rule| rule.condition.as_ref().is_none_or(|query| self.solve(query, values, &mut |_| true));
         if let Some(rule) = rules.iter().find(fits) {

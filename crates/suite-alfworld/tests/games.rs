@@ -82,6 +82,9 @@ fn what_is_wrong_with_a_game_is_said() {
     let file = serde_json::json!({"pddl_domain": domain, "pddl_problem": problem, "grammar": endless});
     let session = Session::new(Arc::new(Game::read(&file.to_string(), Profile::Embedded).unwrap()));
     assert!(session.intro().len() <= 2 << 20);
+    let silent = grammar.replace("Hi", "#intro##intro#");
+    let file = serde_json::json!({"pddl_domain": domain, "pddl_problem": problem, "grammar": silent});
+    assert_eq!(Session::new(Arc::new(Game::read(&file.to_string(), Profile::Embedded).unwrap())).intro(), "");
 }
 
 proptest! {

@@ -23,7 +23,7 @@ fn is_token(segment: &str) -> bool {
         )
         .ok()
     });
-    matches(&WORD, segment)
+    segment.bytes().any(|b| b.is_ascii_alphanumeric()) || !segment.is_ascii() && matches(&WORD, segment)
 }
 
 /// Whether a letter stands at one end of a segment, so that a colon joins it to another.

@@ -4,6 +4,7 @@ use crate::catalogue::Catalogue;
 use crate::goals::Goal;
 use crate::product::RawProduct;
 use crate::shop::{Session, Stepped};
+use rolegraft_python::Object;
 use rolegraft_spans::Format;
 use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
 use rolegraft_trajectory::{Message, Role, Status, calls};
@@ -152,24 +153,28 @@ impl Episode {
         }
     }
 
-    /// The action that a call asks for.
-    fn called(&self, reply: &str) -> Result<String, Message> {
+    /// The action that a call asks for; or what is said instead.
+    fn called(&self, reply: &str) -> Result<String, Vec<Message>> {
         let (_, called) = calls::read(reply);
+        let page = || Message::user(format!("Observation:\n{}", self.seen()));
         let Some(call) = called.first() else {
             let complaint = "No executable tool calls found! You should call a tool instead.";
             let available = self.session.available().repr();
-            return Err(Message::user(format!("Observation:\n{complaint}\n\nAvailable Actions:\n{available}")));
-        };
-        let name = match call.name.as_str() {
-            "search_action" => Some("search"),
-            "click_action" => Some("click"),
-            _ => None,
+            return Err(vec![Message::user(format!("Observation:\n{complaint}\n\nAvailable Actions:\n{available}"))]);
         };
         let arguments = rolegraft_spans::python_json::loads(&call.arguments).ok();
-        let first = arguments.as_ref().and_then(|a| a.as_object()?.values().next()?.as_str());
-        match (name, first) {
-            (Some(name), Some(first)) => Ok(format!("{name}[{first}]")),
-            _ => Err(Message::user("No valid tool call found from agent.")),
+        // upstream: the first value, whatever its name; a call without any raises, one of another name does nothing.
+        let Some(first) = arguments.as_ref().and_then(|a| a.as_object()) else {
+            return Err(vec![Message::user("No valid tool call found from agent."), page()]);
+        };
+        let name = match call.name.as_str() {
+            "search_action" => "search",
+            "click_action" => "click",
+            _ => return Err(vec![page()]),
+        };
+        match first.values().next() {
+            Some(value) => Ok(format!("{name}[{}]", Object::from(value).text())),
+            None => Err(vec![Message::user("No valid tool call found from agent."), page()]),
         }
     }
 }
@@ -213,9 +218,7 @@ impl Environment for Episode {
         };
         let action = match action {
             Ok(action) => action,
-            Err(complaint) => {
-                return Ok(Step { reading, succeeded: false, observations: vec![complaint], ended: limit });
-            }
+            Err(observations) => return Ok(Step { reading, succeeded: false, observations, ended: limit }),
         };
         let Stepped { acted, reward } = self.session.step(&action);
         if reward.is_some() {
