@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// What the file begins with; the number is the layout's version.
@@ -19,6 +20,8 @@ const MAGIC: &[u8; 8] = b"RGSHOP02";
 const BATCH: usize = 2048;
 /// Bytes of an id in the file.
 const ASIN: usize = 10;
+/// Longest record of a product, in bytes.
+const LONGEST: usize = 64 << 20;
 /// Postings of a block.
 const BLOCK: usize = 128;
 /// Bytes of what is known of a block: its last document, where its bytes end, and the most that it gives.
@@ -322,6 +325,7 @@ pub struct Hit {
 
 /// An index, mapped into memory.
 pub struct Index {
+    file: File,
     map: Mmap,
     header: Header,
     factors: [f32; 256],
@@ -372,7 +376,7 @@ impl Index {
             return Err("it is cut off".into());
         }
         let factors = length_factors(header.length, header.documents);
-        Ok(Self { map, header, factors })
+        Ok(Self { file: file.try_clone().map_err(|e| e.to_string())?, map, header, factors })
     }
 
     fn section(&self, name: &str) -> &[u8] {
@@ -401,7 +405,10 @@ impl Index {
     #[must_use]
     pub fn product(&self, document: u32) -> Option<Product> {
         let (from, to) = (self.long("records", document as usize), self.long("records", document as usize + 1));
-        serde_json::from_slice(self.map.get(from as usize..to as usize)?).ok()
+        // Read, not mapped: records would be most of what is resident.
+        let mut record = vec![0; usize::try_from(to.checked_sub(from)?).ok().filter(|n| *n <= LONGEST)?];
+        self.file.read_exact_at(&mut record, from).ok()?;
+        serde_json::from_slice(&record).ok()
     }
 
     /// A product's prices: one, or the ends of a range.
