@@ -1,9 +1,10 @@
 //! A folder with WebShop's three files: read as a stream, indexed once.
 
 use crate::goals::{Goal, HumanInstruction, human_goals, price, synthetic_goals};
-use crate::index::{Builder, Hit, Index, SourceFile, sources};
+use crate::index::{Builder, Index, SourceFile, sources};
 use crate::product::{Product, RawAttributes, RawProduct};
 use crate::random::Random;
+use crate::ranking::Hit;
 use crate::reward::nouns;
 use memmap2::Mmap;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};

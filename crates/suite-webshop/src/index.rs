@@ -5,6 +5,7 @@
 
 use crate::analyzer::terms;
 use crate::product::Product;
+use crate::ranking::{Cursor, END, Hit, SLACK, Top};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -23,9 +24,9 @@ const ASIN: usize = 10;
 /// Longest record of a product, in bytes.
 const LONGEST: usize = 64 << 20;
 /// Postings of a block.
-const BLOCK: usize = 128;
+pub(crate) const BLOCK: usize = 128;
 /// Bytes of what is known of a block: its last document, where its bytes end, and the most that it gives.
-const BLOCK_HEAD: usize = 12;
+pub(crate) const BLOCK_HEAD: usize = 12;
 /// Numbers of a term in its table: where its name and its postings begin, in how many documents it is, the most that it gives.
 const COLUMNS: usize = 4;
 /// BM25's parameters, upstream's.
@@ -76,7 +77,7 @@ fn write_number(out: &mut Vec<u8>, mut number: u32) {
     out.push(number as u8);
 }
 
-fn read_number(bytes: &[u8], at: &mut usize) -> Option<u32> {
+pub(crate) fn read_number(bytes: &[u8], at: &mut usize) -> Option<u32> {
     let (mut number, mut shift) = (0, 0);
     loop {
         let byte = *bytes.get(*at)?;
@@ -314,15 +315,6 @@ impl<'f> Builder<'f> {
     }
 }
 
-/// A product that a search found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hit {
-    /// The product's number.
-    pub document: u32,
-    /// How well it fits.
-    pub score: f32,
-}
-
 /// An index, mapped into memory.
 pub struct Index {
     file: File,
@@ -419,7 +411,7 @@ impl Index {
         [price(0), price(1)].into_iter().flatten().collect()
     }
 
-    fn asin(&self, document: u32) -> &[u8] {
+    pub(crate) fn asin(&self, document: u32) -> &[u8] {
         let at = document as usize * ASIN;
         self.section("asins").get(at..at + ASIN).unwrap_or_default()
     }
@@ -484,20 +476,7 @@ impl Index {
         let blocks = (row(found, 2) as usize).div_ceil(BLOCK);
         let (heads, body) = bytes.split_at_checked(blocks * BLOCK_HEAD)?;
         let most = f64::from(weight * f32::from_bits(row(found, 3) as u32));
-        let mut cursor = Cursor {
-            weight,
-            most,
-            heads,
-            body,
-            blocks,
-            block: 0,
-            documents: [0; BLOCK],
-            counts: [0; BLOCK],
-            held: 0,
-            at: 0,
-        };
-        cursor.load();
-        Some(cursor)
+        Some(Cursor::new(weight, most, heads, body, blocks))
     }
 
     /// The best `k` products for a query, best first; of equal ones the lower id. What cannot be among them is passed over
@@ -517,11 +496,11 @@ impl Index {
             sums.push(sums[sums.len() - 1] + cursor.most);
         }
         let lengths = self.section("norms");
-        let mut top = Top { index: self, k, hits: Vec::new(), least: 0.0 };
+        let mut top = Top::new(self, k);
         // Terms before this one alone bring nothing into the result.
         let mut first = 0;
         while first < cursors.len() {
-            if first + 1 == cursors.len() && !cursors[first].pass(f64::from(top.least) - SLACK - sums[first]) {
+            if first + 1 == cursors.len() && !cursors[first].pass(f64::from(top.least()) - SLACK - sums[first]) {
                 break;
             }
             let Some(document) = cursors[first..].iter().map(Cursor::document).min().filter(|d| *d != END) else {
@@ -538,7 +517,7 @@ impl Index {
             }
             let mut can = true;
             for term in (0..first).rev() {
-                can = score + sums[term + 1] + SLACK >= f64::from(top.least);
+                can = score + sums[term + 1] + SLACK >= f64::from(top.least());
                 if !can {
                     break;
                 }
@@ -548,149 +527,12 @@ impl Index {
                 }
             }
             if can && top.add(Hit { document, score: score as f32 }) {
-                while first < cursors.len() && sums[first + 1] + SLACK < f64::from(top.least) {
+                while first < cursors.len() && sums[first + 1] + SLACK < f64::from(top.least()) {
                     first += 1;
                 }
             }
         }
         top.finish()
-    }
-}
-
-/// Stands after the last document of a term.
-const END: u32 = u32::MAX;
-/// What rounding may add to a sum.
-const SLACK: f64 = 1e-5;
-
-/// The best hits so far.
-struct Top<'i> {
-    index: &'i Index,
-    k: usize,
-    hits: Vec<Hit>,
-    /// The least score that counts, once there are enough.
-    least: f32,
-}
-
-impl Top<'_> {
-    /// Takes a hit. Whether the least score that counts has changed.
-    fn add(&mut self, hit: Hit) -> bool {
-        if hit.score < self.least {
-            return false;
-        }
-        self.hits.push(hit);
-        if self.hits.len() < 2 * self.k.max(1) {
-            return false;
-        }
-        self.cut();
-        true
-    }
-
-    fn cut(&mut self) {
-        let asin = |hit: &Hit| self.index.asin(hit.document);
-        self.hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| asin(a).cmp(asin(b))));
-        self.hits.truncate(self.k);
-        if self.hits.len() == self.k {
-            self.least = self.hits.last().map_or(f32::INFINITY, |hit| hit.score);
-        }
-    }
-
-    fn finish(mut self) -> Vec<Hit> {
-        self.cut();
-        self.hits
-    }
-}
-
-/// A way through a term's postings, a block at a time.
-struct Cursor<'i> {
-    weight: f32,
-    /// The most that it gives a document.
-    most: f64,
-    heads: &'i [u8],
-    body: &'i [u8],
-    blocks: usize,
-    block: usize,
-    documents: [u32; BLOCK],
-    counts: [u32; BLOCK],
-    held: usize,
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn head(&self, block: usize, part: usize) -> u32 {
-        let at = block * BLOCK_HEAD + part * 4;
-        self.heads.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
-    }
-
-    /// The last document of a block.
-    fn last(&self, block: usize) -> u32 {
-        self.head(block, 0)
-    }
-
-    /// Reads the block it stands at.
-    fn load(&mut self) {
-        (self.held, self.at) = (0, 0);
-        if self.block >= self.blocks {
-            return;
-        }
-        let (mut document, mut from) = match self.block.checked_sub(1) {
-            Some(before) => (self.last(before), self.head(before, 1) as usize),
-            None => (0, 0),
-        };
-        let bytes = self.body.get(..self.head(self.block, 1) as usize).unwrap_or_default();
-        while self.held < BLOCK
-            && let (Some(step), Some(count)) = (read_number(bytes, &mut from), read_number(bytes, &mut from))
-        {
-            document = document.wrapping_add(step);
-            (self.documents[self.held], self.counts[self.held]) = (document, count);
-            self.held += 1;
-        }
-    }
-
-    fn document(&self) -> u32 {
-        if self.at < self.held { self.documents[self.at] } else { END }
-    }
-
-    fn score(&self, factor: f32) -> f32 {
-        self.weight - self.weight / (1.0 + self.counts[self.at] as f32 * factor)
-    }
-
-    fn next(&mut self) {
-        self.at += 1;
-        if self.at >= self.held && self.block < self.blocks {
-            self.block += 1;
-            self.load();
-        }
-    }
-
-    /// Goes on to the first document from `target` on.
-    fn seek(&mut self, target: u32) {
-        if self.document() >= target {
-            return;
-        }
-        if self.last(self.block) < target {
-            while self.block < self.blocks && self.last(self.block) < target {
-                self.block += 1;
-            }
-            self.load();
-        }
-        while self.at < self.held && self.documents[self.at] < target {
-            self.at += 1;
-        }
-    }
-
-    /// Goes past blocks that give less than `least`. Whether any is left.
-    fn pass(&mut self, least: f64) -> bool {
-        if self.at == 0 {
-            let begin = self.block;
-            while self.block < self.blocks && f64::from(self.weight * f32::from_bits(self.head(self.block, 2))) < least
-            {
-                self.block += 1;
-            }
-            if self.block > begin {
-                self.load();
-            }
-        }
-        self.block < self.blocks
     }
 }
 
