@@ -21,7 +21,7 @@ const EDGES: [(&str, &[&str]); 23] = [
     ("suite-remote", &["spans", "suite", "trajectory"]),
     ("suite-db", &["python", "spans", "suite", "trajectory"]),
     ("suite-webshop", &["python", "spans", "suite", "trajectory"]),
-    ("suite-alfworld", &["spans", "suite", "trajectory"]),
+    ("suite-alfworld", &["python", "spans", "suite", "trajectory"]),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
     ("evaluate", &["model", "suite", "trajectory"]),

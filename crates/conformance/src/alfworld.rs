@@ -1,13 +1,13 @@
 //! Recordings of ALFWorld's games in TextWorld, and of AgentBench's loop around them.
 
-use crate::recordings::{Replayed, cases, same};
+use crate::recordings::{Replayed, cases, same, spoken, text};
 use crate::{ConformanceError, Report};
 use rolegraft_spans::Format;
 use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Suite, Task, history};
 use rolegraft_suite_alfworld::{
     AlfWorldSuite, FORMAT, Game, Official, Profile, Prompts, Session, Setup, bleu, chosen, cut,
 };
-use rolegraft_trajectory::{Message, Role, Status};
+use rolegraft_trajectory::{Message, Status};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -51,10 +51,6 @@ impl Games {
         known.insert((path, profile), game.clone());
         Ok(game)
     }
-}
-
-fn text<'c>(case: &'c Value, field: &str) -> &'c str {
-    case[field].as_str().unwrap_or_default()
 }
 
 fn profile(case: &Value) -> Profile {
@@ -103,11 +99,6 @@ fn session(games: &Games, case: &Value) -> Result<(), String> {
         same(&what("score"), &step["score"], &u8::from(session.won()).into())?;
     }
     Ok(())
-}
-
-fn spoken(messages: &[Message]) -> Value {
-    let role = |m: &Message| if m.role == Role::Assistant { "agent" } else { "user" };
-    messages.iter().map(|m| json!({"role": role(m), "content": m.content})).collect()
 }
 
 fn transcript(games: &Games, case: &Value) -> Result<(), String> {

@@ -10,7 +10,7 @@
 //!
 //! Error messages that name the server's make are compared as if it were MySQL.
 
-use crate::recordings::{Replayed, cases, same};
+use crate::recordings::{Replayed, cases, same, text};
 use crate::{ConformanceError, Report};
 use rolegraft_spans::Format;
 use rolegraft_suite::{AgentBenchProtocol, Limits, Suite, Task};
@@ -55,10 +55,6 @@ pub fn dbbench(traces: &Path, data: &Path, url: Option<&str>) -> Result<Report, 
             _ => return None,
         }))
     })
-}
-
-fn text<'c>(case: &'c Value, field: &str) -> &'c str {
-    case[field].as_str().unwrap_or_default()
 }
 
 /// The tasks by set and number, as the recordings were made: repaired ones for `standard`.

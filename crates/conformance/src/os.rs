@@ -8,7 +8,7 @@
 //! | `history_trim.jsonl` | a text's segments, or a history's messages that are shown |
 //! | `os_tasks.jsonl` | one task: right and wrong answers in a box of its own |
 
-use crate::recordings::{Replayed, cases, same};
+use crate::recordings::{Replayed, cases, same, text};
 use crate::{ConformanceError, Report};
 use rolegraft_spans::Format;
 use rolegraft_suite::sandbox::Image;
@@ -39,10 +39,6 @@ pub fn os(traces: &Path, data: &Path, image: Option<&Image>) -> Result<Report, C
             _ => return None,
         }))
     })
-}
-
-fn text<'c>(case: &'c Value, field: &str) -> &'c str {
-    case[field].as_str().unwrap_or_default()
 }
 
 fn parse(case: &Value) -> Result<(), String> {

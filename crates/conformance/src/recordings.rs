@@ -4,7 +4,8 @@ use crate::{ConformanceError, Report};
 use flate2::read::GzDecoder;
 use rayon::prelude::*;
 use rolegraft_spans::python_json;
-use serde_json::Value;
+use rolegraft_trajectory::{Message, Role};
+use serde_json::{Value, json};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -94,4 +95,15 @@ pub(crate) fn cases(
 /// Whether two values are the same.
 pub(crate) fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {
     if expected == got { Ok(()) } else { Err(format!("{what}: expected {expected}, got {got}")) }
+}
+
+/// A text field; the empty text if it is none.
+pub(crate) fn text<'c>(case: &'c Value, field: &str) -> &'c str {
+    case[field].as_str().unwrap_or_default()
+}
+
+/// Messages as AgentBench's servers record them.
+pub(crate) fn spoken(messages: &[Message]) -> Value {
+    let role = |m: &Message| if m.role == Role::Assistant { "agent" } else { "user" };
+    messages.iter().map(|m| json!({"role": role(m), "content": m.content})).collect()
 }

@@ -1,6 +1,6 @@
 //! Recordings of WebShop's text environment, and of AgentBench's loop around it.
 
-use crate::recordings::{Replayed, cases, same};
+use crate::recordings::{Replayed, cases, same, spoken, text};
 use crate::{ConformanceError, Report};
 use rolegraft_python::Object;
 use rolegraft_spans::Format;
@@ -9,7 +9,7 @@ use rolegraft_suite_webshop::{
     Catalogue, FORMAT, Goal, Product, Prompts, Random, RawProduct, Session, Settings, WebShopSuite, analyzer,
     normalize_color, nouns, parse_action, reward, token_set_ratio,
 };
-use rolegraft_trajectory::{Message, Role, Status};
+use rolegraft_trajectory::{Message, Status};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,7 @@ const SCORES: f64 = 2e-3;
 /// # Errors
 /// If the recordings or the catalogue cannot be read.
 pub fn webshop(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
-    let folder = [data.join("webshop"), data.to_owned()].into_iter().find(|f| f.join("items_shuffle.json").is_file());
-    let folder = folder.unwrap_or_else(|| data.to_owned());
-    let shop = Shop::open(&folder)?;
+    let shop = Shop::open(&Catalogue::folder(data, &Settings::default()))?;
     cases(traces, |kind, line, case| {
         Some(Replayed::Compared(match kind {
             "sessions" => shop.session(case),
@@ -57,10 +55,6 @@ pub fn webshop(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
             _ => return None,
         }))
     })
-}
-
-fn text<'c>(case: &'c Value, field: &str) -> &'c str {
-    case[field].as_str().unwrap_or_default()
 }
 
 fn action(case: &Value) -> Result<(), String> {
@@ -113,7 +107,7 @@ impl Shop {
         let data = |e: rolegraft_suite_webshop::CatalogueError| ConformanceError::Data(e.into());
         let open = |human_goals| {
             let settings = Settings { price_seed: PRICE_SEED, human_goals, ..Settings::default() };
-            Catalogue::open(folder, &settings, &|_, _, _| {})
+            Catalogue::open(folder, &settings, &|_| {})
         };
         let read = |name: &str| -> Result<Value, ConformanceError> {
             let path: PathBuf = folder.join(name);
@@ -284,11 +278,6 @@ impl Shop {
         same("what was sent last", &case["sent_last"], &last)?;
         same("history", &case["messages"], &spoken(&messages))
     }
-}
-
-fn spoken(messages: &[Message]) -> Value {
-    let role = |m: &Message| if m.role == Role::Assistant { "agent" } else { "user" };
-    messages.iter().map(|m| json!({"role": role(m), "content": m.content})).collect()
 }
 
 /// Compares a goal with what is recorded of it.

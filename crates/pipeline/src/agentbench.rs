@@ -87,18 +87,21 @@ fn official(suite: &str, source: impl std::error::Error + Send + Sync + 'static)
     SuitesError::Official { suite: suite.into(), source: Box::new(source) }
 }
 
-fn library(suite: impl Suite + 'static, sets: BTreeMap<&'static str, TaskSet>) -> SuiteLibrary {
+/// A suite whose one small set beside the test set both diagnoses and calibrates.
+fn library(suite: impl Suite + 'static, mut sets: BTreeMap<&'static str, TaskSet>) -> SuiteLibrary {
+    let small = sets.get("dev").cloned();
+    sets.extend(small.map(|set| ("calibration", set)));
     SuiteLibrary { suite: Arc::new(suite), source: Source::Official(sets), not_run: Vec::new(), lacks: None }
 }
 
-/// AgentBench OS on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
+/// AgentBench OS on its official tasks.
 fn open_os(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary, SuitesError> {
     let wrong = |source: rolegraft_suite_os::OfficialError| official("os", source);
     let chosen = options.agentbench;
     let image = chosen.image().ok_or(SuitesError::NoRoot)?;
     let tasks_of = rolegraft_suite_os::Official::open(data).map_err(wrong)?;
     let mut sets = BTreeMap::new();
-    for (split, file) in [("test", "test"), ("dev", "dev"), ("calibration", "dev")] {
+    for (split, file) in [("test", "test"), ("dev", "dev")] {
         let (mut tasks, digest) = tasks_of.tasks(file).map_err(wrong)?;
         let bad = |task: &Task| rolegraft_suite_os::KNOWN_BAD.iter().any(|(id, _)| *id == task.id);
         tasks.retain(|task| !(options.tau.exclude_known_bad && bad(task)));
@@ -116,14 +119,14 @@ fn open_os(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary, Suit
     Ok(library(suite, sets))
 }
 
-/// DB-bench on its official tasks. Its one small set beside the test set both calibrates and diagnoses.
+/// DB-bench on its official tasks.
 fn open_db(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary, SuitesError> {
     use rolegraft_suite_db::{FORMAT, KNOWN_BAD, Prompt, entries, folder};
     let wrong = |source: rolegraft_suite_db::OfficialError| official("dbbench", source);
     let protocol = options.agentbench.protocol;
     let folder = folder(data).map_err(wrong)?;
     let mut sets = BTreeMap::new();
-    for (split, file) in [("test", "standard.jsonl"), ("dev", "dev.jsonl"), ("calibration", "dev.jsonl")] {
+    for (split, file) in [("test", "standard.jsonl"), ("dev", "dev.jsonl")] {
         let entries = entries(&folder, file, protocol == AgentBenchProtocol::Fc).map_err(wrong)?;
         let digest = Digest::of(&serde_json::to_vec(&entries).unwrap_or_default()).as_str().to_owned();
         let stem = file.trim_end_matches(".jsonl");
@@ -142,14 +145,12 @@ fn open_db(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary, Suit
     Ok(library(suite, sets))
 }
 
-/// AgentBench WebShop on a catalogue. Upstream's goals for development both calibrate and diagnose.
+/// AgentBench WebShop on a catalogue.
 fn open_webshop(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary, SuitesError> {
     use rolegraft_suite_webshop::{FORMAT, Prompts};
     let chosen = options.agentbench;
-    let folder =
-        [data.join("webshop"), data.to_owned()].into_iter().find(|f| f.join(&chosen.webshop.products).is_file());
-    let folder = folder.unwrap_or_else(|| data.to_owned());
-    let watch = |products: u32, _: u64, _: u64| {
+    let folder = Catalogue::folder(data, &chosen.webshop);
+    let watch = |products: u32| {
         if let Some(progress) = options.progress {
             progress.note(&format!("indexing WebShop's catalogue: {products} products"));
         }
@@ -164,11 +165,8 @@ fn open_webshop(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary,
         ));
     }
     let mut sets = BTreeMap::new();
-    for (split, field, Range(from, to)) in [
-        ("test", "test", WEBSHOP_TEST),
-        ("dev", "webshop_dev", chosen.webshop_dev),
-        ("calibration", "webshop_dev", chosen.webshop_dev),
-    ] {
+    for (split, field, Range(from, to)) in [("test", "test", WEBSHOP_TEST), ("dev", "webshop_dev", chosen.webshop_dev)]
+    {
         let goals = catalogue.goals().get(from..to.min(catalogue.goals().len())).unwrap_or_default();
         if goals.is_empty() {
             return Err(SuitesError::NoGoals { goals: catalogue.goals().len(), field, from, to });
@@ -184,7 +182,7 @@ fn open_webshop(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary,
     Ok(library(WebShopSuite::new(protocol, format, limits, prompts, Some(Arc::new(catalogue))), sets))
 }
 
-/// AgentBench ALFWorld on the official games. Its one small set beside the test set both calibrates and diagnoses.
+/// AgentBench ALFWorld on the official games.
 fn open_alfworld(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary, SuitesError> {
     use rolegraft_suite_alfworld::{FORMAT, Official, OfficialError, Prompts};
     let wrong = |source: OfficialError| official("alfworld", source);
@@ -195,7 +193,7 @@ fn open_alfworld(options: &SuiteOptions<'_>, data: &Path) -> Result<SuiteLibrary
         AgentBenchProtocol::Fc => ("new_std", 20),
     };
     let mut sets = BTreeMap::new();
-    for (split, list) in [("test", test), ("dev", "dev"), ("calibration", "dev")] {
+    for (split, list) in [("test", test), ("dev", "dev")] {
         let (tasks, digest) = games.tasks(list).map_err(wrong)?;
         sets.insert(split, TaskSet { tasks, digest });
     }

@@ -3,6 +3,7 @@
 use crate::suites::SuiteLibrary;
 use rolegraft_suite_office::Apps;
 use rolegraft_suite_tau::Domain;
+use rolegraft_suite_webshop::{Catalogue, Settings};
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::Path;
@@ -62,7 +63,7 @@ pub fn official_data(data: &Path, whole: bool) -> Vec<OfficialData> {
             let mut sets = Vec::new();
             for set in ["test", "train", "dev"] {
                 if let Some((goals, text)) = official.tasks(set).map_err(|e| e.to_string())? {
-                    sets.push(count(set, goals.len(), sha(text.as_bytes())));
+                    sets.push(count(set, goals.len(), rolegraft_checkpoint::Digest::of(text.as_bytes()).to_string()));
                 }
             }
             Ok(sets)
@@ -93,15 +94,15 @@ pub fn official_data(data: &Path, whole: bool) -> Vec<OfficialData> {
         .map_err(|e| e.to_string())
         .and_then(|folder| sums(["standard.jsonl", "dev.jsonl"].map(|name| file(&folder.join(name), whole))));
     out.push(OfficialData { suite: "dbbench", from: AGENTBENCH, licence: "Apache-2.0", found: db });
-    let names = ["items_shuffle.json", "items_ins_v2.json", "items_human_ins.json"];
-    let shop = [data.join("webshop"), data.to_owned()].into_iter().find(|folder| folder.join(names[0]).is_file());
-    let shop = shop.unwrap_or_else(|| data.join("webshop"));
+    let shop = Settings::default();
+    let folder = Catalogue::folder(data, &shop);
+    let names = [&shop.products, &shop.attributes, &shop.instructions];
     out.push(OfficialData {
         suite: "webshop",
         from: "https://github.com/princeton-nlp/WebShop (Google Drive ids 1A2whVgOO0euk5O13n2iYDM0bQRkkRduB, \
                1s2j6NgHljiZzQNL3veZaAiyW_qDEgBNi, 14Kb5SPBk_jfdLZ_CDBNitW98QLDlKR5O; 5.2 GB)",
         licence: "MIT; product texts are third parties'",
-        found: sums(names.map(|name| file(&shop.join(name), whole))),
+        found: sums(names.map(|name| file(&folder.join(name), whole))),
     });
     let games = rolegraft_suite_alfworld::Official::open(data).map_err(|e| e.to_string()).and_then(|official| {
         sums([("standard", "test"), ("dev", "dev")].map(|(list, set)| {
@@ -118,8 +119,4 @@ pub fn official_data(data: &Path, whole: bool) -> Vec<OfficialData> {
     });
     debug_assert!(out.iter().all(|one| SuiteLibrary::has_official(one.suite)));
     out
-}
-
-fn sha(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

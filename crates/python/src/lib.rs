@@ -201,6 +201,12 @@ fn is_printable(c: char) -> bool {
     !OTHERS.as_ref().is_some_and(|others| others.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
+/// `str.strip` of a text.
+#[must_use]
+pub fn strip(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
+}
+
 /// `repr` of a text.
 #[must_use]
 pub fn str_repr(s: &str) -> String {

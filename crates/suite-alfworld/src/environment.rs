@@ -214,13 +214,13 @@ impl Episode {
         }
     }
 
-    /// Gives a command, and says what is seen.
-    fn act(&mut self, said: &str) -> String {
+    /// Gives a command: what is seen, and whether it was one that could be given as it was said.
+    fn act(&mut self, said: &str) -> (String, bool) {
         let choices: Vec<&str> = self.session.admissible().collect();
-        let command = chosen(said, &choices);
+        let (command, exact) = (chosen(said, &choices), choices.contains(&said));
         let seen = self.session.step(&command);
         let told = seen.starts_with("You arrive at loc ").then(|| seen.split_once(". ")).flatten();
-        format!("{}{}", told.map_or(seen.as_str(), |(_, rest)| rest), self.available())
+        (format!("{}{}", told.map_or(seen.as_str(), |(_, rest)| rest), self.available()), exact)
     }
 
     /// What a call of the one tool asks for.
@@ -291,9 +291,7 @@ impl Environment for Episode {
                 }
             },
         };
-        let before: Vec<String> = self.session.admissible().map(str::to_owned).collect();
-        let seen = self.act(&said);
-        let succeeded = before.contains(&said);
+        let (seen, succeeded) = self.act(&said);
         self.replies.push(reply.to_owned());
         let repeats = self.setup.protocol == AgentBenchProtocol::Text
             && self.replies.len() > 3

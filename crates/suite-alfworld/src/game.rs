@@ -209,9 +209,9 @@ impl Session {
 
     /// Gives a command, and returns what is said.
     pub fn step(&mut self, command: &str) -> String {
-        // Python's `strip`.
-        let command = command.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
-        let Some(instance) = self.commands.get(command).cloned() else { return NOTHING.into() };
+        let Some(instance) = self.commands.get(rolegraft_python::strip(command)).cloned() else {
+            return NOTHING.into();
+        };
         self.state.apply(&self.game.world, &instance);
         self.look_around();
         self.teller().feedback(instance.action, &instance.arguments).unwrap_or_default()

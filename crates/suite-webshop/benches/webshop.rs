@@ -111,7 +111,7 @@ fn main() {
     let index = folder.join("items_shuffle.index");
     for what in ["first", "again"] {
         let begun = Instant::now();
-        let catalogue = Catalogue::open(folder, &Settings::default(), &|_, _, _| {}).expect("a catalogue");
+        let catalogue = Catalogue::open(folder, &Settings::default(), &|_| {}).expect("a catalogue");
         let size = std::fs::metadata(&index).map_or(0, |m| m.len()) as f64 / 1e6;
         println!(
             "{what}: {} products, {} goals opened in {:.1} s; index {size:.0} MB; {}",

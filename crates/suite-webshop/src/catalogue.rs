@@ -65,8 +65,8 @@ impl Default for Settings {
     }
 }
 
-/// What is done while an index is made: products so far, and bytes read of all.
-pub type Watch<'w> = &'w (dyn Fn(u32, u64, u64) + Sync);
+/// Who is told while an index is made how many products it has.
+pub type Watch<'w> = &'w (dyn Fn(u32) + Sync);
 
 /// A shop's products and goals.
 pub struct Catalogue {
@@ -160,6 +160,13 @@ fn places(folder: &Path, settings: &Settings) -> [PathBuf; 2] {
 }
 
 impl Catalogue {
+    /// The folder of `data` that holds the products: its `webshop`, or itself.
+    #[must_use]
+    pub fn folder(data: &Path, settings: &Settings) -> PathBuf {
+        let inside = data.join("webshop");
+        if inside.join(&settings.products).is_file() { inside } else { data.to_owned() }
+    }
+
     /// Opens a folder's catalogue; its index is made if there is none of these files yet.
     ///
     /// # Errors
@@ -336,7 +343,7 @@ fn build(
         product.nouns = tagged.remove(&asin);
         count += 1;
         if count % 65_536 == 0 {
-            watch(count, 0, bytes.len() as u64);
+            watch(count);
         }
         builder.add(product).map_err(|e| e.to_string())
     };
@@ -344,7 +351,7 @@ fn build(
     let read = Each(&mut add).deserialize(&mut reader).and_then(|()| reader.end());
     read.map_err(|e| CatalogueError::Format { path: products_path, reason: e.to_string() })?;
     let products = builder.finish().map_err(wrong)?;
-    watch(products, bytes.len() as u64, bytes.len() as u64);
+    watch(products);
     // Temporary files are their owner's alone.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode).map_err(wrong)?;

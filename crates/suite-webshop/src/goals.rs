@@ -49,6 +49,24 @@ pub struct Goal {
     pub weight: f64,
 }
 
+impl Goal {
+    /// What was made from a product.
+    fn of(product: &Product, text: String, attributes: &[String], price_upper: f64, options: GoalOptions) -> Self {
+        Self {
+            asin: product.asin.clone(),
+            category: product.category.clone(),
+            query: product.query.clone(),
+            name: product.title.clone(),
+            product_category: product.product_category.clone(),
+            instruction_text: text,
+            attributes: attributes.to_vec(),
+            price_upper,
+            options,
+            weight: 1.0,
+        }
+    }
+}
+
 /// An instruction of `items_human_ins.json`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct HumanInstruction {
@@ -97,18 +115,9 @@ pub fn human_goals(
                 continue;
             }
             let (price_upper, said) = upper(*price, random);
-            goals.push(Goal {
-                asin: product.asin.clone(),
-                category: product.category.clone(),
-                query: product.query.clone(),
-                name: product.title.clone(),
-                product_category: product.product_category.clone(),
-                instruction_text: format!("{}{said}", instruction.instruction.trim_matches('.')),
-                attributes: instruction.instruction_attributes.clone(),
-                price_upper,
-                options: GoalOptions::List(instruction.instruction_options.clone()),
-                weight: 1.0,
-            });
+            let text = format!("{}{said}", instruction.instruction.trim_matches('.'));
+            let options = GoalOptions::List(instruction.instruction_options.clone());
+            goals.push(Goal::of(product, text, &instruction.instruction_attributes, price_upper, options));
         }
     }
     shuffled(goals)
@@ -144,18 +153,8 @@ pub fn synthetic_goals(products: &[(Product, f64)], random: &mut Random) -> Vec<
             for attribute in attributes {
                 *counts.entry(attribute.clone()).or_default() += 1;
             }
-            goals.push(Goal {
-                asin: product.asin.clone(),
-                category: product.category.clone(),
-                query: product.query.clone(),
-                name: product.title.clone(),
-                product_category: product.product_category.clone(),
-                instruction_text: format!("{instruction}{with}{said}"),
-                attributes: attributes.clone(),
-                price_upper,
-                options: GoalOptions::Named(options),
-                weight: 1.0,
-            });
+            let text = format!("{instruction}{with}{said}");
+            goals.push(Goal::of(product, text, attributes, price_upper, GoalOptions::Named(options)));
         }
     }
     for goal in &mut goals {

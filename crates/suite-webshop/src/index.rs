@@ -69,6 +69,11 @@ fn decode_length(byte: u8) -> u32 {
     if byte < 24 { u32::from(byte) } else { 24 + decode4(u32::from(byte) - 24) }
 }
 
+/// The four bytes at a place, as a number; 0 beyond the end.
+pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
 fn write_number(out: &mut Vec<u8>, mut number: u32) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -421,7 +426,7 @@ impl Index {
     pub fn find(&self, asin: &str) -> Option<u32> {
         let key = key(asin)?;
         let order = self.section("order");
-        let at = |i: usize| order.get(i * 4..i * 4 + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let at = |i: usize| word(order, i * 4);
         let (mut low, mut high) = (0, self.len() as usize);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -436,10 +441,8 @@ impl Index {
 
     fn of_kind(&self, names: &[String], which: usize, name: &str) -> Vec<u32> {
         let Some(wanted) = names.iter().position(|known| known == name) else { return Vec::new() };
-        let of =
-            |chunk: &[u8]| chunk.get(which * 4..which * 4 + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
         let all = (0..).zip(self.section("kinds").chunks_exact(8));
-        all.filter(|(_, chunk)| of(chunk) == Some(wanted as u32)).map(|(document, _)| document).collect()
+        all.filter(|(_, chunk)| word(chunk, which * 4) == wanted as u32).map(|(document, _)| document).collect()
     }
 
     /// All products of a department.

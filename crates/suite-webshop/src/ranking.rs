@@ -1,6 +1,6 @@
 //! The way through postings to the best hits.
 
-use crate::index::{BLOCK, BLOCK_HEAD, Index, read_number};
+use crate::index::{BLOCK, BLOCK_HEAD, Index, read_number, word};
 
 /// A product that a search found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,8 +89,7 @@ impl<'i> Cursor<'i> {
     }
 
     fn head(&self, block: usize, part: usize) -> u32 {
-        let at = block * BLOCK_HEAD + part * 4;
-        self.heads.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+        word(self.heads, block * BLOCK_HEAD + part * 4)
     }
 
     /// The last document of a block.

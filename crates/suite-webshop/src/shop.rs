@@ -5,7 +5,7 @@ use crate::goals::Goal;
 use crate::product::{Product, float};
 use crate::reward::{Reward, nouns, reward};
 use regex::Regex;
-use rolegraft_python::str_repr;
+use rolegraft_python::{str_repr, strip};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -83,7 +83,9 @@ pub struct Session {
     page: Page,
     keywords: Option<Vec<String>>,
     page_number: Option<usize>,
-    found: Vec<u32>,
+    /// How many products the search found, and those on the page of results.
+    found: usize,
+    shown: Vec<Product>,
     product: Option<(Product, f64)>,
     visited: BTreeSet<String>,
     options: Vec<(String, String)>,
@@ -101,7 +103,8 @@ impl Session {
             page: Page::Home,
             keywords: None,
             page_number: None,
-            found: Vec::new(),
+            found: 0,
+            shown: Vec::new(),
             product: None,
             visited: BTreeSet::new(),
             options: Vec::new(),
@@ -120,12 +123,6 @@ impl Session {
             "asin": self.product.as_ref().map(|(product, _)| &product.asin),
             "asins": self.visited, "options": options, "actions": self.actions,
         })
-    }
-
-    /// Products on the page of results.
-    fn shown(&self) -> Vec<Product> {
-        let skip = (self.page_number.unwrap_or(1) - 1).saturating_mul(PAGE);
-        self.found.iter().skip(skip).take(PAGE).filter_map(|d| self.catalogue.product(*d)).collect()
     }
 
     fn targets(&self) -> Vec<(String, Target)> {
@@ -147,7 +144,7 @@ impl Session {
         }
         match (self.page, &self.product) {
             (Page::Results, _) => {
-                for product in self.shown() {
+                for product in &self.shown {
                     put(product.asin.to_lowercase(), Target::Product);
                 }
             }
@@ -175,7 +172,7 @@ impl Session {
     pub fn text(&self) -> String {
         let mut nodes: Vec<String> = Vec::new();
         let mut node = |text: &str| {
-            let text = trimmed(text);
+            let text = strip(text);
             if !text.is_empty() {
                 nodes.push(text.to_owned());
             }
@@ -193,12 +190,12 @@ impl Session {
             (Page::Results, _) => {
                 let number = self.page_number.unwrap_or(1);
                 node("Back to Search");
-                node(&format!("Page {number} (Total results: {})", self.found.len()));
+                node(&format!("Page {number} (Total results: {})", self.found));
                 if number > 1 {
                     node("< Prev");
                 }
                 node("Next >");
-                for product in self.shown() {
+                for product in &self.shown {
                     node(&product.asin);
                     node(&product.title);
                     node(&product.price_tag);
@@ -222,7 +219,7 @@ impl Session {
                 node("< Prev");
                 match name {
                     "Description" => node(&product.description),
-                    "Features" => nodes.extend(product.bullets.iter().map(|b| trimmed(b).to_owned())),
+                    "Features" => nodes.extend(product.bullets.iter().map(|b| strip(b).to_owned())),
                     "Attributes" => product.attributes.iter().for_each(|attribute| node(attribute)),
                     _ => {}
                 }
@@ -277,7 +274,10 @@ impl Session {
 
     /// Shows a page of results, from which nothing is chosen yet.
     fn results(&mut self, page_number: usize) {
-        self.found = self.catalogue.found(self.keywords.as_deref().unwrap_or_default());
+        let found = self.catalogue.found(self.keywords.as_deref().unwrap_or_default());
+        let on_page = found.iter().skip((page_number - 1).saturating_mul(PAGE)).take(PAGE);
+        self.shown = on_page.filter_map(|document| self.catalogue.product(*document)).collect();
+        self.found = found.len();
         (self.page, self.page_number, self.product) = (Page::Results, Some(page_number), None);
         self.options.clear();
         self.count("search");
@@ -347,11 +347,6 @@ impl Session {
         }
         None
     }
-}
-
-/// Python's `strip`.
-fn trimmed(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
 }
 
 /// Chosen options as Jinja's `tojson` writes them into a page.

@@ -77,7 +77,7 @@ fn wrong(folder: &Path, file: &str, text: &str) -> String {
     for (name, fine) in [("items_shuffle.json", "[]"), ("items_ins_v2.json", "{}"), ("items_human_ins.json", "{}")] {
         std::fs::write(folder.join(name), if name == file { text } else { fine }).unwrap();
     }
-    let error = Catalogue::open(folder, &Settings::default(), &|_, _, _| {}).unwrap_err();
+    let error = Catalogue::open(folder, &Settings::default(), &|_| {}).unwrap_err();
     assert!(!folder.join("items_shuffle.index").exists());
     let left = std::fs::read_dir(folder).unwrap().count();
     assert_eq!(left, 3, "something is left behind");
@@ -87,7 +87,7 @@ fn wrong(folder: &Path, file: &str, text: &str) -> String {
 #[test]
 fn a_broken_catalogue_is_named_and_leaves_no_index() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = Catalogue::open(folder.path(), &Settings::default(), &|_, _, _| {}).unwrap_err().to_string();
+    let missing = Catalogue::open(folder.path(), &Settings::default(), &|_| {}).unwrap_err().to_string();
     assert!(missing.contains("items_shuffle.json") && missing.contains("1A2whVgOO0euk5O13n2iYDM0bQRkkRduB"));
     for (file, text) in [
         ("items_shuffle.json", "[{\"asin\": \"B1\"}, {\"asin\": 7}]"),
@@ -107,7 +107,7 @@ fn an_index_is_made_once_and_again_when_the_files_change() {
         std::fs::write(folder.path().join("items_ins_v2.json"), "{}").unwrap();
         std::fs::write(folder.path().join("items_human_ins.json"), "{}").unwrap();
     };
-    let open = || Catalogue::open(folder.path(), &Settings::default(), &|_, _, _| {}).unwrap().len();
+    let open = || Catalogue::open(folder.path(), &Settings::default(), &|_| {}).unwrap().len();
     let made = || std::fs::metadata(folder.path().join("items_shuffle.index")).unwrap().modified().unwrap();
     write(3);
     assert_eq!(open(), 3);
