@@ -1,0 +1,83 @@
+//! Templates that nobody should be hurt by.
+#![allow(missing_docs, clippy::print_stderr)]
+
+use rolegraft_jinja::{RenderError, SyntaxError, Template};
+use std::collections::BTreeMap;
+
+#[derive(Debug, PartialEq, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    #[error(transparent)]
+    Render(#[from] RenderError),
+}
+
+fn render(source: &str) -> Result<String, Failure> {
+    Ok(Template::new(source)?.render(BTreeMap::new(), chrono::NaiveDate::default())?)
+}
+
+#[test]
+fn hostile_templates_end_in_errors() {
+    let nest = |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(20_000), close.repeat(20_000));
+    let sources = [
+        "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}".to_owned(),
+        "{% for a in range(100000) %}{% for b in range(100000) %}some text{% endfor %}{% endfor %}".to_owned(),
+        "{{ 'x' * 10**9 }}".into(),
+        "{{ 'x' * 10**40 }}".into(),
+        "{{ [1] * 10**9 }}".into(),
+        "{{ range(10**12) | list }}".into(),
+        "{{ 'x'.ljust(10**10) }}{{ 'x'.center(10**10) }}".into(),
+        "{{ 'x'.zfill(2**62) }}".into(),
+        "{{ '%999999999d' % 1 }}".into(),
+        "{{ '{:999999999}'.format(1) }}".into(),
+        "{{ 'ab'.replace('', 'x' * 10000000) }}".into(),
+        "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}".into(),
+        "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}".into(),
+        "{% set n = namespace(x=['x']) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}".into(),
+        "{% set n = namespace(x=[]) %}{% for i in range(100000) %}{% set n.x = [n.x, n.x] %}{% endfor %}".into(),
+        "{% set n = namespace(x=[]) %}{% for i in range(100000) %}{% set n.x = {'a': n.x} %}{% endfor %}".into(),
+        "{% set n = namespace(x=[]) %}{% for i in range(90) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}".into(),
+        "{% set n = namespace(x=[]) %}{% for i in range(90) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x | tojson }}".into(),
+        "{% set n = namespace() %}{% set n.n = n %}{{ n }}".into(),
+        "{% set x %}{% for a in range(100000) %}{% for b in range(1000) %}some text{% endfor %}{% endfor %}{% endset %}".into(),
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".into(),
+        "{% macro m(n) %}{{ m(n + 1) }}{{ m(n + 1) }}{% endmacro %}{{ m(1) }}".into(),
+        "{% for x in [[1]] recursive %}{{ loop([x]) }}{% endfor %}".into(),
+        "{{ unknown() }}".into(),
+        "{{ 'x' | unknown }}".into(),
+        "{{ 'x' is unknown }}".into(),
+        "{{ 'x'.unknown() }}".into(),
+        "{% include 'chat' %}".into(),
+        "{{ 1 // 0 }}".into(),
+        "{{ nothing.nothing }}".into(),
+        "{{".into(),
+        "{% if %}".into(),
+        "{% endif %}".into(),
+        "{% if x %}{% endfor %}".into(),
+        "{{ 'x }}".into(),
+        nest("(", ")"),
+        nest("[", "]"),
+        nest("-", ""),
+        nest("1 + ", ""),
+        nest("'a' ~ ", ""),
+        nest("{1:", "}"),
+        nest("a[", "]"),
+        "{% if x %}".repeat(20_000) + &"{% endif %}".repeat(20_000),
+        format!("{{% if x %}}{}{{% endif %}}", "{% elif x %}".repeat(20_000)),
+        format!("{{{{ x{} }}}}", ".a".repeat(20_000)),
+        format!("{{{{ x{} }}}}", "|trim".repeat(20_000)),
+    ];
+    for source in sources {
+        let start: String = source.chars().take(90).collect();
+        match render(&source) {
+            Err(error) => eprintln!("{start}: {error}"),
+            Ok(text) => panic!("{start}: wrote {} bytes", text.len()),
+        }
+    }
+    assert_eq!(render("{{ raise_exception('No') }}"), Err(Failure::Render(RenderError::Refused("No".into()))));
+    assert_eq!(render("{{ 'x' * 10**9 }}"), Err(Failure::Render(RenderError::TooLong(1_000_000_000))));
+    let endless = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+    assert_eq!(render(endless), Err(Failure::Render(RenderError::Endless)));
+    let Err(Failure::Syntax(error)) = render("a\n{% if %}") else { panic!("not a template") };
+    assert_eq!(error.line, 2);
+}
