@@ -7,7 +7,8 @@
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
 use rolegraft_trajectory::{
-    Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Role, Seed, Spent, Status, Turn,
+    Context, Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Shown, Spent, Status, Turn,
+    recorded,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -159,7 +160,7 @@ async fn episode(
         Ok((environment, messages))
     })
     .await??;
-    let (mut turns, mut recorded): (Vec<Turn>, Vec<Vec<u32>>) = (Vec::new(), Vec::new());
+    let mut turns: Vec<Turn> = Vec::new();
     let mut spent = Spent::default();
     let at_once = environment.ended_at_once();
     let status = loop {
@@ -169,15 +170,13 @@ async fn episode(
         if stop.load(Ordering::Relaxed) {
             return Err(EvaluationError::Interrupted);
         }
-        let shown = environment.shown(&messages).unwrap_or_else(|| messages.clone());
-        // The tokens of the model's turns that are left.
-        let theirs = shown.iter().filter(|m| m.role == Role::Assistant).count();
-        let recorded_shown = recorded[recorded.len().saturating_sub(theirs)..].to_vec();
+        let shown = environment.shown(&messages).unwrap_or_else(|| Shown::all(&messages));
+        let context = Context::of(&shown, &messages);
         let request = Request {
             episode: key.clone(),
             turn: turns.len(),
-            messages: shown,
-            recorded: recorded_shown,
+            recorded: recorded(&shown, &turns),
+            messages: shown.into_iter().map(|shown| shown.message).collect(),
             tools: tools.clone(),
             sampling,
             key: stream.index(turns.len() as u64),
@@ -198,14 +197,15 @@ async fn episode(
         messages.push(Message::assistant(completion.text));
         turns.push(Turn {
             message: messages.len() - 1,
-            ids: completion.ids.clone(),
+            shown: context,
+            ids: completion.ids,
             finish: completion.finish,
             spans: step.reading.spans.iter().map(|s| (s.role, s.range.clone())).collect(),
             action: step.reading.action().filter(|a| is_shallow(&a.payload, MAX_DEPTH)).cloned(),
             violations: step.reading.violations().cloned().collect(),
+            drafts: step.reading.drafts,
             succeeded: step.succeeded,
         });
-        recorded.push(completion.ids);
         messages.extend(step.observations);
         if let Some(status) = step.ended {
             break status;

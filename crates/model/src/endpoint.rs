@@ -297,7 +297,7 @@ mod tests {
             episode: EpisodeKey { suite: "s".into(), task: "t".into(), trial: 0 },
             turn: 0,
             messages: vec![Message::user("hi")],
-            recorded: vec![],
+            recorded: Default::default(),
             tools: None,
             sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 5 },
             key: Key::new(Seed(1)),

@@ -12,7 +12,7 @@ pub use chooser::Chooser;
 pub use endpoint::{Endpoint, EndpointConfig, KEY_VARIABLE};
 pub use scripted::Scripted;
 
-use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message, Spent};
+use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message, Recorded, Spent};
 use serde_json::Value;
 use std::future::Future;
 use std::pin::Pin;
@@ -38,8 +38,8 @@ pub struct Request {
     pub turn: usize,
     /// The conversation so far.
     pub messages: Vec<Message>,
-    /// Token ids of the earlier replies, as given in their completions.
-    pub recorded: Vec<Vec<u32>>,
+    /// Which of the messages are the model's earlier replies, with their token ids as given in their completions.
+    pub recorded: Recorded,
     /// Tools to announce through the model's own interface; earlier calls stand in the messages as
     /// [`rolegraft_trajectory::calls`] writes them.
     pub tools: Option<Arc<Vec<Value>>>,

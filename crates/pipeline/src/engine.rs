@@ -6,7 +6,7 @@ use rolegraft_model::{
 };
 use rolegraft_saliency::{Cache, Decoder, DecoderError};
 use rolegraft_serve::{InProcess, ServeError};
-use rolegraft_trajectory::{ChatError, ChatTokenizer, EpisodeKey, Finish};
+use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, EpisodeKey, Finish};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,20 +36,32 @@ pub enum EngineError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(
+        "`{model}` renders conversations on its own server: `{key}` (`--chat`, or under [chat]) is for checkpoints"
+    )]
+    Rendered { model: String, key: String },
 }
 
 /// Opens a checkpoint directory, or an `http(s)://…/v1#MODEL` endpoint (several: separated by commas).
 ///
 /// # Errors
 /// If it cannot be loaded.
-pub async fn open_model(model: &str, kind: EngineKind, engines: usize) -> Result<Arc<dyn ChatModel>, EngineError> {
+pub async fn open_model(
+    model: &str,
+    kind: EngineKind,
+    engines: usize,
+    chat: &ChatArguments,
+) -> Result<Arc<dyn ChatModel>, EngineError> {
     if is_endpoint(model) {
+        if let Some((key, _)) = chat.iter().next() {
+            return Err(EngineError::Rendered { model: model.to_owned(), key: key.to_owned() });
+        }
         return Ok(Arc::new(Endpoint::new(EndpointConfig::of(model, engines.max(1) * 8, vec![KEY_VARIABLE]))?));
     }
     let checkpoint = Checkpoint::open(model)?;
     Ok(match kind {
-        EngineKind::Mistralrs => Arc::new(InProcess::open(checkpoint.dir(), engines).await?),
-        EngineKind::Candle => Arc::new(CandleEngine::open(&checkpoint, engines)?),
+        EngineKind::Mistralrs => Arc::new(InProcess::open(checkpoint.dir(), engines, chat).await?),
+        EngineKind::Candle => Arc::new(CandleEngine::open(&checkpoint, engines, chat)?),
     })
 }
 
@@ -59,12 +71,16 @@ const USER_KEY_VARIABLE: &str = "ROLEGRAFT_USER_API_KEY";
 const USER_REQUESTS: usize = 64;
 
 /// Opens the model that plays a user: as [`open_model`], with a key of its own.
-pub(crate) async fn open_user(model: &str, kind: EngineKind) -> Result<Arc<dyn ChatModel>, EngineError> {
+pub(crate) async fn open_user(
+    model: &str,
+    kind: EngineKind,
+    chat: &ChatArguments,
+) -> Result<Arc<dyn ChatModel>, EngineError> {
     if is_endpoint(model) {
         let config = EndpointConfig::of(model, USER_REQUESTS, vec![USER_KEY_VARIABLE, KEY_VARIABLE]);
         return Ok(Arc::new(Endpoint::new(config)?));
     }
-    open_model(model, kind, 1).await
+    open_model(model, kind, 1, chat).await
 }
 
 fn is_endpoint(model: &str) -> bool {
@@ -85,10 +101,10 @@ struct Shared {
 }
 
 impl CandleEngine {
-    fn open(checkpoint: &Checkpoint, engines: usize) -> Result<Self, EngineError> {
+    fn open(checkpoint: &Checkpoint, engines: usize, chat: &ChatArguments) -> Result<Self, EngineError> {
         Ok(Self(Arc::new(Shared {
             decoder: Decoder::load(checkpoint)?,
-            chat: ChatTokenizer::open(Path::new(checkpoint.dir()))?,
+            chat: ChatTokenizer::open(Path::new(checkpoint.dir()), chat)?,
             concurrency: engines.max(1),
             caches: Mutex::new(Vec::new()),
         })))
@@ -119,7 +135,7 @@ impl Shared {
             let mut cache = self.take(&request.episode).unwrap_or_else(|| self.decoder.cache());
             let shared = cache.ids().iter().zip(&prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
             self.decoder.rewind(&mut cache, shared)?;
-            let chooser = Chooser::new(request.sampling, request.key, self.chat.vocabulary());
+            let chooser = Chooser::new(request.sampling, request.key, self.chat.vocabulary().size());
             let mut logits = self.decoder.forward(&prompt[shared..], &mut cache)?;
             while ids.len() < limit {
                 let pick = chooser.pick(&logits, ids.len());
@@ -134,7 +150,7 @@ impl Shared {
             }
             self.keep(request.episode.clone(), cache);
         }
-        Ok(Completion::of_tokens(self.chat.decode(&ids), ids, finish, prompt.len()))
+        Ok(Completion::of_tokens(self.chat.vocabulary().decode(&ids), ids, finish, prompt.len()))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::engine::EngineKind;
 use crate::suites::{OfficeOptions, TauOptions};
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
+use rolegraft_trajectory::ChatArguments;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,9 @@ pub struct Experiment {
     /// How AgentBench's official tasks are played.
     #[serde(default)]
     pub agentbench: AgentBenchOptions,
+    /// Arguments of the chat templates: `enable_thinking = false`, and `date`, the day that some write.
+    #[serde(default)]
+    pub chat: ChatArguments,
     /// The checkpoints.
     pub pool: Pool,
     /// Columns of the tables.
@@ -203,6 +207,7 @@ impl Experiment {
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(fine) {
             return Err(format!("name `{}` must be of letters, digits, `-`, `_` and `.`", self.name));
         }
+        self.chat.validate().map_err(|e| format!("under [chat]: {e}"))?;
         if self.candidate.is_empty() {
             return Err("there is no [[candidate]]; name at least one operator".into());
         }

@@ -5,6 +5,7 @@
 //! common. Results land in `results/runs/NAME/`.
 
 mod agentbench;
+mod chat;
 mod data;
 mod engine;
 mod experiment;
@@ -40,7 +41,7 @@ pub use rolegraft_suite_alfworld::Profile;
 pub use rolegraft_suite_office::{Apps, Mode, Official as OfficialOffice, Program};
 pub use rolegraft_suite_os::Shell;
 pub use rolegraft_suite_tau::{Protocol, Strategy};
-pub use rolegraft_trajectory::{Episode, Message, Spent};
+pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent};
 pub use run::{RunError, RunSummary, run};
 pub use solo::{Solo, evaluate};
 pub use store::{Store, StoreError};

@@ -3,7 +3,7 @@
 use crate::run::RunError;
 use crate::suites::{SuiteLibrary, SuiteOptions};
 use rolegraft_suite::{Split, Task};
-use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Role, Status, Turn};
+use rolegraft_trajectory::{Context, Episode, EpisodeKey, EpisodeLog, Role, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +17,12 @@ pub struct Rescored {
     pub recorded: f64,
     /// The reward now.
     pub now: f64,
-    /// Whether status and every turn's reading agree too.
+    /// Whether status, every turn's reading, and what the model was shown agree too.
     pub same: bool,
+    /// Whether the log does not say what the model was shown.
+    pub unknown: bool,
+    /// Whether the conversation was cut before the model saw it, by today's rules.
+    pub cut: bool,
 }
 
 /// Gives the replies of a log to the environments again, without a model, and compares. Users say what they said.
@@ -43,11 +47,19 @@ pub fn rescore(options: &SuiteOptions<'_>, log: &Path) -> Result<Vec<Rescored>, 
         if !says.is_empty() {
             task.fields["user_says"] = json!(says);
         }
-        let (status, reward, readings) = play(library, &task, &episode)?;
+        let Replay { status, reward, readings, contexts } = play(library, &task, &episode)?;
         let before: Vec<_> =
             episode.turns.iter().map(|t| (t.spans.clone(), t.violations.clone(), t.succeeded)).collect();
-        let same = status == episode.status && readings == before;
-        results.push(Rescored { key: episode.key, recorded: episode.reward, now: reward, same });
+        let unknown = episode.turns.iter().any(|t| t.shown == Context::Unknown);
+        let shown = episode.turns.iter().zip(&contexts).all(|(t, now)| t.shown == Context::Unknown || t.shown == *now);
+        results.push(Rescored {
+            recorded: episode.reward,
+            now: reward,
+            same: status == episode.status && readings == before && shown,
+            unknown,
+            cut: contexts.iter().any(|context| !context.is_all()),
+            key: episode.key,
+        });
     }
     Ok(results)
 }
@@ -71,7 +83,15 @@ fn user_says(episode: &Episode) -> Vec<&str> {
 
 type Readings = Vec<(Vec<(rolegraft_spans::Role, std::ops::Range<usize>)>, Vec<rolegraft_spans::Violation>, bool)>;
 
-fn play(library: &SuiteLibrary, task: &Task, episode: &Episode) -> Result<(Status, f64, Readings), RunError> {
+/// What came of an episode's replies.
+struct Replay {
+    status: Status,
+    reward: f64,
+    readings: Readings,
+    contexts: Vec<Context>,
+}
+
+fn play(library: &SuiteLibrary, task: &Task, episode: &Episode) -> Result<Replay, RunError> {
     let failed = |source: rolegraft_suite::SuiteError| RunError::Evaluation {
         suite: episode.key.suite.clone(),
         model: "recorded".into(),
@@ -79,10 +99,15 @@ fn play(library: &SuiteLibrary, task: &Task, episode: &Episode) -> Result<(Statu
     };
     let mut environment = library.suite.start(task).map_err(failed)?;
     environment.open().map_err(failed)?;
-    let mut readings = Vec::new();
+    let (mut readings, mut contexts) = (Vec::new(), Vec::new());
     // An episode whose last turn did not end it was ended by the model's context.
     let mut status = environment.ended_at_once().unwrap_or(Status::AgentContextLimit);
-    for reply in episode.turns.iter().filter_map(|t: &Turn| episode.messages.get(t.message)) {
+    for turn in &episode.turns {
+        let (Some(before), Some(reply)) = (episode.messages.get(..turn.message), episode.messages.get(turn.message))
+        else {
+            continue;
+        };
+        contexts.push(environment.shown(before).map_or(Context::All, |shown| Context::of(&shown, before)));
         let step = environment.step(&reply.content).map_err(failed)?;
         let spans = step.reading.spans.iter().map(|s| (s.role, s.range.clone())).collect();
         readings.push((spans, step.reading.violations().cloned().collect(), step.succeeded));
@@ -91,5 +116,5 @@ fn play(library: &SuiteLibrary, task: &Task, episode: &Episode) -> Result<(Statu
             break;
         }
     }
-    Ok((status, environment.outcome().reward, readings))
+    Ok(Replay { status, reward: environment.outcome().reward, readings, contexts })
 }

@@ -1,7 +1,8 @@
 //! The loop itself.
 
+use crate::chat::{Rendering, Unusable, takes, trajectory};
 use crate::engine::{EngineError, open_model};
-use crate::experiment::{Experiment, ExperimentError, Shift, Tokens};
+use crate::experiment::{Experiment, ExperimentError, Tokens};
 use crate::merging::merge_candidate;
 use crate::outputs;
 use crate::progress::Progress;
@@ -13,10 +14,9 @@ use rolegraft_graft::{ApplyError, Candidate, Diagnosis, Plan, Selection, Signal,
 use rolegraft_merge::MergeError;
 use rolegraft_model::{ChatModel, Scripted};
 use rolegraft_report::{FailureRates, ModelScores, failure_rates};
-use rolegraft_saliency::{DecoderError, NeuronSet, Saliency, TokenRun, Trajectory, trace, union_overlap};
-use rolegraft_spans::Role;
+use rolegraft_saliency::{DecoderError, NeuronSet, Saliency, trace, union_overlap};
 use rolegraft_suite::{Split, Task, TaskSet};
-use rolegraft_trajectory::{ChatError, ChatTokenizer, Episode, EpisodeKey, EpisodeLog, LogError, ReplyTokens, Seed};
+use rolegraft_trajectory::{ChatError, ChatTokenizer, Episode, EpisodeKey, EpisodeLog, LogError, Seed};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,6 +68,8 @@ pub enum RunError {
     NoTask { suite: String, task: String },
     #[error("there is no suite `{0}` in the folder of suites")]
     UnknownSuite(String),
+    #[error("suite `{suite}` cannot be played by this model: said by {roles}, {source}")]
+    Refuses { suite: String, roles: String, source: ChatError },
 }
 
 impl RunError {
@@ -227,7 +229,7 @@ impl Context<'_> {
         counts: (usize, u32),
     ) -> Result<Vec<Episode>, RunError> {
         let engine = self.experiment.engine;
-        let identity = format!("{} under {engine:?}", model.digest);
+        let identity = self.identity(model)?;
         let mut opened: Option<Arc<dyn ChatModel>> = None;
         let mut all = Vec::new();
         for suite in suites {
@@ -236,7 +238,8 @@ impl Context<'_> {
                     return Ok(model.clone());
                 }
                 let engines = engine_count(context.experiment.engines);
-                let loaded = context.runtime.block_on(open_model(&model.dir.display().to_string(), engine, engines))?;
+                let (name, chat) = (model.dir.display().to_string(), &context.experiment.chat);
+                let loaded = context.runtime.block_on(open_model(&name, engine, engines, chat))?;
                 Ok(opened.insert(loaded).clone())
             };
             all.extend(self.episodes(suite, split, counts, (&model.name, &identity), &mut open)?);
@@ -263,6 +266,13 @@ impl Context<'_> {
         self.episodes(suite, Split::Calibration, (counts.calibration, 1), ("oracle", "oracle"), &mut open)
     }
 
+    /// Who a checkpoint is, and how it is spoken to.
+    fn identity(&self, model: &Played) -> Result<String, RunError> {
+        let rendering = Rendering::of(&model.dir, &self.experiment.chat)?;
+        let rendering = serde_json::to_string(&rendering).unwrap_or_default();
+        Ok(format!("{} under {:?}, {rendering}", model.digest, self.experiment.engine))
+    }
+
     fn saliency(
         &self,
         model: &Played,
@@ -274,15 +284,20 @@ impl Context<'_> {
         let content = serde_json::to_vec(
             &episodes
                 .iter()
-                .map(|e| (&e.messages, e.turns.iter().map(|t| &t.spans).collect::<Vec<_>>()))
+                .map(|e| (&e.messages, e.turns.iter().map(|t| (&t.spans, &t.shown, &t.ids)).collect::<Vec<_>>()))
                 .collect::<Vec<_>>(),
         );
-        let inputs = (model.digest.as_str(), Digest::of(&content.unwrap_or_default()), shift, tokens);
+        let rendering = Rendering::of(&model.dir, &self.experiment.chat)?;
+        let inputs = (model.digest.as_str(), rendering, Digest::of(&content.unwrap_or_default()), shift, tokens);
         let path = self.store.place("saliency", &inputs).with_extension("json");
         let saliency = self.store.json(&path, || -> Result<Saliency, RunError> {
-            let chat = ChatTokenizer::open(&model.dir)?;
-            let trajectories =
-                episodes.iter().map(|e| trajectory(&chat, e, shift, tokens)).collect::<Result<Vec<_>, _>>()?;
+            let chat = ChatTokenizer::open(&model.dir, &self.experiment.chat)?;
+            let mut unusable = Unusable::default();
+            let one = |e| trajectory(&chat, e, shift, tokens, &mut unusable);
+            let trajectories = episodes.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+            for note in unusable.notes() {
+                self.progress.note(&format!("{benchmark}, traced in {}: {note}", model.name));
+            }
             Ok(trace(&Checkpoint::open(&model.dir)?, &trajectories)?)
         })?;
         if saliency.traced == 0 {
@@ -294,30 +309,6 @@ impl Context<'_> {
 
 fn engine_count(asked: usize) -> usize {
     if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
-}
-
-/// Token runs of an episode with the positions to trace: a token counts if its bytes meet a role span.
-fn trajectory(chat: &ChatTokenizer, episode: &Episode, shift: Shift, tokens: Tokens) -> Result<Trajectory, RunError> {
-    let spans: BTreeMap<usize, &Vec<(Role, std::ops::Range<usize>)>> =
-        episode.turns.iter().map(|t| (t.message, &t.spans)).collect();
-    let recorded: Vec<Vec<u32>> = episode.turns.iter().map(|t| t.ids.clone()).collect();
-    let mut runs = Vec::new();
-    for sequence in chat.sequences(&episode.messages, &recorded)? {
-        let mut role: Vec<usize> = Vec::new();
-        for ReplyTokens { message, tokens: positions } in &sequence.replies {
-            let Some(spans) = spans.get(message) else { continue };
-            let meets = |bytes: &std::ops::Range<usize>| match tokens {
-                Tokens::Response => true,
-                Tokens::Role => spans.iter().any(|(_, s)| s.start < bytes.end && bytes.start < s.end),
-            };
-            role.extend(positions.iter().filter(|(_, bytes)| meets(bytes)).map(|(position, _)| match shift {
-                Shift::Read => *position,
-                Shift::Predict => position.saturating_sub(1),
-            }));
-        }
-        runs.push(TokenRun { ids: sequence.ids, role });
-    }
-    Ok(Trajectory { runs })
 }
 
 fn open_checkpoint(role: &'static str, name: &str, dir: &Path) -> Result<(Checkpoint, Played), RunError> {
@@ -350,6 +341,7 @@ pub fn run(
         person: None,
         runtime: runtime.handle(),
         engine: experiment.engine,
+        chat: &experiment.chat,
         progress: Some(progress),
     };
     let mut experiment = experiment.clone();
@@ -397,6 +389,15 @@ fn all_stages(context: &mut Context<'_>) -> Result<Results, RunError> {
     }
     let checkpoints: Vec<&Checkpoint> = experts.iter().map(|(c, _)| c).collect();
     check_pool(&base, &checkpoints)?;
+    // Merged models have the base's template or an expert's.
+    for model in std::iter::once(&base_played).chain(experts.iter().map(|(_, played)| played)) {
+        for suite in experiment.benchmark.iter().flat_map(|b| &b.suites) {
+            takes(&model.dir, &experiment.chat, &*context.library(suite)?.suite)?;
+        }
+        if let Some(note) = Rendering::of(&model.dir, &experiment.chat)?.note(&model.name) {
+            context.progress.note(&note);
+        }
+    }
 
     let mut candidates = context.stage("merge", |context| {
         let mut candidates = Vec::new();

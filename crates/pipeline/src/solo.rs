@@ -1,6 +1,7 @@
 //! One model on one suite.
 
 use crate::agentbench::AgentBenchOptions;
+use crate::chat::{Rendering, takes};
 use crate::engine::{EngineKind, open_model};
 use crate::progress::Progress;
 use crate::run::RunError;
@@ -9,7 +10,7 @@ use rolegraft_checkpoint::{Checkpoint, Digest};
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_suite::Speaker;
 use rolegraft_suite::Split;
-use rolegraft_trajectory::{Episode, EpisodeLog, Seed};
+use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog, Seed};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -45,6 +46,8 @@ pub struct Solo<'a> {
     pub engine: EngineKind,
     /// Engines side by side.
     pub engines: usize,
+    /// How a checkpoint's conversations are rendered.
+    pub chat: &'a ChatArguments,
 }
 
 /// Plays what the log at `log` does not hold yet, and gives the whole log's episodes.
@@ -70,6 +73,7 @@ pub fn evaluate(
         person: solo.person.clone(),
         runtime: runtime.handle(),
         engine: solo.engine,
+        chat: solo.chat,
         progress: Some(progress),
     };
     let library = SuiteLibrary::open(&options, solo.suite)?;
@@ -79,12 +83,20 @@ pub fn evaluate(
     }
     let suite = library.suite;
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
-    let model = runtime.block_on(open_model(solo.model, solo.engine, solo.engines))?;
-    // An endpoint is known by its address alone; a checkpoint by its bytes.
+    // An endpoint is known by its address alone; a checkpoint by its bytes, and how it is spoken to.
     let identity = match Checkpoint::open(solo.model) {
-        Ok(checkpoint) => format!("{} under {:?}", checkpoint.digest()?, solo.engine),
+        Ok(checkpoint) => {
+            takes(checkpoint.dir(), solo.chat, &*suite)?;
+            let rendering = Rendering::of(checkpoint.dir(), solo.chat)?;
+            if let Some(note) = rendering.note(solo.model) {
+                progress.note(&note);
+            }
+            let rendering = serde_json::to_string(&rendering).unwrap_or_default();
+            format!("{} under {:?}, {rendering}", checkpoint.digest()?, solo.engine)
+        }
         Err(_) => solo.model.to_owned(),
     };
+    let model = runtime.block_on(open_model(solo.model, solo.engine, solo.engines, solo.chat))?;
     let inputs = (
         identity,
         suite.id(),

@@ -2,7 +2,7 @@
 
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suite::{Speaker, SpeakerError};
-use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message, Seed, Spent};
+use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message, Recorded, Seed, Spent};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -23,7 +23,7 @@ impl Speaker for ModelSpeaker {
             episode: EpisodeKey { suite: "user".into(), task: about.clone(), trial: 0 },
             turn: messages.len(),
             messages: messages.to_vec(),
-            recorded: Vec::new(),
+            recorded: Recorded::new(),
             tools: None,
             sampling: SAMPLING,
             key: Key::new(Seed(0)).child(&about).index(messages.len() as u64),

@@ -14,6 +14,7 @@ use rolegraft_suite_os::{OsSuite, Setup};
 use rolegraft_suite_remote::{Api, Client, Controller, RemoteSuite};
 use rolegraft_suite_tau::{Domain, Protocol, Strategy, TauSetup, TauSuite, Users, known_bad};
 use rolegraft_suite_webshop::WebShopSuite;
+use rolegraft_trajectory::ChatArguments;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,8 @@ pub struct SuiteOptions<'a> {
     pub runtime: &'a Handle,
     /// What plays a user's checkpoint.
     pub engine: EngineKind,
+    /// How the agent's conversations are rendered; a user's have the day in common with them.
+    pub chat: &'a ChatArguments,
     /// Who is told of work that takes long.
     pub progress: Option<&'a dyn Progress>,
 }
@@ -196,7 +199,10 @@ impl SuiteOptions<'_> {
             return Ok(Users::scripted());
         }
         let name = self.tau.user_model.as_ref().ok_or(SuitesError::NoUserModel(strategy.as_str()))?;
-        let model = self.runtime.block_on(open_user(name, self.engine)).map_err(|e| SuitesError::User(Box::new(e)))?;
+        let model = self
+            .runtime
+            .block_on(open_user(name, self.engine, &self.chat.only_date()))
+            .map_err(|e| SuitesError::User(Box::new(e)))?;
         let speaker = ModelSpeaker { model, runtime: self.runtime.clone() };
         Ok(Users::played(strategy, Some(name.clone()), Arc::new(speaker)))
     }

@@ -7,7 +7,7 @@ use mistralrs::core::{
 use mistralrs::{Model, ModelDType, SamplingParams, TextModelBuilder, TokenSource};
 use rolegraft_checkpoint::{ConfigError, ModelConfig};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request, Sampling};
-use rolegraft_trajectory::{ChatError, ChatTokenizer, Finish, Key, Seed};
+use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, Finish, Key, Seed};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
@@ -171,14 +171,14 @@ impl InProcess {
     ///
     /// # Errors
     /// If a file is missing or the engine cannot load the model.
-    pub async fn open(dir: &Path, engines: usize) -> Result<Self, ServeError> {
-        for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+    pub async fn open(dir: &Path, engines: usize, arguments: &ChatArguments) -> Result<Self, ServeError> {
+        for file in ["config.json", "tokenizer.json"] {
             if !dir.join(file).exists() {
                 return Err(ServeError::MissingFile { dir: dir.to_owned(), file });
             }
         }
         let config = ModelConfig::read(dir)?;
-        let chat = Arc::new(ChatTokenizer::open(dir)?);
+        let chat = Arc::new(ChatTokenizer::open(dir, arguments)?);
         let sentinel = chat.end_ids().get(1).copied();
         let mut served = Self {
             dir: dir.to_owned(),
@@ -200,7 +200,7 @@ impl InProcess {
 
     /// Plays three turns with the cache on and off.
     async fn cache_is_exact(&self) -> Result<bool, ServeError> {
-        let start = self.chat.encode("The quick brown fox")?;
+        let start = self.chat.vocabulary().encode("The quick brown fox")?;
         let mut outcomes = Vec::new();
         for cached in [true, false] {
             let mut engine = Engine::load(&self.dir, cached).await?;
@@ -225,7 +225,7 @@ impl InProcess {
     ) -> Result<Vec<u32>, ServeError> {
         let state = Arc::new(Mutex::new(Picked::default()));
         let picker = |state: &Arc<Mutex<Picked>>| Picker {
-            chooser: Chooser::new(sampling, key, self.chat.vocabulary()),
+            chooser: Chooser::new(sampling, key, self.chat.vocabulary().size()),
             prompt: prompt.len(),
             limit,
             end_ids: self.chat.end_ids().to_vec(),
@@ -286,7 +286,7 @@ impl InProcess {
             }
             _ => Finish::Length,
         };
-        Ok(Completion::of_tokens(self.chat.decode(&ids), ids, finish, prompt.len()))
+        Ok(Completion::of_tokens(self.chat.vocabulary().decode(&ids), ids, finish, prompt.len()))
     }
 }
 

@@ -3,8 +3,10 @@
 use crate::bleu::bleu;
 use crate::game::{Game, Profile, Session};
 use rolegraft_spans::{Format, Reading};
-use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
-use rolegraft_trajectory::{Message, Role, Status, calls};
+use rolegraft_suite::{
+    AgentBenchProtocol, Environment, Limits, Outcome, Roles, Step, Suite, SuiteError, Task, history,
+};
+use rolegraft_trajectory::{Message, Role, Shown, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -127,6 +129,14 @@ impl Suite for AlfWorldSuite {
         let Setup { protocol, profile, prompts, logic, .. } = &*self.setup;
         json!({"protocol": protocol, "profile": profile, "prompts": prompts, "logic": logic})
     }
+    fn roles(&self) -> Roles {
+        if self.setup.protocol == AgentBenchProtocol::Fc {
+            return Roles::with_tools();
+        }
+        let prompts = &self.setup.prompts;
+        let (messages, _) = opening(prompts, prompts.examples.values().next().map(Vec::as_slice), "");
+        Roles { opening: messages.iter().map(|m| m.role).collect(), answers: vec![Role::User] }
+    }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let wrong = |reason: String| SuiteError::Task { suite: "alfworld".into(), task: task.id.clone(), reason };
         let fields: Fields = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
@@ -187,12 +197,39 @@ pub fn chosen(said: &str, choices: &[&str]) -> String {
     best.1.to_owned()
 }
 
+/// What stands before the first reply of the text protocol, and which message of it the task is.
+fn opening(prompts: &Prompts, example: Option<&[String]>, task: &str) -> (Vec<Message>, usize) {
+    let mut messages = vec![Message::user(&prompts.instruction)];
+    if !prompts.ok.is_empty() {
+        messages.push(Message::assistant(&prompts.ok));
+    }
+    for (i, text) in example.into_iter().flatten().enumerate() {
+        messages.push(match i {
+            0 => Message::user(format!("Here is one example.\n{text}")),
+            i if i % 2 == 0 => Message::user(text),
+            _ => Message::assistant(text),
+        });
+    }
+    let at = messages.len();
+    match messages.as_mut_slice() {
+        // Nobody answered the instruction: the task goes on with it.
+        [only] if prompts.ok.is_empty() => {
+            only.content = format!("{}\n{task}", only.content);
+            (messages, 0)
+        }
+        _ => {
+            messages.push(Message::user(task));
+            (messages, at)
+        }
+    }
+}
+
 /// The conversation as upstream keeps it: only the last of the messages from `start` on lists commands.
 #[must_use]
-pub fn cut(messages: &[Message], start: usize) -> Vec<Message> {
-    let mut out = messages.to_vec();
-    let last = out.iter().rposition(|m| m.role == Role::User).unwrap_or(0);
-    for message in &mut out[start.min(last)..last] {
+pub fn cut(messages: &[Message], start: usize) -> Vec<Shown> {
+    let mut out = Shown::all(messages);
+    let last = messages.iter().rposition(|m| m.role == Role::User).unwrap_or(0);
+    for Shown { message, .. } in &mut out[start.min(last)..last] {
         if message.role == Role::User
             && let Some(at) = message.content.find(AVAILABLE)
         {
@@ -242,32 +279,14 @@ impl Environment for Episode {
         if self.setup.protocol == AgentBenchProtocol::Fc {
             return Ok(vec![Message::system(&prompts.system), Message::user(task)]);
         }
-        let mut messages = vec![Message::user(&prompts.instruction)];
-        if !prompts.ok.is_empty() {
-            messages.push(Message::assistant(&prompts.ok));
-        }
         let kind = EXAMPLES.iter().find(|(prefix, _)| self.folder.starts_with(prefix));
         let example = kind.and_then(|(_, name)| prompts.examples.get(*name));
-        for (i, text) in example.into_iter().flatten().enumerate() {
-            messages.push(match i {
-                0 => Message::user(format!("Here is one example.\n{text}")),
-                i if i % 2 == 0 => Message::user(text),
-                _ => Message::assistant(text),
-            });
-        }
-        self.opening = messages.len();
-        match messages.last_mut() {
-            // Nobody answered the instruction: the task goes on with it.
-            Some(last) if prompts.ok.is_empty() && self.opening == 1 => {
-                last.content = format!("{}\n{task}", last.content);
-                self.opening = 0;
-            }
-            _ => messages.push(Message::user(task)),
-        }
+        let (messages, opening) = opening(prompts, example.map(Vec::as_slice), &task);
+        self.opening = opening;
         Ok(messages)
     }
 
-    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Shown>> {
         (self.setup.protocol == AgentBenchProtocol::Text).then(|| history::shown(&cut(messages, self.opening)))
     }
 
@@ -282,7 +301,7 @@ impl Environment for Episode {
                 Some(said) => said.to_lowercase(),
                 None => return over(reading, Status::AgentInvalidAction),
             },
-            AgentBenchProtocol::Fc => match self.called(reply) {
+            AgentBenchProtocol::Fc => match self.called(&reading.said(reply)) {
                 Ok(said) => said,
                 Err(complaint) => {
                     let ended = (self.turns_left == 0).then_some(Status::TaskLimitReached);

@@ -5,8 +5,10 @@ use crate::entry::Entry;
 use crate::server::{Database, Server, ServerError, open};
 use regex::Regex;
 use rolegraft_spans::{Format, Reading};
-use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
-use rolegraft_trajectory::{Message, Status, calls};
+use rolegraft_suite::{
+    AgentBenchProtocol, Environment, Limits, Outcome, Roles, Step, Suite, SuiteError, Task, history,
+};
+use rolegraft_trajectory::{Message, Shown, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -125,6 +127,12 @@ impl Suite for DbSuite {
     fn settings(&self) -> Value {
         json!({"prompt": self.prompt, "protocol": self.protocol})
     }
+    fn roles(&self) -> Roles {
+        match self.protocol {
+            AgentBenchProtocol::Text => Roles::with_user(false).after(2),
+            AgentBenchProtocol::Fc => Roles::with_tools(),
+        }
+    }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let wrong = |reason: String| SuiteError::Task { suite: "dbbench".into(), task: task.id.clone(), reason };
         let entry: Entry = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
@@ -215,8 +223,8 @@ impl Environment for TextEpisode {
         ])
     }
 
-    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
-        Some(history::shown(messages))
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Shown>> {
+        Some(history::shown(&Shown::all(messages)))
     }
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
@@ -320,7 +328,7 @@ impl Environment for CallEpisode {
         let reading = self.format.read(reply, None);
         self.turns_left = self.turns_left.saturating_sub(1);
         let (mut observations, mut succeeded, mut ended) = (Vec::new(), true, None);
-        let (_, called) = calls::read(reply);
+        let (_, called) = calls::read(&reading.said(reply));
         if called.is_empty() {
             succeeded = false;
             observations.push(Message::user(NO_CALL));

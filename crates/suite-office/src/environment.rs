@@ -8,7 +8,7 @@ use crate::official::{self, Official};
 use crate::workbook;
 use rolegraft_python::Object;
 use rolegraft_spans::{Format, Reading};
-use rolegraft_suite::{Environment, Limits, Outcome, Step, Suite, SuiteError, Task};
+use rolegraft_suite::{Environment, Limits, Outcome, Roles, Step, Suite, SuiteError, Task};
 use rolegraft_trajectory::{Message, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -105,6 +105,12 @@ impl Suite for OfficeSuite {
             Source::Own(prompt) => json!({"prompt": **prompt, "mode": self.mode}),
             Source::Official(_) => json!({"mode": self.mode}),
         }
+    }
+    fn roles(&self) -> Roles {
+        Roles::with_user(match &self.source {
+            Source::Own(prompt) => !prompt.system.is_empty(),
+            Source::Official(_) => true,
+        })
     }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let wrong = |reason: String| SuiteError::Task { suite: self.id().to_owned(), task: task.id.clone(), reason };

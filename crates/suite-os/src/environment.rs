@@ -6,8 +6,10 @@ use crate::terminal::{self, Shell, clean, observation};
 use rolegraft_python::Object;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::sandbox::{CommandOutput, Image, Sandbox, SandboxError, Terminal};
-use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
-use rolegraft_trajectory::{Message, Status, calls};
+use rolegraft_suite::{
+    AgentBenchProtocol, Environment, Limits, Outcome, Roles, Step, Suite, SuiteError, Task, history,
+};
+use rolegraft_trajectory::{Message, Shown, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
@@ -113,6 +115,14 @@ impl Suite for OsSuite {
         let Setup { protocol, shell, prompt, trims, image } = &*self.setup;
         let own_root = *image != Image::Host;
         json!({"prompt": prompt, "shell": shell, "protocol": protocol, "trims": trims, "own_root": own_root})
+    }
+    fn roles(&self) -> Roles {
+        let prompt = &self.setup.prompt;
+        let roles = match self.setup.protocol {
+            AgentBenchProtocol::Text => Roles::with_user(!prompt.system.is_empty()),
+            AgentBenchProtocol::Fc => Roles::with_tools(),
+        };
+        roles.after(prompt.one_shot.len())
     }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         Ok(Box::new(self.begin(task)?))
@@ -366,8 +376,8 @@ impl Environment for Episode {
         self.broken.as_ref().map(|_| Status::Unknown)
     }
 
-    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
-        self.setup.trims.then(|| history::shown(messages))
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Shown>> {
+        self.setup.trims.then(|| history::shown(&Shown::all(messages)))
     }
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
@@ -375,7 +385,7 @@ impl Environment for Episode {
         self.turns_left = self.turns_left.saturating_sub(1);
         let turn = match self.setup.protocol {
             AgentBenchProtocol::Text => self.text_turn(&reading),
-            AgentBenchProtocol::Fc => self.call_turn(reply),
+            AgentBenchProtocol::Fc => self.call_turn(&reading.said(reply)),
         };
         Ok(match turn {
             Turn::Over(status) => {

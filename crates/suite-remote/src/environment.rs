@@ -3,8 +3,8 @@
 use crate::client::{Client, RemoteError};
 use crate::wire::{EnvOut, Output, assistant, ended, score};
 use rolegraft_spans::Format;
-use rolegraft_suite::{Environment, Limits, Outcome, SpeakerError, Step, Suite, SuiteError, Task};
-use rolegraft_trajectory::{Message, Role, Status};
+use rolegraft_suite::{Environment, Limits, Outcome, Roles, SpeakerError, Step, Suite, SuiteError, Task};
+use rolegraft_trajectory::{Message, Role, Shown, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -113,6 +113,12 @@ impl Suite for RemoteSuite {
     fn settings(&self) -> Value {
         json!({"task": self.task, "api": self.api})
     }
+    fn roles(&self) -> Roles {
+        match self.api {
+            Api::Controller => Roles::with_user(false),
+            Api::Worker => Roles::with_tools(),
+        }
+    }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let index = &task.fields["index"];
         let lost = |error: RemoteError| self.lost(&task.id, &error);
@@ -205,9 +211,9 @@ impl Environment for Episode {
         self.ended
     }
 
-    fn shown(&self, _: &[Message]) -> Option<Vec<Message>> {
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Shown>> {
         // v0.2's server cuts long conversations; workers say only what is new.
-        (self.api == Api::Controller).then(|| self.shown.clone())
+        (self.api == Api::Controller).then(|| Shown::matched(&self.shown, messages))
     }
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {

@@ -6,7 +6,7 @@ use crate::prompts::Protocol;
 use crate::user::{Recorded, STOP, Silence, User, Users};
 use crate::{Call, Domain, Goal};
 use rolegraft_spans::{Actions, Format, Reading, ViolationKind, python_json};
-use rolegraft_suite::{Environment, Limits, Outcome, SpeakerError, Step, Suite, SuiteError, Task};
+use rolegraft_suite::{Environment, Limits, Outcome, Roles, SpeakerError, Step, Suite, SuiteError, Task};
 use rolegraft_trajectory::{Message, Spent, Status};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -91,7 +91,7 @@ impl Suite for TauSuite {
         self.limits
     }
     fn version(&self) -> u32 {
-        2
+        3
     }
     fn settings(&self) -> Value {
         json!({
@@ -101,6 +101,12 @@ impl Suite for TauSuite {
     }
     fn tools(&self) -> Option<Arc<Vec<Value>>> {
         self.tools.clone()
+    }
+    fn roles(&self) -> Roles {
+        match self.protocol {
+            Protocol::Hermes | Protocol::Native => Roles::with_tools(),
+            Protocol::React | Protocol::Act => Roles::with_user(true),
+        }
     }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let wrong = |reason: String| SuiteError::Task { suite: self.id().to_owned(), task: task.id.clone(), reason };
@@ -186,12 +192,12 @@ impl Episode {
     fn wish(&self, reply: &str, reading: &Reading) -> Wish {
         let Some(span) = reading.spans.first() else {
             // upstream: a whole reply that is JSON, but no action, fails an assertion.
-            let text = spoken(reply);
+            let text = reading.said(reply);
             return match self.protocol {
                 Protocol::React | Protocol::Act if python_json::loads(text.trim()).is_ok() => {
                     Wish::Raise("the reply is JSON, but not an action".into())
                 }
-                _ => Wish::Say(text.to_owned()),
+                _ => Wish::Say(text.into_owned()),
             };
         };
         let Some(action) = &span.action else {
@@ -202,7 +208,7 @@ impl Episode {
                 // upstream: `this is a hack`.
                 Protocol::React | Protocol::Act if unreadable => Wish::Say(span.text.clone()),
                 // A server's parser passes on as words what it cannot read as a call.
-                Protocol::Hermes => Wish::Say(spoken(reply).to_owned()),
+                Protocol::Hermes => Wish::Say(reading.said(reply).into_owned()),
                 _ => Wish::Raise(detail()),
             };
         };
@@ -223,15 +229,6 @@ impl Episode {
             self.written.push(self.turns - 1);
         }
         (observed, succeeded)
-    }
-}
-
-/// A reply without its reasoning.
-fn spoken(reply: &str) -> &str {
-    let text = reply.trim_start();
-    match text.strip_prefix("<think>").and_then(|t| t.split_once("</think>")) {
-        Some((_, rest)) => rest.trim_start(),
-        None => reply,
     }
 }
 

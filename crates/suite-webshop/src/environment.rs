@@ -6,8 +6,10 @@ use crate::product::RawProduct;
 use crate::shop::{Session, Stepped};
 use rolegraft_python::Object;
 use rolegraft_spans::Format;
-use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Outcome, Step, Suite, SuiteError, Task, history};
-use rolegraft_trajectory::{Message, Role, Status, calls};
+use rolegraft_suite::{
+    AgentBenchProtocol, Environment, Limits, Outcome, Roles, Step, Suite, SuiteError, Task, history,
+};
+use rolegraft_trajectory::{Message, Role, Shown, Status, calls};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
@@ -110,6 +112,15 @@ impl Suite for WebShopSuite {
         let nouns = self.catalogue.as_ref().map(|catalogue| catalogue.nouns_source());
         json!({"protocol": self.protocol, "prompts": *self.prompts, "nouns": nouns})
     }
+    fn roles(&self) -> Roles {
+        match self.protocol {
+            AgentBenchProtocol::Text => Roles {
+                opening: opening(&self.prompts, "").iter().map(|m| m.role).collect(),
+                answers: vec![Role::User],
+            },
+            AgentBenchProtocol::Fc => Roles::with_tools(),
+        }
+    }
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError> {
         let wrong = |reason: String| SuiteError::Task { suite: "webshop".into(), task: task.id.clone(), reason };
         let fields: Fields = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
@@ -133,6 +144,21 @@ impl Suite for WebShopSuite {
             bought: None,
         }))
     }
+}
+
+/// What stands before the first reply of the text protocol: upstream's turns, and what is seen first.
+fn opening(prompts: &Prompts, seen: &str) -> Vec<Message> {
+    let turn = |turn: &Turn| {
+        let role = if turn.role == "user" { Role::User } else { Role::Assistant };
+        Message::new(role, &turn.content)
+    };
+    let mut messages: Vec<Message> = prompts.messages.iter().map(turn).collect();
+    let first = format!("Observation:\n{seen}");
+    match messages.last_mut() {
+        Some(last) if last.role == Role::User => last.content = format!("{}\n{first}", last.content),
+        _ => messages.push(Message::user(first)),
+    }
+    messages
 }
 
 struct Episode {
@@ -185,21 +211,11 @@ impl Environment for Episode {
             let first = format!("The initial observation:\n{}", self.seen());
             return Ok(vec![Message::system(&self.prompts.system), Message::user(first)]);
         }
-        let turn = |turn: &Turn| {
-            let role = if turn.role == "user" { Role::User } else { Role::Assistant };
-            Message::new(role, &turn.content)
-        };
-        let mut messages: Vec<Message> = self.prompts.messages.iter().map(turn).collect();
-        let first = format!("Observation:\n{}", self.seen());
-        match messages.last_mut() {
-            Some(last) if last.role == Role::User => last.content = format!("{}\n{first}", last.content),
-            _ => messages.push(Message::user(first)),
-        }
-        Ok(messages)
+        Ok(opening(&self.prompts, &self.seen()))
     }
 
-    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
-        (self.protocol == AgentBenchProtocol::Text).then(|| history::shown(messages))
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Shown>> {
+        (self.protocol == AgentBenchProtocol::Text).then(|| history::shown(&Shown::all(messages)))
     }
 
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError> {
@@ -214,7 +230,7 @@ impl Environment for Episode {
                     return Ok(Step { reading, succeeded: false, observations: Vec::new(), ended });
                 }
             },
-            AgentBenchProtocol::Fc => self.called(reply),
+            AgentBenchProtocol::Fc => self.called(&reading.said(reply)),
         };
         let action = match action {
             Ok(action) => action,

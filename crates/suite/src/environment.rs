@@ -2,7 +2,7 @@
 
 use crate::Task;
 use rolegraft_spans::{Format, Reading};
-use rolegraft_trajectory::{Message, Spent, Status};
+use rolegraft_trajectory::{Message, Role, Shown, Spent, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
@@ -66,6 +66,39 @@ pub struct Limits {
     pub top_p: f64,
 }
 
+/// Who speaks in an episode of a suite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roles {
+    /// Before the first reply, in order.
+    pub opening: Vec<Role>,
+    /// Who may answer a reply.
+    pub answers: Vec<Role>,
+}
+
+impl Roles {
+    /// A system message, if there is one, and a user who answers as well.
+    #[must_use]
+    pub fn with_user(system: bool) -> Self {
+        let opening = if system { vec![Role::System, Role::User] } else { vec![Role::User] };
+        Self { opening, answers: vec![Role::User] }
+    }
+
+    /// A system message and a user; calls are answered by tools, and what is no call by the user.
+    #[must_use]
+    pub fn with_tools() -> Self {
+        Self { opening: vec![Role::System, Role::User], answers: vec![Role::Tool, Role::User] }
+    }
+
+    /// With earlier turns after the system message, user and agent by turns.
+    #[must_use]
+    pub fn after(mut self, turns: usize) -> Self {
+        let at = self.opening.len() - 1;
+        let turn = |i: usize| if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
+        self.opening.splice(at..at, (0..turns).map(turn));
+        self
+    }
+}
+
 /// One episode of a task. Dropping it removes whatever it made.
 pub trait Environment: Send {
     /// The messages before the first reply.
@@ -78,7 +111,7 @@ pub trait Environment: Send {
         None
     }
     /// The conversation as the model is to see it, where that is not simply what was said.
-    fn shown(&self, messages: &[Message]) -> Option<Vec<Message>> {
+    fn shown(&self, messages: &[Message]) -> Option<Vec<Shown>> {
         let _ = messages;
         None
     }
@@ -141,6 +174,8 @@ pub trait Suite: Send + Sync {
     fn tools(&self) -> Option<Arc<Vec<Value>>> {
         None
     }
+    /// Who speaks in an episode, so that a chat template can be asked whether it takes that.
+    fn roles(&self) -> Roles;
     /// Starts a task.
     ///
     /// # Errors

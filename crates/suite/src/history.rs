@@ -2,7 +2,7 @@
 //! `src/server/task.py` and `src/typings/general.py`).
 
 use regex::Regex;
-use rolegraft_trajectory::{Message, Role};
+use rolegraft_trajectory::{Role, Shown};
 use std::sync::LazyLock;
 
 /// A history is cut to fewer segments than this.
@@ -39,19 +39,19 @@ pub fn segments(text: &str) -> usize {
 
 /// Which messages are shown, and what is appended to the first where some are not.
 #[must_use]
-pub fn kept(messages: &[Message]) -> (Vec<usize>, String) {
+pub fn kept(messages: &[Shown]) -> (Vec<usize>, String) {
     let Some(first) = messages.first() else { return (Vec::new(), String::new()) };
-    let mut sum = segments(&first.content);
+    let mut sum = segments(&first.message.content);
     let mut kept: Vec<usize> = Vec::new();
     for (i, message) in messages.iter().enumerate().skip(1).rev() {
-        sum += segments(&message.content);
+        sum += segments(&message.message.content);
         if sum >= LIMIT {
             break;
         }
         kept.push(i);
     }
     kept.reverse();
-    if kept.first().is_some_and(|i| messages[*i].role == Role::User) {
+    if kept.first().is_some_and(|i| messages[*i].message.role == Role::User) {
         kept.remove(0);
     }
     let omitted = messages.len() - 1 - kept.len();
@@ -62,11 +62,11 @@ pub fn kept(messages: &[Message]) -> (Vec<usize>, String) {
 
 /// The conversation as upstream's server shows it.
 #[must_use]
-pub fn shown(messages: &[Message]) -> Vec<Message> {
+pub fn shown(messages: &[Shown]) -> Vec<Shown> {
     let (kept, notice) = kept(messages);
-    let mut shown: Vec<Message> = kept.iter().map(|i| messages[*i].clone()).collect();
+    let mut shown: Vec<Shown> = kept.iter().map(|i| messages[*i].clone()).collect();
     if let Some(first) = shown.first_mut() {
-        first.content += &notice;
+        first.message.content += &notice;
     }
     shown
 }

@@ -13,7 +13,7 @@ pub mod sandbox;
 mod tasks;
 mod terminal;
 
-pub use environment::{Environment, Limits, Outcome, Speaker, SpeakerError, Split, Step, Suite, SuiteError};
+pub use environment::{Environment, Limits, Outcome, Roles, Speaker, SpeakerError, Split, Step, Suite, SuiteError};
 pub use protocol::AgentBenchProtocol;
 pub use sandbox::{Sandbox, SandboxError};
 pub use tasks::{Task, TaskSet, TasksError};

@@ -1,16 +1,23 @@
-//! Chat templates and token ids: a conversation exactly as the model reads it.
+//! Conversations as token ids, exactly as the model reads them.
+//!
+//! A prompt is encoded in the pieces in which it came about: what stood there when the model began to speak, its reply
+//! in the ids that it was said in, what came next. Where the template rewrites what was said before, the rewritten text
+//! is encoded anew, as the model then reads it.
 
-use crate::{Message, Role};
-use minijinja::{Environment, ErrorKind, context};
+use crate::context::{Recorded, Shown, recorded};
+use crate::template::{ChatArguments, ChatTemplate, TemplateError};
+use crate::vocabulary::Vocabulary;
+use crate::{Episode, Message};
 use serde_json::Value;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use tokenizers::Tokenizer;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Instructions a template may execute; an honest one needs a few thousand a message.
-const FUEL: u64 = 5_000_000;
-/// Longest rendering accepted, in bytes.
-const MAX_RENDERED: usize = 16 << 20;
+/// Version of how conversations become ids: part of every digest that hangs on them.
+pub const CHAT_RULES: u32 = 2;
+
+/// Conversations whose beginnings are kept encoded.
+const KEPT: usize = 128;
 
 /// Why a conversation cannot be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -18,24 +25,22 @@ const MAX_RENDERED: usize = 16 << 20;
 pub enum ChatError {
     #[error("cannot read `{}`", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("`{}` holds no chat template; add `chat_template` to tokenizer_config.json or a chat_template.jinja", .0.display())]
-    NoTemplate(PathBuf),
-    #[error("`{}` is not a tokenizer: {reason}", path.display())]
+    #[error("`{}` is not a tokenizer that can be used: {reason}", path.display())]
     Tokenizer { path: PathBuf, reason: String },
-    #[error("the chat template of `{}` fails: {reason}", path.display())]
-    Template { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
 }
 
 /// A checkpoint's chat template and tokenizer.
 pub struct ChatTokenizer {
-    dir: PathBuf,
-    environment: Environment<'static>,
-    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    arguments: ChatArguments,
+    vocabulary: Vocabulary,
     end_ids: Vec<u32>,
-    end_texts: (Value, Value),
+    begun: Mutex<Vec<Begun>>,
 }
 
-/// Token ids of a stretch of a trajectory that the model saw as one context, with its replies' tokens.
+/// Token ids of a stretch of an episode that the model saw as one context, with its replies' tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     /// Token ids from the start of the context.
@@ -47,29 +52,47 @@ pub struct Sequence {
 /// Where a reply's tokens are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyTokens {
-    /// Which message of the conversation.
-    pub message: usize,
+    /// Which of the episode's turns.
+    pub turn: usize,
     /// Position of each token in [`Sequence::ids`], and the bytes of the message it covers.
     pub tokens: Vec<(usize, Range<usize>)>,
 }
 
-fn read_tokenizer(dir: &Path) -> Result<Tokenizer, ChatError> {
-    let path = dir.join("tokenizer.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| ChatError::Read { path: path.clone(), source })?;
-    text.parse().map_err(|e: tokenizers::Error| ChatError::Tokenizer { path, reason: e.to_string() })
+/// An episode as the contexts that the model saw.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Contexts {
+    /// Its contexts: one, where each continues the one before.
+    pub sequences: Vec<Sequence>,
+    /// Turns whose recorded ids do not decode to what was said, so that the text was encoded instead.
+    pub other_ids: Vec<usize>,
+    /// Turns of which is not known what the model was shown; all that was said before is taken for it.
+    pub unknown: Vec<usize>,
 }
 
-/// Token ids of plain texts by a checkpoint's tokenizer, special tokens added as it does by itself.
-///
-/// # Errors
-/// If the directory has no tokenizer, or it refuses a text.
-pub fn text_ids(dir: &Path, texts: &[&str]) -> Result<Vec<Vec<u32>>, ChatError> {
-    let tokenizer = read_tokenizer(dir)?;
-    let ids = |text: &&str| {
-        let refused = |e: tokenizers::Error| ChatError::Tokenizer { path: dir.to_owned(), reason: e.to_string() };
-        Ok(tokenizer.encode(*text, true).map_err(refused)?.get_ids().to_vec())
-    };
-    texts.iter().map(ids).collect()
+/// A conversation up to the end of a reply, as ids.
+#[derive(Clone)]
+struct Begun {
+    messages: Vec<Message>,
+    recorded: Recorded,
+    read: Reading,
+}
+
+/// What was read so far.
+#[derive(Clone, Default)]
+struct Reading {
+    ids: Vec<u32>,
+    /// The last prompt, as text.
+    prompt: String,
+    /// The reply to it, as it may stand in the next prompt.
+    reply: Vec<String>,
+}
+
+impl Reading {
+    /// What is new in a prompt, if it goes on from this.
+    fn rest<'p>(&self, prompt: &'p str) -> Option<&'p str> {
+        let after = prompt.strip_prefix(self.prompt.as_str())?;
+        self.reply.iter().find_map(|reply| after.strip_prefix(reply.as_str()))
+    }
 }
 
 impl ChatTokenizer {
@@ -77,53 +100,29 @@ impl ChatTokenizer {
     ///
     /// # Errors
     /// If one of them is missing or broken.
-    pub fn open(dir: &Path) -> Result<Self, ChatError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            std::fs::read_to_string(&path).map_err(|source| ChatError::Read { path, source })
+    pub fn open(dir: &Path, arguments: &ChatArguments) -> Result<Self, ChatError> {
+        let template = ChatTemplate::read(dir)?;
+        let vocabulary = Vocabulary::read(dir)?;
+        let json = |name: &str| -> Value {
+            let text = std::fs::read_to_string(dir.join(name));
+            text.ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default()
         };
-        let config: Value = serde_json::from_str(&read("tokenizer_config.json")?).unwrap_or_default();
-        let template = match read("chat_template.jinja") {
-            Ok(text) => text,
-            Err(_) => config["chat_template"]
-                .as_str()
-                .map(str::to_owned)
-                .ok_or_else(|| ChatError::NoTemplate(dir.to_owned()))?,
-        };
-        let tokenizer = read_tokenizer(dir)?;
-        let mut end_ids = Vec::new();
-        for name in ["generation_config.json", "config.json"] {
-            let json: Value = read(name).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
-            match &json["eos_token_id"] {
-                Value::Array(ids) => end_ids.extend(ids.iter().filter_map(Value::as_u64).map(|id| id as u32)),
-                Value::Number(id) => end_ids.extend(id.as_u64().map(|id| id as u32)),
-                _ => {}
+        let mut end_ids: Vec<u32> = Vec::new();
+        let own = template.special_tokens().get("eos_token").and_then(|token| vocabulary.id(token));
+        let named = ["generation_config.json", "config.json"].map(|name| json(name)["eos_token_id"].clone());
+        let listed = named.iter().flat_map(|value| match value {
+            Value::Array(ids) => ids.clone(),
+            one => vec![one.clone()],
+        });
+        let listed = listed.filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect::<Vec<_>>();
+        let first = own.filter(|id| !listed.contains(id));
+        for id in first.into_iter().chain(listed) {
+            if !end_ids.contains(&id) {
+                end_ids.push(id);
             }
         }
-        let mut seen = std::collections::HashSet::new();
-        end_ids.retain(|id| seen.insert(*id));
-        let token = |name: &str| match &config[name] {
-            Value::Object(map) => map.get("content").cloned().unwrap_or_default(),
-            other => other.clone(),
-        };
-        let end_texts = (token("bos_token"), token("eos_token"));
-        if let Some(id) = end_texts.1.as_str().and_then(|t| tokenizer.token_to_id(t))
-            && !end_ids.contains(&id)
-        {
-            end_ids.insert(0, id);
-        }
-        let mut environment = Environment::new();
-        environment.set_fuel(Some(FUEL));
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment
-            .add_template_owned("chat", template)
-            .map_err(|e| ChatError::Template { path: dir.to_owned(), reason: e.to_string() })?;
-        Ok(Self { dir: dir.to_owned(), environment, tokenizer, end_ids, end_texts })
+        let arguments = arguments.clone();
+        Ok(Self { template, arguments, vocabulary, end_ids, begun: Mutex::default() })
     }
 
     /// Ids that end a turn; the tokenizer's own end token first.
@@ -131,125 +130,175 @@ impl ChatTokenizer {
     pub fn end_ids(&self) -> &[u32] {
         &self.end_ids
     }
-    /// Ids that have a token; logits beyond are padding.
+    /// The tokenizer.
     #[must_use]
-    pub fn vocabulary(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+    /// The template.
+    #[must_use]
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
     }
 
     /// The conversation as text.
     ///
     /// # Errors
-    /// If the template fails, runs out of fuel, or writes too much.
+    /// If the template refuses it, fails, runs out of fuel, or writes too much.
     pub fn render(&self, messages: &[Message], generate: bool) -> Result<String, ChatError> {
-        let fail = |reason: String| ChatError::Template { path: self.dir.clone(), reason };
-        let (bos, eos) = &self.end_texts;
-        let text = self
-            .environment
-            .get_template("chat")
-            .and_then(|t| {
-                t.render(context! {
-                    messages => messages, add_generation_prompt => generate, bos_token => bos, eos_token => eos,
-                })
-            })
-            .map_err(|e| fail(e.to_string()))?;
-        if text.len() > MAX_RENDERED { Err(fail(format!("it wrote {} bytes", text.len()))) } else { Ok(text) }
+        Ok(self.template.render(messages, generate, &self.arguments)?)
     }
 
-    /// Token ids of a text, special tokens in it recognised, none added.
-    ///
-    /// # Errors
-    /// If the tokenizer refuses.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ChatError> {
-        Ok(self.encoding(text)?.get_ids().to_vec())
-    }
-    fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, ChatError> {
-        self.tokenizer
-            .encode(text, false)
-            .map_err(|e| ChatError::Tokenizer { path: self.dir.clone(), reason: e.to_string() })
-    }
-
-    /// The text of some ids, markup included; bytes that are not UTF-8 show as U+FFFD.
-    #[must_use]
-    pub fn decode(&self, ids: &[u32]) -> String {
-        self.tokenizer.decode(ids, false).unwrap_or_default()
-    }
-
-    /// Token ids of the prompt for the next reply. `recorded` holds the ids of earlier replies, in order; their text is
-    /// not encoded again, since that need not give the same tokens, unless the template rewrites them.
+    /// Token ids of the prompt for the next reply. `recorded` says which messages are earlier replies, and in which ids
+    /// they were said; their text is not encoded again, since that need not give the same tokens, unless the ids are of
+    /// another text or the template rewrites it.
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn prompt_ids(&self, messages: &[Message], recorded: &[Vec<u32>]) -> Result<Vec<u32>, ChatError> {
-        let sequences = self.walk(messages, recorded, true)?;
-        Ok(sequences.into_iter().next_back().map(|s| s.ids).unwrap_or_default())
+    pub fn prompt_ids(&self, messages: &[Message], recorded: &Recorded) -> Result<Vec<u32>, ChatError> {
+        let mut begun = self.begun(messages, recorded);
+        let from = begun.messages.len();
+        let replies: Vec<(usize, Arc<[u32]>)> =
+            recorded.range(from..messages.len()).map(|(i, ids)| (*i, ids.clone())).collect();
+        for (index, ids) in replies {
+            let prompt = self.render(&messages[..index], true)?;
+            self.go_on(&mut begun.read, prompt)?;
+            let reply = self.reply(&messages[..=index], &ids)?;
+            begun.read.ids.extend(reply.ids);
+            begun.read.reply = reply.stands;
+            begun.recorded.insert(index, ids);
+            begun.messages.extend_from_slice(&messages[begun.messages.len()..=index]);
+        }
+        let prompt = self.render(messages, true)?;
+        let mut last = Reading { ids: begun.read.ids.clone(), ..Reading::default() };
+        match begun.read.rest(&prompt) {
+            Some(rest) => last.ids.extend(self.vocabulary.encode_further(rest)?),
+            None => last.ids = self.vocabulary.encode(&prompt)?,
+        }
+        if !begun.messages.is_empty() {
+            let mut kept = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() >= KEPT {
+                kept.remove(0);
+            }
+            kept.push(begun);
+        }
+        Ok(last.ids)
     }
 
-    /// The whole conversation as the contexts the model saw: one, where each prompt continues the one before; several,
-    /// where the template rewrites earlier turns.
+    /// The longest beginning of a conversation that is read already.
+    fn begun(&self, messages: &[Message], recorded: &Recorded) -> Begun {
+        let mut kept = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = |b: &Begun| {
+            let until = b.messages.len();
+            messages.starts_with(&b.messages) && recorded.range(..until).eq(b.recorded.iter())
+        };
+        let longest = (0..kept.len()).filter(|i| begins(&kept[*i])).max_by_key(|i| kept[*i].messages.len());
+        match longest {
+            Some(at) => kept.remove(at),
+            None => Begun { messages: Vec::new(), recorded: Recorded::new(), read: Reading::default() },
+        }
+    }
+
+    /// Reads a prompt: what is new of it, or all of it where it does not go on from what was read.
+    fn go_on(&self, read: &mut Reading, prompt: String) -> Result<(), ChatError> {
+        match read.rest(&prompt) {
+            Some(rest) => read.ids.extend(self.vocabulary.encode_further(rest)?),
+            None => read.ids = self.vocabulary.encode(&prompt)?,
+        }
+        read.prompt = prompt;
+        Ok(())
+    }
+
+    /// The ids of the last of some messages, a reply: those it was said in, where they decode to its text.
+    fn reply(&self, messages: &[Message], recorded: &[u32]) -> Result<Reply, ChatError> {
+        let Some((last, before)) = messages.split_last() else { return Ok(Reply::default()) };
+        let text = &last.content;
+        if let Some(ranges) = self.vocabulary.ranges(recorded, text) {
+            let mut stands = vec![text.clone()];
+            if self.vocabulary.prefixes() {
+                stands.insert(0, self.vocabulary.within(recorded));
+            }
+            return Ok(Reply { ids: recorded.to_vec(), ranges, stands });
+        }
+        if !self.vocabulary.prefixes() {
+            let (ids, ranges) = self.vocabulary.tokens(text)?;
+            return Ok(Reply { ids, ranges, stands: vec![text.clone()] });
+        }
+        // Decoding strips a reply's first space, so the text does not tell whether there is one: the template does.
+        let (prompt, whole) = (self.render(before, true)?, self.render(messages, false).unwrap_or_default());
+        let after = whole.strip_prefix(prompt.as_str()).unwrap_or_default();
+        let spaced = format!(" {text}");
+        let stands = if after.starts_with(&spaced) && !after.starts_with(text) { spaced } else { text.clone() };
+        let ids = self.vocabulary.encode_further(&stands)?;
+        let lead = stands.len() - text.len();
+        let within = |r: Range<usize>| r.start.saturating_sub(lead)..r.end.saturating_sub(lead);
+        let (ids, ranges) = match self.vocabulary.ranges_within(&ids, &stands) {
+            Some(ranges) => (ids, ranges.into_iter().map(within).collect()),
+            None => self.vocabulary.tokens(text)?,
+        };
+        Ok(Reply { ids, ranges, stands: vec![stands] })
+    }
+
+    /// An episode as the contexts that the model saw: for every reply what it was shown, in the ids that it read.
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn sequences(&self, messages: &[Message], recorded: &[Vec<u32>]) -> Result<Vec<Sequence>, ChatError> {
-        let mut sequences = self.walk(messages, recorded, false)?;
-        sequences.retain(|s| !s.replies.is_empty());
-        Ok(sequences)
-    }
-
-    fn walk(&self, messages: &[Message], recorded: &[Vec<u32>], ask: bool) -> Result<Vec<Sequence>, ChatError> {
-        let mut sequences: Vec<Sequence> = Vec::new();
-        let mut seen = String::new();
-        let replies = messages.iter().enumerate().filter(|(_, m)| m.role == Role::Assistant).map(|(i, _)| i);
-        let stops = replies.map(Some).chain(ask.then_some(None));
-        for (turn, stop) in stops.enumerate() {
-            let prompt = self.render(&messages[..stop.unwrap_or(messages.len())], true)?;
-            match (sequences.last_mut(), prompt.strip_prefix(seen.as_str())) {
-                (Some(last), Some(rest)) if !seen.is_empty() => last.ids.extend(self.encode(rest)?),
-                _ => sequences.push(Sequence { ids: self.encode(&prompt)?, replies: Vec::new() }),
+    pub fn contexts(&self, episode: &Episode) -> Result<Contexts, ChatError> {
+        let mut contexts = Contexts::default();
+        for (turn, played) in episode.turns.iter().enumerate() {
+            let (Some(before), Some(message)) =
+                (episode.messages.get(..played.message), episode.messages.get(played.message))
+            else {
+                continue;
+            };
+            let shown = played.shown.shown(before).unwrap_or_else(|| {
+                contexts.unknown.push(turn);
+                Shown::all(before)
+            });
+            let recorded = recorded(&shown, &episode.turns[..turn]);
+            let mut messages: Vec<Message> = shown.into_iter().map(|s| s.message).collect();
+            let prompt = self.prompt_ids(&messages, &recorded)?;
+            messages.push(message.clone());
+            let reply = self.reply(&messages, &played.ids)?;
+            if !played.ids.is_empty() && reply.ids != played.ids {
+                contexts.other_ids.push(turn);
             }
-            let (Some(index), Some(last)) = (stop, sequences.last_mut()) else { break };
-            let text = &messages[index].content;
-            let (ids, ranges) = self.reply_tokens(text, recorded.get(turn))?;
-            let start = last.ids.len();
-            let tokens = ranges.into_iter().enumerate().map(|(i, r)| (start + i, r)).collect();
-            last.replies.push(ReplyTokens { message: index, tokens });
-            last.ids.extend(ids);
-            seen = prompt + text;
+            let goes_on = contexts.sequences.last_mut().filter(|last| prompt.starts_with(&last.ids));
+            let sequence = match goes_on {
+                Some(last) => {
+                    last.ids = prompt;
+                    last
+                }
+                None => {
+                    contexts.sequences.push(Sequence { ids: prompt, replies: Vec::new() });
+                    let Some(last) = contexts.sequences.last_mut() else { continue };
+                    last
+                }
+            };
+            let start = sequence.ids.len();
+            let tokens = reply.ranges.into_iter().enumerate().map(|(i, r)| (start + i, r)).collect();
+            sequence.replies.push(ReplyTokens { turn, tokens });
+            sequence.ids.extend(reply.ids);
         }
-        Ok(sequences)
+        Ok(contexts)
     }
+}
 
-    /// Ids of a reply and the bytes each covers: the recorded ids where their bytes add up to the text.
-    fn reply_tokens(
-        &self,
-        text: &str,
-        recorded: Option<&Vec<u32>>,
-    ) -> Result<(Vec<u32>, Vec<Range<usize>>), ChatError> {
-        if let Some(ids) = recorded.filter(|ids| !ids.is_empty()) {
-            let mut at = 0;
-            let ranges: Vec<_> = ids
-                .iter()
-                .map(|id| {
-                    let start = at;
-                    at += self.token_bytes(*id);
-                    start..at.min(text.len())
-                })
-                .collect();
-            if at == text.len() || text.contains('\u{fffd}') {
-                return Ok((ids.clone(), ranges));
-            }
-        }
-        let encoding = self.encoding(text)?;
-        let ranges = encoding.get_offsets().iter().map(|(a, b)| *a..*b).collect();
-        Ok((encoding.get_ids().to_vec(), ranges))
-    }
+/// A reply as ids.
+#[derive(Default)]
+struct Reply {
+    ids: Vec<u32>,
+    /// The bytes of the text that each covers.
+    ranges: Vec<Range<usize>>,
+    /// How it may stand in later prompts.
+    stands: Vec<String>,
+}
 
-    /// Bytes a token stands for: its characters in a byte-level vocabulary, its text for an added token.
-    fn token_bytes(&self, id: u32) -> usize {
-        let Some(token) = self.tokenizer.id_to_token(id) else { return 0 };
-        match self.tokenizer.get_added_tokens_decoder().get(&id) {
-            Some(added) => added.content.len(),
-            None => token.chars().count(),
-        }
-    }
+/// Token ids of plain texts by a checkpoint's tokenizer, special tokens added as it does by itself.
+///
+/// # Errors
+/// If the directory has no tokenizer, or it refuses a text.
+pub fn text_ids(dir: &Path, texts: &[&str]) -> Result<Vec<Vec<u32>>, ChatError> {
+    let vocabulary = Vocabulary::read(dir)?;
+    texts.iter().map(|text| vocabulary.encode_with_special(text)).collect()
 }

@@ -1,6 +1,6 @@
 //! One task played by one model.
 
-use crate::Message;
+use crate::{Context, Message};
 use rolegraft_spans::{Action, Role, Violation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -103,6 +103,9 @@ impl std::ops::AddAssign for Spent {
 pub struct Turn {
     /// Index of the reply in [`Episode::messages`].
     pub message: usize,
+    /// What the model was shown before it spoke.
+    #[serde(default, skip_serializing_if = "Context::is_all")]
+    pub shown: Context,
     /// Token ids of the reply, without the end of turn; empty where the engine does not give them.
     #[serde(default)]
     pub ids: Vec<u32>,
@@ -115,8 +118,15 @@ pub struct Turn {
     pub action: Option<Action>,
     /// What is wrong with the reply.
     pub violations: Vec<Violation>,
+    /// Calls that the reply only considered, in its reasoning.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drafts: usize,
     /// Whether the environment did what the reply asked.
     pub succeeded: bool,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Which episode of a run: the same in every model's log.

@@ -1,17 +1,24 @@
 //! Conversations and what became of them: messages, chat templates, episodes and their crash-safe logs.
 //!
 //! A trajectory is text first: [`ChatTokenizer`] turns it into token ids exactly as the model saw them, turn by turn,
-//! and never guesses a position. An [`Episode`] records what a run needs to be scored again without the model.
+//! and never guesses a position; a [`Context`] says what it was shown where that is not all that was said. An
+//! [`Episode`] records what a run needs to be scored again without the model.
 
 pub mod calls;
 pub mod chat;
+pub mod context;
 pub mod episode;
 mod log;
 pub mod message;
 pub mod seed;
+pub mod template;
+pub mod vocabulary;
 
-pub use chat::{ChatError, ChatTokenizer, ReplyTokens, Sequence, text_ids};
+pub use chat::{CHAT_RULES, ChatError, ChatTokenizer, Contexts, ReplyTokens, Sequence, text_ids};
+pub use context::{Context, Part, Recorded, Shown, recorded};
 pub use episode::{Episode, EpisodeKey, Finish, Spent, Status, Turn};
 pub use log::{EpisodeLog, LogError};
 pub use message::{Message, Role};
 pub use seed::{Key, Rng, Seed};
+pub use template::{ArgumentError, ChatArguments, ChatTemplate, TemplateError};
+pub use vocabulary::Vocabulary;

@@ -3,14 +3,17 @@
 //! The first line is a header with the format's version and the digest of everything the episodes depend on; each
 //! further line is one [`Episode`], written with one call and synced, so a kill costs at most the episode in flight.
 
-use crate::{Episode, EpisodeKey};
+use crate::{Context, Episode, EpisodeKey};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-const VERSION: u32 = 1;
+/// 2: turns say what the model was shown.
+const VERSION: u32 = 2;
+/// The first version whose turns say what the model was shown.
+const WITH_CONTEXTS: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -122,16 +125,21 @@ impl EpisodeLog {
 
 fn parse(path: &Path, bytes: &[u8], mut each: impl FnMut(Episode)) -> Result<String, LogError> {
     let bad = |line: usize, reason: String| LogError::Line { path: path.to_owned(), line: line + 1, reason };
-    let mut digest = String::new();
+    let (mut digest, mut version) = (String::new(), VERSION);
     for (i, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
         if i == 0 {
             let header: Header = serde_json::from_slice(line).map_err(|e| bad(i, format!("not a log header: {e}")))?;
             if header.rolegraft_log > VERSION {
                 return Err(LogError::Newer { path: path.to_owned(), found: header.rolegraft_log });
             }
-            digest = header.digest;
+            (digest, version) = (header.digest, header.rolegraft_log);
         } else {
-            each(serde_json::from_slice(line).map_err(|e| bad(i, format!("not an episode: {e}")))?);
+            let mut episode: Episode =
+                serde_json::from_slice(line).map_err(|e| bad(i, format!("not an episode: {e}")))?;
+            if version < WITH_CONTEXTS {
+                episode.turns.iter_mut().for_each(|turn| turn.shown = Context::Unknown);
+            }
+            each(episode);
         }
     }
     Ok(digest)

@@ -1,0 +1,134 @@
+//! Chat templates before a run begins, and episodes as the runs of tokens that are traced.
+
+use crate::experiment::{Shift, Tokens};
+use crate::run::RunError;
+use rolegraft_saliency::{TokenRun, Trajectory};
+use rolegraft_suite::Suite;
+use rolegraft_trajectory::{
+    CHAT_RULES, ChatArguments, ChatTemplate, ChatTokenizer, Episode, Message, ReplyTokens, Role, TemplateError, Turn,
+};
+use serde::Serialize;
+use std::ops::Range;
+use std::path::Path;
+
+/// How a checkpoint's conversations are rendered: part of every digest of what it said or read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Rendering {
+    rules: u32,
+    arguments: ChatArguments,
+    /// The day that the template writes, if it writes one.
+    date: Option<String>,
+}
+
+impl Rendering {
+    /// Of the checkpoint in `dir`.
+    pub(crate) fn of(dir: &Path, arguments: &ChatArguments) -> Result<Self, RunError> {
+        let template = ChatTemplate::read(dir).map_err(rolegraft_trajectory::ChatError::from)?;
+        let date = template.writes_date().then(|| arguments.day().map(|day| day.to_string())).transpose();
+        let date = date.map_err(|e| rolegraft_trajectory::ChatError::from(TemplateError::from(e)))?;
+        Ok(Self { rules: CHAT_RULES, arguments: arguments.clone(), date })
+    }
+
+    /// What to say of a day that the experiment does not set.
+    pub(crate) fn note(&self, name: &str) -> Option<String> {
+        let set = self.arguments.iter().any(|(key, _)| key == "date");
+        let date = self.date.as_ref().filter(|_| !set)?;
+        Some(format!(
+            "the chat template of `{name}` writes the day: {date} is part of every prompt, and a run that goes on tomorrow \
+             would begin anew; say `date = \"{date}\"` under [chat], or `--chat date={date}`, to keep it"
+        ))
+    }
+}
+
+/// Asks a checkpoint's chat template whether it takes what is said in a suite's episodes.
+///
+/// # Errors
+/// If the template is missing or broken, or refuses: with its own sentence.
+pub(crate) fn takes(dir: &Path, arguments: &ChatArguments, suite: &dyn Suite) -> Result<(), RunError> {
+    if suite.tools().is_some() {
+        // Played through an endpoint alone, whose server has a template of its own.
+        return Ok(());
+    }
+    let template = ChatTemplate::read(dir).map_err(rolegraft_trajectory::ChatError::from)?;
+    let roles = suite.roles();
+    let mut said = roles.opening.clone();
+    let mut asked = vec![said.clone()];
+    // Twice round: some templates look at what came before an answer.
+    for answer in roles.answers.iter().chain(&roles.answers) {
+        said.extend([Role::Assistant, *answer]);
+        asked.push(said.clone());
+    }
+    for roles in asked {
+        let messages: Vec<Message> = roles.iter().map(|role| Message::new(*role, "…")).collect();
+        if let Err(error) = template.render(&messages, true, arguments) {
+            let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+            return Err(RunError::Refuses {
+                suite: suite.id().to_owned(),
+                roles: names.join(", "),
+                source: error.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What tracing found in recorded episodes that it could not use.
+#[derive(Debug, Default)]
+pub(crate) struct Unusable {
+    other_ids: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Unusable {
+    /// One sentence for each kind.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let first = |turns: &[String]| turns.first().cloned().unwrap_or_default();
+        let mut notes = Vec::new();
+        if !self.other_ids.is_empty() {
+            notes.push(format!(
+                "the recorded token ids of {} replies do not decode to what was said (the first: {}); their text is encoded instead",
+                self.other_ids.len(),
+                first(&self.other_ids)
+            ));
+        }
+        if !self.unknown.is_empty() {
+            notes.push(format!(
+                "of {} replies is not known what the model was shown (the first: {}); all that was said before is taken for it",
+                self.unknown.len(),
+                first(&self.unknown)
+            ));
+        }
+        notes
+    }
+}
+
+/// Token runs of an episode with the positions to trace: a token counts if its bytes meet a role span.
+pub(crate) fn trajectory(
+    chat: &ChatTokenizer,
+    episode: &Episode,
+    shift: Shift,
+    tokens: Tokens,
+    unusable: &mut Unusable,
+) -> Result<Trajectory, RunError> {
+    let contexts = chat.contexts(episode)?;
+    let name = |turn: &usize| format!("{} {}, turn {turn}", episode.key.suite, episode.key.task);
+    unusable.other_ids.extend(contexts.other_ids.iter().map(name));
+    unusable.unknown.extend(contexts.unknown.iter().map(name));
+    let mut runs = Vec::new();
+    for sequence in contexts.sequences {
+        let mut role: Vec<usize> = Vec::new();
+        for ReplyTokens { turn, tokens: positions } in &sequence.replies {
+            let Some(Turn { spans, .. }) = episode.turns.get(*turn) else { continue };
+            let meets = |bytes: &Range<usize>| match tokens {
+                Tokens::Response => true,
+                Tokens::Role => spans.iter().any(|(_, s)| s.start < bytes.end && bytes.start < s.end),
+            };
+            role.extend(positions.iter().filter(|(_, bytes)| meets(bytes)).map(|(position, _)| match shift {
+                Shift::Read => *position,
+                Shift::Predict => position.saturating_sub(1),
+            }));
+        }
+        runs.push(TokenRun { ids: sequence.ids, role });
+    }
+    Ok(Trajectory { runs })
+}
