@@ -140,7 +140,7 @@ pub fn cascade_table(rows: &[(String, String, Cascades)]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rolegraft_trajectory::{EpisodeKey, Finish, Message, Spent, Status, Turn};
+    use rolegraft_trajectory::{Context, EpisodeKey, Finish, Message, Spent, Status, Turn};
     use serde_json::json;
 
     /// An episode of calls: (name, order, answer, succeeded), the turns in `written` having changed something.
@@ -151,11 +151,13 @@ mod tests {
             messages.push(Message::assistant(""));
             turns.push(Turn {
                 message: messages.len() - 1,
+                shown: Context::All,
                 ids: vec![],
                 finish: Finish::Stop,
                 spans: vec![],
                 action: Some(action),
                 violations: vec![],
+                drafts: 0,
                 succeeded: *succeeded,
             });
             messages.push(Message::tool(*answer));

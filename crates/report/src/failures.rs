@@ -20,6 +20,8 @@ pub struct FailureRates {
     pub unparsable: f64,
     /// Share of turns by violation.
     pub kinds: BTreeMap<ViolationKind, f64>,
+    /// Share of turns whose reasoning holds calls that were not made.
+    pub drafts: f64,
     /// Share of episodes by status.
     pub statuses: BTreeMap<Status, f64>,
 }
@@ -36,6 +38,7 @@ pub fn failure_rates<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Fai
         rates.blocked += f64::from(u8::from(episode.reward < 1.0 && episode.blocking_violation().is_some()));
         let unparsable = episode.turns.last().is_some_and(|t| t.violations.iter().any(|v| v.kind.is_unparsable()));
         rates.unparsable += f64::from(u8::from(unparsable));
+        rates.drafts += episode.turns.iter().filter(|t| t.drafts > 0).count() as f64;
         for turn in &episode.turns {
             for kind in ViolationKind::ALL {
                 if turn.violations.iter().any(|v| v.kind == kind) {
@@ -46,6 +49,7 @@ pub fn failure_rates<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Fai
     }
     let (episodes, turns) = (rates.episodes.max(1) as f64, rates.turns.max(1) as f64);
     rates.turn_violations /= turns;
+    rates.drafts /= turns;
     rates.blocked /= episodes;
     rates.unparsable /= episodes;
     rates.kinds.values_mut().for_each(|v| *v /= turns);
@@ -78,15 +82,17 @@ pub fn unparsable_table(rows: Rows<'_>) -> Table {
     table
 }
 
-/// Table 7: turns by kind of violation.
+/// Table 7: turns by kind of violation; calls that a reply only considered, in its reasoning, stand apart.
 #[must_use]
 pub fn violation_table(rows: Rows<'_>) -> Table {
     let mut head = vec!["suite", "model"];
     head.extend(ViolationKind::ALL.map(ViolationKind::as_str));
+    head.push("calls in reasoning");
     let mut table = Table::new("Table 7: turns by violation (%)", &head);
     for (suite, model, r) in rows {
         let mut row = vec![suite.clone(), model.clone()];
         row.extend(ViolationKind::ALL.iter().map(|k| percent(r.kinds.get(k).copied().unwrap_or(0.0))));
+        row.push(percent(r.drafts));
         table.rows.push(row);
     }
     table

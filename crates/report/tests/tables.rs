@@ -6,7 +6,7 @@ use rolegraft_report::{
     unparsable_table, violation_table,
 };
 use rolegraft_spans::{Role, Violation, ViolationKind};
-use rolegraft_trajectory::{Episode, EpisodeKey, Finish, Message, Spent, Status, Turn};
+use rolegraft_trajectory::{Context, Episode, EpisodeKey, Finish, Message, Spent, Status, Turn};
 
 fn episode(suite: &str, task: usize, reward: f64) -> Episode {
     let solved = reward == 1.0;
@@ -18,11 +18,13 @@ fn episode(suite: &str, task: usize, reward: f64) -> Episode {
         messages: vec![Message::user("do <it>"), Message::assistant(if solved { "Act: go" } else { "Act: {bad}" })],
         turns: vec![Turn {
             message: 1,
+            shown: Context::All,
             ids: vec![],
             finish: Finish::Stop,
             spans: vec![(Role::Action, 0..7)],
             action: None,
             violations: if solved { vec![] } else { vec![violation] },
+            drafts: 0,
             succeeded: solved,
         }],
         detail: serde_json::Value::Null,

@@ -5,6 +5,7 @@ use crate::reading::{Action, Reading, Role, Span, Violation, ViolationKind};
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ const BUILTIN: [Builtin; 8] = [
 
 /// Longest reply that is read; what lies beyond is cut before reading, so that reading stays quick.
 const MAX_REPLY: usize = 4 << 20;
+/// Marks of reasoning that are looked at for a call around them; a reply with more is not a model's honest one.
+const MAX_MARKS: usize = 16;
 /// Longest complaint of a schema that is kept, in characters: it may quote the whole payload.
 const MAX_DETAIL: usize = 300;
 
@@ -59,7 +62,7 @@ pub struct Format {
     schema: Option<jsonschema::Validator>,
     rules: Vec<Rule>,
     confusions: Vec<(Regex, ViolationKind)>,
-    reasoning: Regex,
+    reasoning: Option<(String, String)>,
     digest_source: String,
 }
 
@@ -143,9 +146,11 @@ struct FormatFile {
     /// A reply without a span is a message, not a violation.
     #[serde(default)]
     optional: bool,
-    /// Text beside a span, reasoning in `<think>` excepted, is a violation.
+    /// Text beside a span, reasoning excepted, is a violation.
     #[serde(default)]
     alone: bool,
+    /// What opens reasoning, and what closes it.
+    reasoning: Option<(String, String)>,
     schema: Option<String>,
     action_field: Option<String>,
     arguments_field: Option<String>,
@@ -296,7 +301,7 @@ impl Format {
             schema,
             rules,
             confusions,
-            reasoning: regex(r"(?s)<think>.*?</think>")?,
+            reasoning: file.reasoning,
             digest_source,
         })
     }
@@ -321,7 +326,9 @@ impl Format {
     #[must_use]
     pub fn read(&self, reply: &str, actions: Option<&Actions>) -> Reading {
         let cut = (0..=MAX_REPLY.min(reply.len())).rev().find(|i| reply.is_char_boundary(*i)).unwrap_or(0);
-        let reply = &reply[..cut];
+        let whole = &reply[..cut];
+        let (reasoning, shown) = self.set_apart(whole);
+        let reply = shown.as_ref();
         let mut reading = self.rules.iter().find_map(|rule| self.apply(rule, reply, actions)).unwrap_or_default();
         if reading.spans.is_empty() {
             let confusion = self.confusions.iter().find_map(|(pattern, kind)| {
@@ -337,7 +344,72 @@ impl Format {
                 }));
             }
         }
+        reading.drafts = reasoning.iter().map(|thought| self.drafts(&whole[thought.clone()])).sum();
+        reading.reasoning = reasoning;
         reading
+    }
+
+    /// Finds reasoning, and gives the reply with blanks in its place. Reasoning begins with its opening mark, or with the
+    /// reply where only the closing one is there (the prompt opened it), and ends with the next closing mark, or with the
+    /// reply. A mark inside a well-formed call is part of the call.
+    fn set_apart<'r>(&self, reply: &'r str) -> (Vec<Range<usize>>, Cow<'r, str>) {
+        let (mut found, mut shown) = (Vec::new(), Cow::Borrowed(reply));
+        let Some((open, close)) = self.reasoning.as_ref().filter(|(open, close)| !open.is_empty() && !close.is_empty())
+        else {
+            return (found, shown);
+        };
+        let all = |mark: &str| reply.match_indices(mark).map(|(at, _)| at).collect::<Vec<usize>>();
+        let (opens, closes) = (all(open), all(close));
+        let next = |marks: &[usize], from: usize| marks.get(marks.partition_point(|at| *at < from)).copied();
+        let (mut at, mut looked_at) = (0, 0);
+        while let Some(mark) = next(&opens, at).into_iter().chain(next(&closes, at)).min() {
+            if looked_at < MAX_MARKS {
+                let mut calls = self.calls(&shown[at..]).peekable();
+                // Where no call is left, none is around a later mark.
+                looked_at = if calls.peek().is_some() { looked_at + 1 } else { MAX_MARKS };
+                if let Some(call) = calls.take_while(|c| at + c.start < mark).find(|c| mark < at + c.end) {
+                    at += call.end;
+                    continue;
+                }
+            }
+            let thought = if next(&opens, at) == Some(mark) {
+                mark..next(&closes, mark + open.len()).map_or(reply.len(), |end| end + close.len())
+            } else if found.is_empty() {
+                0..mark + close.len()
+            } else {
+                // Nobody opened it: a thought that went on after the last one, but not over a call.
+                let after = self.calls(&shown[at..mark]).last().map_or(0, |call| call.end);
+                at + after..mark + close.len()
+            };
+            shown.to_mut().replace_range(thought.clone(), &" ".repeat(thought.len()));
+            at = thought.end;
+            found.push(thought);
+        }
+        (found, shown)
+    }
+
+    /// Where well-formed calls stand in a text, by the first of the format's rules that finds any.
+    fn calls<'t>(&'t self, text: &'t str) -> impl Iterator<Item = Range<usize>> + 't {
+        let of = |rule: &'t Rule| {
+            rule.pattern.captures_iter(text).filter_map(|found| {
+                let whole = found.get(0)?;
+                let payload = found.name("payload").unwrap_or(whole);
+                python_json::loads(payload.as_str()).is_ok().then(|| payload.start()..whole.end())
+            })
+        };
+        let rules = self.rules.iter().filter(|rule| rule.payload == PayloadKind::Json);
+        rules
+            .map(of)
+            .find_map(|mut calls| calls.next().map(|first| std::iter::once(first).chain(calls)))
+            .into_iter()
+            .flatten()
+    }
+
+    /// How many calls a thought holds.
+    fn drafts(&self, thought: &str) -> usize {
+        let Some((open, close)) = &self.reasoning else { return 0 };
+        let inner = thought.strip_prefix(open.as_str()).unwrap_or(thought);
+        self.calls(inner.strip_suffix(close.as_str()).unwrap_or(inner)).count()
     }
 
     fn apply(&self, rule: &Rule, reply: &str, actions: Option<&Actions>) -> Option<Reading> {
@@ -347,7 +419,7 @@ impl Format {
                 let whole = act.get(0)?;
                 let head = act.name("payload").unwrap_or(whole);
                 let span = self.alternative(rule, reply, whole.start(), head.range())?;
-                Some(Reading { spans: vec![span], violations: Vec::new() })
+                Some(Reading::of(span))
             });
         }
         let mut matches = rule.pattern.captures_iter(reply);
@@ -357,7 +429,7 @@ impl Format {
         if !rule.alternatives.is_empty() {
             let start = first.name("span").unwrap_or(whole).start();
             let span = self.alternative(rule, reply, start, payload.range())?;
-            return Some(Reading { spans: vec![span], violations: Vec::new() });
+            return Some(Reading::of(span));
         }
         let mut range = payload.range();
         if let Some((open, close)) = &rule.fence {
@@ -391,13 +463,12 @@ impl Format {
             range,
             detail: format!("text beside the {}", self.role.as_str()),
         }));
-        Some(Reading { spans: vec![span], violations: Vec::new() })
+        Some(Reading::of(span))
     }
 
-    /// The first text outside `taken` that is neither blank nor reasoning.
+    /// The first text outside `taken` that is not blank.
     fn beside(&self, reply: &str, taken: &[Range<usize>]) -> Option<Range<usize>> {
         let mut taken = taken.to_vec();
-        taken.extend(self.reasoning.find_iter(reply).map(|m| m.range()));
         taken.sort_by_key(|r| r.start);
         let mut at = 0;
         for next in taken.into_iter().chain(std::iter::once(reply.len()..reply.len())) {

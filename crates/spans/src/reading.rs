@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The kind of span that a benchmark's success hangs on.
@@ -134,13 +135,34 @@ pub struct Reading {
     pub spans: Vec<Span>,
     /// Violations that belong to no span.
     pub violations: Vec<Violation>,
+    /// What of the reply is reasoning, in formats that tell it: nothing of it acts, and nobody hears it.
+    #[serde(default)]
+    pub reasoning: Vec<Range<usize>>,
+    /// Calls that stand in the reasoning, whole and well-formed: considered, not made.
+    #[serde(default)]
+    pub drafts: usize,
 }
 
 impl Reading {
+    /// One span and nothing else.
+    pub(crate) fn of(span: Span) -> Self {
+        Self { spans: vec![span], ..Self::default() }
+    }
     /// The action to execute: that of the first span that has one.
     #[must_use]
     pub fn action(&self) -> Option<&Action> {
         self.spans.iter().find_map(|s| s.action.as_ref())
+    }
+    /// The reply without its reasoning, and without the blanks around what is left.
+    #[must_use]
+    pub fn said<'r>(&self, reply: &'r str) -> Cow<'r, str> {
+        if self.reasoning.is_empty() {
+            return Cow::Borrowed(reply);
+        }
+        let starts = std::iter::once(0).chain(self.reasoning.iter().map(|r| r.end));
+        let ends = self.reasoning.iter().map(|r| r.start).chain([reply.len()]);
+        let said: String = starts.zip(ends).filter_map(|(start, end)| reply.get(start..end)).collect();
+        Cow::Owned(said.trim().to_owned())
     }
     /// Every violation.
     pub fn violations(&self) -> impl Iterator<Item = &Violation> {
