@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 23] = [
+const EDGES: [(&str, &[&str]); 24] = [
     ("checkpoint", &[]),
     ("spans", &[]),
     ("python", &["spans"]),
+    ("jinja", &[]),
     ("merge", &["checkpoint"]),
-    ("trajectory", &["spans"]),
+    ("trajectory", &["jinja", "spans"]),
     ("saliency", &["checkpoint"]),
     ("graft", &["checkpoint", "saliency"]),
     ("suite", &["spans", "trajectory"]),
@@ -57,6 +58,7 @@ const EDGES: [(&str, &[&str]); 23] = [
             "merge",
             "python",
             "saliency",
+            "serve",
             "spans",
             "suite",
             "suite-alfworld",

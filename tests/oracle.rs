@@ -5,12 +5,14 @@
 use rolegraft_nano::tasks::{Suite, generate};
 use rolegraft_nano::words::Split;
 use rolegraft_pipeline::{
-    AgentBenchOptions, EngineKind, OfficeOptions, Protocol, Runtime, SuiteLibrary, SuiteOptions, TauOptions,
+    AgentBenchOptions, ChatArguments, EngineKind, OfficeOptions, Protocol, Runtime, SuiteLibrary, SuiteOptions,
+    TauOptions,
 };
 use rolegraft_trajectory::Role;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+static CHAT: LazyLock<ChatArguments> = LazyLock::new(ChatArguments::default);
 static AGENTBENCH: LazyLock<AgentBenchOptions> = LazyLock::new(AgentBenchOptions::default);
 
 fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runtime: &'a Runtime) -> SuiteOptions<'a> {
@@ -23,6 +25,7 @@ fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runt
         person: None,
         runtime: runtime.handle(),
         engine: EngineKind::Candle,
+        chat: &CHAT,
         progress: None,
     }
 }

@@ -4,7 +4,7 @@ use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use rolegraft_nano::build::{Progress as NanoProgress, build, write_tasks};
-use rolegraft_pipeline::{EngineKind, Experiment, Progress, run};
+use rolegraft_pipeline::{ChatArguments, EngineKind, Experiment, Progress, run};
 use rolegraft_spans::Format;
 use serde_json::Value;
 use std::io::BufRead;
@@ -38,6 +38,29 @@ impl From<Engine> for EngineKind {
     }
 }
 
+/// How conversations are rendered for checkpoints.
+#[derive(Args)]
+pub(crate) struct ChatFlags {
+    /// An argument of the checkpoint's chat template: `enable_thinking=false`. `date=2026-11-28` is the day that some
+    /// templates write; today if absent.
+    #[arg(long = "chat", value_name = "KEY=VALUE")]
+    chat: Vec<String>,
+}
+
+impl ChatFlags {
+    /// The arguments alone.
+    pub(crate) fn arguments(&self) -> Result<ChatArguments> {
+        self.over(ChatArguments::default())
+    }
+    /// What is said here, on top of `arguments`.
+    pub(crate) fn over(&self, mut arguments: ChatArguments) -> Result<ChatArguments> {
+        for pair in &self.chat {
+            arguments.extend(ChatArguments::parse(pair)?);
+        }
+        Ok(arguments)
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Run {
     /// The experiment file.
@@ -47,6 +70,8 @@ pub(crate) struct Run {
     /// Play with this engine instead of the file's.
     #[arg(long)]
     engine: Option<Engine>,
+    #[command(flatten)]
+    chat: ChatFlags,
 }
 
 impl Run {
@@ -55,6 +80,7 @@ impl Run {
         if let Some(engine) = self.engine {
             experiment.engine = engine.into();
         }
+        experiment.chat = self.chat.over(experiment.chat)?;
         let reporter = Reporter::new();
         let outcome = run(&experiment, &self.results.results, stop_flag()?, &reporter);
         reporter.done();

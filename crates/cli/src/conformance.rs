@@ -21,6 +21,14 @@ enum Kind {
     Dbbench,
     /// Games of ALFWorld, and AgentBench's episodes on them; needs the games.
     Alfworld,
+    /// Conversations as transformers renders them, and tokens of texts.
+    Chat,
+    /// Replies as the official harnesses parsed them.
+    Parse,
+    /// Saliencies recorded of PyTorch; `--data` is where model folders are that do not lie beside the recordings.
+    Saliency,
+    /// Greedy decoding recorded of transformers, under both engines; `--data` as for saliency.
+    Engine,
     /// WebShop's pages, searches and rewards, and AgentBench's episodes on them; needs the catalogue.
     Webshop,
 }
@@ -80,11 +88,11 @@ pub(crate) struct Conformance {
     /// What was recorded.
     #[arg(value_enum)]
     kind: Kind,
-    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for the others a JSONL
-    /// file (gzip-compressed or not), or a folder of them.
+    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for saliency and engine a folder
+    /// with cases.json; for the others a JSONL file (gzip-compressed or not), or a folder of them.
     #[arg(long)]
     traces: PathBuf,
-    /// The official data, for the kinds that need any.
+    /// The official data, or folder of models, for the kinds that need any.
     #[arg(long, env = "ROLEGRAFT_DATA")]
     data: Option<PathBuf>,
     #[command(flatten)]
@@ -98,6 +106,10 @@ impl Conformance {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let report = match self.kind {
             Kind::Merge => rolegraft_conformance::merge(&self.traces)?,
+            Kind::Chat => rolegraft_conformance::chat(&self.traces)?,
+            Kind::Parse => rolegraft_conformance::parse(&self.traces)?,
+            Kind::Saliency => rolegraft_conformance::saliency(&self.traces, self.data.as_deref())?,
+            Kind::Engine => rolegraft_conformance::engine(&self.traces, self.data.as_deref())?,
             Kind::Officebench => rolegraft_conformance::officebench(&self.traces, self.data()?)?,
             Kind::Os => rolegraft_conformance::os(&self.traces, self.data()?, self.places.options().image().as_ref())?,
             Kind::Dbbench => rolegraft_conformance::dbbench(&self.traces, self.data()?, self.places.db.as_deref())?,

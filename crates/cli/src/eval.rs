@@ -1,6 +1,6 @@
 //! `rolegraft eval` and `rolegraft score`.
 
-use crate::commands::Engine;
+use crate::commands::{ChatFlags, Engine};
 use crate::conformance::AgentBenchFlags;
 use crate::report::Prices;
 use crate::talk::{Quiet, Reporter, Terminal, say, stop_flag};
@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{
-    AgentBenchOptions, AgentBenchProtocol, Episode, Mode, OfficeOptions, Profile, Progress, Protocol, Runtime, Shell,
-    Solo, Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
+    AgentBenchOptions, AgentBenchProtocol, ChatArguments, Episode, Mode, OfficeOptions, Profile, Progress, Protocol,
+    Runtime, Shell, Solo, Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
 };
 use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
 use serde_json::{Map, Value, json};
@@ -115,6 +115,8 @@ pub(crate) struct Eval {
     #[arg(long, default_value_t = 0)]
     engines: usize,
     #[command(flatten)]
+    chat: ChatFlags,
+    #[command(flatten)]
     prices: Prices,
     /// Episode log; an existing one is resumed.
     #[arg(long)]
@@ -154,6 +156,7 @@ impl Eval {
             seed: self.seed,
             engine: self.engine.into(),
             engines: if self.engines == 0 { cores } else { self.engines },
+            chat: &self.chat.arguments()?,
         };
         let reporter = Reporter::new();
         // A bar would be drawn over what a person types.
@@ -187,6 +190,10 @@ impl Eval {
                 score.pass.iter().enumerate().map(|(i, p)| format!("pass^{} {}", i + 1, percent(*p))).collect();
             text += &format!("\n{}", passes.join(", "));
         }
+        if rates.drafts > 0.0 {
+            text +=
+                &format!("\ncalls that were only considered, in reasoning: in {} % of turns", percent(rates.drafts));
+        }
         let (agent, users) = spending(episodes);
         for (who, spent, price) in [("agent", agent, self.prices.price), ("users", users, self.prices.user_price)] {
             if !spent.is_nothing() {
@@ -212,7 +219,7 @@ impl Eval {
         json!({
             "suite": score.suite, "score": 100.0 * score.reward, "interval": score.interval, "tasks": score.tasks,
             "trials": score.trials, "pass_hat": score.pass, "episodes": rates.episodes,
-            "turn_violations": rates.turn_violations, "kinds": kinds, "cascades": patterns,
+            "turn_violations": rates.turn_violations, "kinds": kinds, "turns_with_drafted_calls": rates.drafts, "cascades": patterns,
             "agent": agent, "users": users, "cost": self.prices.price.map(|p| p.of(&agent)),
             "user_cost": self.prices.user_price.map(|p| p.of(&users)),
         })
@@ -239,9 +246,20 @@ impl Score {
             person: None,
             runtime: runtime.handle(),
             engine: Engine::Candle.into(),
+            chat: &ChatArguments::default(),
             progress: None,
         };
         let results = rescore(&options, &self.log)?;
+        let unknown: Vec<_> = results.iter().filter(|r| r.unknown).collect();
+        if !unknown.is_empty() {
+            say(&format!(
+                "the log does not say what the model was shown in {} of {} episodes: it was written before logs did; by \
+                 today's rules the conversation was cut in {} of them",
+                unknown.len(),
+                results.len(),
+                unknown.iter().filter(|r| r.cut).count()
+            ));
+        }
         let differ: Vec<_> = results.iter().filter(|r| !r.same || r.recorded != r.now).collect();
         for r in &differ {
             say(&format!(
@@ -251,7 +269,7 @@ impl Score {
                 r.key.trial,
                 r.recorded,
                 r.now,
-                if r.same { "" } else { ", and its turns are read differently" }
+                if r.same { "" } else { ", and its turns are read, or were shown, differently" }
             ));
         }
         let mean = 100.0 * results.iter().map(|r| r.now).sum::<f64>() / results.len().max(1) as f64;

@@ -1,9 +1,9 @@
 //! `rolegraft report`.
 
-use crate::talk::say;
+use crate::talk::{note, say};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::read_logs;
+use rolegraft_pipeline::{Context, read_logs};
 use rolegraft_report::{Format, Price, overview};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +55,15 @@ impl Report {
         let models = read_logs(&self.logs)?;
         if models.iter().all(|(_, episodes)| episodes.is_empty()) {
             bail!("the logs hold no finished episode");
+        }
+        for (name, episodes) in &models {
+            let unknown = episodes.iter().filter(|e| e.turns.iter().any(|t| t.shown == Context::Unknown)).count();
+            if unknown > 0 {
+                note(&format!(
+                    "`{name}`: {unknown} of {} episodes were logged before logs said what the model was shown",
+                    episodes.len()
+                ));
+            }
         }
         let format = match self.format {
             FormatName::Md => Format::Markdown,

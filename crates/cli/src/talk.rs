@@ -17,6 +17,11 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Prints a remark to stderr, which is no part of the result.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "note: {text}");
+}
+
 /// Shows an error with its causes, and gives the exit code it stands for.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     let run = error.downcast_ref::<RunError>();

@@ -146,9 +146,9 @@ fn transcript(games: &Games, case: &Value) -> Result<(), String> {
     same("result", &case["result"], &json!(episode.outcome().reward as i64))?;
     same("sent", &case["sent"], &sent.into())?;
     let kept = cut(&messages, opening);
-    same("history", &case["messages"], &spoken(&kept))?;
+    same("history", &case["messages"], &spoken(kept.iter().map(|s| &s.message)))?;
     // The recorder holds on to messages that are cut after they were sent.
-    let mut shown: Vec<Message> = last.0.iter().map(|at| kept[*at].clone()).collect();
+    let mut shown: Vec<Message> = last.0.iter().map(|at| kept[*at].message.clone()).collect();
     shown[0].content += &last.1;
     same("what was sent last", &case["sent_last"], &spoken(&shown))
 }

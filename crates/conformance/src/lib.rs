@@ -4,21 +4,29 @@
 //! recording, never of a case. Nothing is written but temporary files.
 
 mod alfworld;
+mod chat;
 mod db;
+mod engine;
 mod merge;
 mod office;
 mod os;
+mod parse;
 mod recordings;
+mod saliency;
 mod tau;
 mod tolerance;
 mod webshop;
 
 pub use alfworld::alfworld;
+pub use chat::chat;
 pub use db::dbbench;
+pub use engine::engine;
 pub use merge::merge;
 pub use office::{officebench, officebench_verdict};
 pub use os::os;
+pub use parse::parse;
 pub use rolegraft_suite::sandbox::{BoxUser, Image};
+pub use saliency::saliency;
 pub use tau::tau;
 pub use webshop::webshop;
 

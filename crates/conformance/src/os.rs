@@ -15,7 +15,7 @@ use rolegraft_suite::sandbox::Image;
 use rolegraft_suite::{AgentBenchProtocol, Limits, Task, history};
 use rolegraft_suite_os::recorded::{self, Oracle};
 use rolegraft_suite_os::{FORMAT, Official, OsSuite, Prompt, Setup};
-use rolegraft_trajectory::{Message, Role, calls::NativeCall};
+use rolegraft_trajectory::{Message, Role, Shown, calls::NativeCall};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -99,7 +99,7 @@ fn trim(case: &Value) -> Result<(), String> {
         Message::new(role, text(m, "content"))
     };
     let messages: Vec<Message> = case["history"].as_array().into_iter().flatten().map(message).collect();
-    let (kept, notice) = history::kept(&messages);
+    let (kept, notice) = history::kept(&Shown::all(&messages));
     same("kept messages", &case["kept_indices"], &json!(kept))?;
     same("notice", &case["notice"], &notice.into())
 }

@@ -103,7 +103,7 @@ pub(crate) fn text<'c>(case: &'c Value, field: &str) -> &'c str {
 }
 
 /// Messages as AgentBench's servers record them.
-pub(crate) fn spoken(messages: &[Message]) -> Value {
+pub(crate) fn spoken<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Value {
     let role = |m: &Message| if m.role == Role::Assistant { "agent" } else { "user" };
-    messages.iter().map(|m| json!({"role": role(m), "content": m.content})).collect()
+    messages.into_iter().map(|m| json!({"role": role(m), "content": m.content})).collect()
 }

@@ -9,7 +9,7 @@ use rolegraft_suite_webshop::{
     Catalogue, FORMAT, Goal, Product, Prompts, Random, RawProduct, Session, Settings, WebShopSuite, analyzer,
     normalize_color, nouns, parse_action, reward, token_set_ratio,
 };
-use rolegraft_trajectory::{Message, Status};
+use rolegraft_trajectory::{Message, Shown, Status};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -250,9 +250,10 @@ impl Shop {
         let mut actions = Vec::new();
         // Where the script ends, the agent's context does.
         for output in case["outputs"].as_array().into_iter().flatten().chain([&Value::Null]) {
-            let (kept, _) = history::kept(&messages);
+            let seen = Shown::all(&messages);
+            let (kept, _) = history::kept(&seen);
             sent.push(json!([kept.len(), messages.len() - kept.len()]));
-            last = spoken(&history::shown(&messages));
+            last = spoken(history::shown(&seen).iter().map(|s| &s.message));
             let Some(reply) = output.as_str() else {
                 // upstream compares the wrong constant.
                 status = Status::AgentValidationFailed;

@@ -27,6 +27,36 @@ fn merges_match_their_references() {
 }
 
 #[test]
+fn conversations_and_tokens_match_transformers() {
+    let Some(folder) = recordings("chat-golden") else { return };
+    let report = rolegraft_conformance::chat(&folder).unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    assert_eq!(report.verdicts.len(), 8_496 + 134, "{}", report.verdicts.len());
+}
+
+#[test]
+fn replies_are_parsed_as_the_harnesses_do() {
+    let Some(folder) = recordings("parse") else { return };
+    let report = rolegraft_conformance::parse(&folder).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len()), (0, 654), "{report}");
+}
+
+#[test]
+fn saliencies_match_pytorch() {
+    let Some(folder) = recordings("saliency-golden") else { return };
+    let report = rolegraft_conformance::saliency(&folder, None).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len(), report.skipped.len()), (0, 42, 0), "{report}");
+}
+
+/// Both engines.
+#[test]
+fn greedy_decoding_matches_transformers() {
+    let Some(folder) = recordings("engine-golden") else { return };
+    let report = rolegraft_conformance::engine(&folder, None).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len()), (0, 2 * 48), "{report}");
+}
+
+#[test]
 fn tau_episodes_match_upstream() {
     let Some(data) = recordings("tau-bench") else { return };
     let report = rolegraft_conformance::tau(&data.join("golden.jsonl.gz"), &data).unwrap();
