@@ -27,6 +27,9 @@ const COMPANIONS: [&str; 13] = [
     "video_preprocessor_config.json",
 ];
 
+/// A folder whose files are copied as well: templates beside the default one.
+const TEMPLATES: &str = "additional_chat_templates";
+
 /// Of a tensor to be written: name, element type, shape.
 pub type TensorPlan = (String, Dtype, Vec<usize>);
 
@@ -355,6 +358,13 @@ impl Writer {
                 bytes = serde_json::to_vec_pretty(&json).unwrap_or(bytes);
             }
             put(name, &bytes)?;
+        }
+        for entry in like.join(TEMPLATES).read_dir().into_iter().flatten().flatten() {
+            let (Ok(bytes), Some(name)) = (std::fs::read(entry.path()), entry.file_name().to_str().map(str::to_owned))
+            else {
+                continue;
+            };
+            put(&format!("{TEMPLATES}/{name}"), &bytes)?;
         }
         for (name, bytes) in extra {
             put(name, bytes)?;

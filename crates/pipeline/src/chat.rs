@@ -2,6 +2,7 @@
 
 use crate::experiment::{Shift, Tokens};
 use crate::run::RunError;
+use rolegraft_checkpoint::Digest;
 use rolegraft_saliency::{TokenRun, Trajectory};
 use rolegraft_suite::Suite;
 use rolegraft_trajectory::{
@@ -15,6 +16,8 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Rendering {
     rules: u32,
+    /// Digest of the template's text and its special tokens.
+    template: String,
     arguments: ChatArguments,
     /// The day that the template writes, if it writes one.
     date: Option<String>,
@@ -26,7 +29,10 @@ impl Rendering {
         let template = ChatTemplate::read(dir).map_err(rolegraft_trajectory::ChatError::from)?;
         let date = template.writes_date().then(|| arguments.day().map(|day| day.to_string())).transpose();
         let date = date.map_err(|e| rolegraft_trajectory::ChatError::from(TemplateError::from(e)))?;
-        Ok(Self { rules: CHAT_RULES, arguments: arguments.clone(), date })
+        let special = template.special_tokens().iter().flat_map(|(name, token)| [name.as_str(), token]);
+        let parts = template.sources().chain(special).map(|part| ("", part.as_bytes()));
+        let template = Digest::of_parts(parts).to_string();
+        Ok(Self { rules: CHAT_RULES, template, arguments: arguments.clone(), date })
     }
 
     /// What to say of a day that the experiment does not set.

@@ -154,10 +154,9 @@ impl ChatTemplate {
     pub fn writes_date(&self) -> bool {
         self.all().any(|named| named.source.contains("strftime_now"))
     }
-    /// Its text as it was read; of two, that of `default`.
-    #[must_use]
-    pub fn source(&self) -> &str {
-        self.all().next().map_or("", |named| &named.source)
+    /// Its text as it was read, of two that of `default` first.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.all().map(|named| named.source.as_str())
     }
     /// The tokens it may name, by variable.
     #[must_use]

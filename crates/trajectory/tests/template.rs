@@ -86,7 +86,7 @@ fn reads_a_template_where_transformers_does() {
     let arguments = |text: &str| ChatArguments::parse(text).unwrap();
     assert!(matches!(ChatTemplate::read(dir.path()), Err(TemplateError::None(_))));
     write("chat_template.json", r#"{"chat_template": "json"}"#);
-    assert_eq!(ChatTemplate::read(dir.path()).unwrap().source(), "json");
+    assert_eq!(ChatTemplate::read(dir.path()).unwrap().sources().next(), Some("json"));
     let named = "{{ bos_token }}{{ eos_token }}{{ image_token }}{{ x }}";
     let config = serde_json::json!({
         "bos_token": {"content": "<b>"}, "eos_token": null, "add_bos_token": true,
@@ -116,7 +116,7 @@ fn a_conversation_with_tools_takes_tool_use() {
     let listed = r#"{"chat_template": [{"name": "rag", "template": "{% x"}, {"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#;
     for config in [listed, r#"{"chat_template": {"default": "d", "tool_use": "t", "rag": "{% x"}}"#] {
         write("tokenizer_config.json", config);
-        assert_eq!(read().unwrap().source(), "d");
+        assert_eq!(read().unwrap().sources().next(), Some("d"));
         assert_eq!(
             (wrote(tools).unwrap(), wrote(none).unwrap(), wrote("x=1").unwrap()),
             ("t".into(), "d".into(), "d".into())
