@@ -74,8 +74,9 @@ fn close(ours: impl Iterator<Item = f64>, theirs: Option<&Vec<f32>>) -> Result<(
     if ours.len() != theirs.len() {
         return Err(format!("{} values, recorded are {}", ours.len(), theirs.len()));
     }
-    let pairs = ours.iter().zip(theirs).map(|(a, b)| (*a, f64::from(*b))).enumerate();
-    match pairs.filter(|(_, (a, b))| !((a - b).abs() <= TOLERANCE * b.abs().max(FLOOR))).next() {
+    let mut pairs = ours.iter().zip(theirs).map(|(a, b)| (*a, f64::from(*b))).enumerate();
+    let apart = |a: f64, b: f64| (a - b).abs() > TOLERANCE * b.abs().max(FLOOR) || (a - b).is_nan();
+    match pairs.find(|(_, (a, b))| apart(*a, *b)) {
         Some((at, (a, b))) => Err(format!("value {at}: {a}, recorded is {b}")),
         None => Ok(()),
     }
