@@ -58,7 +58,7 @@ fn react_acts_after_its_thought() {
     let call = "Thought: go\nAction:\n{\"name\": \"call\", \"arguments\": {\"a\": \"<think>\"}}";
     let reading = read("react", &format!("<think>{draft}</think>\n{call}"));
     assert_eq!((action(&reading), reading.drafts, reading.reasoning.len()), (Some("call"), 1, 1));
-    let reading = read("react", &format!("<think>hm</think>\n{{\"name\": \"call\", \"arguments\": {{}}}}"));
+    let reading = read("react", "<think>hm</think>\n{\"name\": \"call\", \"arguments\": {}}");
     assert_eq!(action(&reading), Some("call"));
     let reading = read("react", &format!("<think>{draft}"));
     assert_eq!((action(&reading), reading.spans.len(), reading.drafts), (None, 0, 1));
@@ -69,7 +69,7 @@ fn react_acts_after_its_thought() {
 fn thoughts_are_no_violation_and_hide_none() {
     let kinds = |reply: &str| read("hermes", reply).violations().map(|v| v.kind.as_str()).collect::<Vec<_>>();
     assert_eq!(kinds(&format!("<think>x</think>\n{CALL}")), [""; 0]);
-    assert_eq!(kinds(&format!("<think><answer>x</answer></think>\nHello.")), [""; 0]);
+    assert_eq!(kinds("<think><answer>x</answer></think>\nHello."), [""; 0]);
     assert_eq!(kinds(&format!("<think>x</think>\nSo: {CALL}")), ["prose"]);
     assert_eq!(kinds(&format!("<think>{DRAFT}</think>{CALL}{CALL}")), ["multiple"]);
 }
@@ -84,15 +84,19 @@ fn official_formats_read_as_their_harnesses_do() {
     assert_eq!((action(&reading), reading.reasoning.len()), (Some("y"), 0));
 }
 
+/// Time that grows with the square of a reply's length would show here as a test that does not end.
 #[test]
-fn many_marks_take_no_time() {
-    for piece in ["</think>", "<think></think>", "<think>", "<tool_call>{</think>", "<tool_call>{}</tool_call></think>"]
-    {
-        let reply = piece.repeat((1 << 20) / piece.len());
-        let begun = std::time::Instant::now();
-        let reading = read("hermes", &reply);
-        assert!(reading.reasoning.len() <= reply.len());
-        eprintln!("{piece}: {:?}", begun.elapsed());
+fn many_marks_are_many_regions() {
+    const TIMES: usize = 1 << 16;
+    for (piece, regions) in [
+        ("</think>", TIMES),
+        ("<think></think>", TIMES),
+        ("<think>", 1),
+        ("<tool_call>{</think>", TIMES),
+        ("<tool_call>{}</tool_call></think>", TIMES),
+    ] {
+        let reply = piece.repeat(TIMES);
+        assert_eq!(read("hermes", &reply).reasoning.len(), regions, "{piece}");
     }
 }
 
