@@ -54,7 +54,7 @@ fn conversation() -> Vec<Message> {
             "\"status\": \"delivered\", \"payment_history\": [\"gift_card_{turn}\"], \"address\": \"{turn} Elm Street\""
         );
         messages
-            .push(Message::tool(format!("{{\"order_id\": \"#W{turn:07}\", \"items\": [{item}, {item}], {order}}}")));
+            .push(Message::tool(format!("{{\"order_id\": \"#W{turn:07}\", \"items\": [{item}, {item}, {item}, {item}], {order}}}")));
     }
     messages
 }
