@@ -2,10 +2,12 @@
 
 use crate::MergeError;
 use crate::chat_template;
-use crate::method::{Base, Fallback, Operator, Resolved, Scope};
+use crate::method::{Base, Fallback, Resolved, Scope};
 use crate::model::{HEAD, Model, comes_first, is_vocabulary, layer_of, open_model};
 use crate::recipe::{Aim, Recipe, Settings, Slice, resolve};
-use crate::vocabulary::{self, Alignment, RowMap};
+use crate::registry::Operator;
+use crate::row_map::RowMap;
+use crate::vocabulary::{self, Alignment};
 use rolegraft_checkpoint::{Dtype, Tensors, set_dtype};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

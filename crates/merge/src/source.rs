@@ -6,7 +6,7 @@
 use crate::MergeError;
 use crate::arithmetic::{Arithmetic, Compute, simd, sum64};
 use crate::model::Model;
-use crate::vocabulary::RowMap;
+use crate::row_map::RowMap;
 use rolegraft_checkpoint::{Dtype, FINGERPRINT_BLOCK, Tensors};
 use std::ops::Range;
 use std::sync::Mutex;

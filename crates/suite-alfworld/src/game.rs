@@ -1,7 +1,8 @@
 //! Games: a file, and a session on it.
 
 use crate::grammar::{Grammar, Teller};
-use crate::state::{Instance, State, Symbol, World};
+use crate::problem::{Symbol, World};
+use crate::state::{Instance, State};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -88,7 +89,8 @@ impl Game {
     /// With what is wrong with it.
     pub fn read(text: &str, profile: Profile) -> Result<Self, String> {
         let file: GameFile = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        let (mut world, first) = World::read(&file.pddl_domain, &file.pddl_problem)?;
+        let (mut world, facts) = World::read(&file.pddl_domain, &file.pddl_problem)?;
+        let first = State::new(facts);
         let (mut grammar, mut walkthrough) = (file.grammar, file.walkthrough);
         if profile == Profile::Classic {
             world.actions.retain(|action| action.name != LATER_ACTION);
@@ -126,7 +128,7 @@ fn classic(command: &str) -> String {
 /// Display names: things of a kind are numbered downwards in the order of their ids.
 fn names(world: &World, first: &State) -> Vec<String> {
     let mut names = world.symbols.clone();
-    let named: BTreeSet<Symbol> = world.named(first);
+    let named: BTreeSet<Symbol> = first.named();
     let base = |id: &str| {
         let (before, _) = id.split_once("_bar_")?;
         Some(format!("{before}{}", if id.contains("basin") { "basin" } else { "" }))

@@ -1,6 +1,7 @@
 //! TextWorld's grammars (`.twl2`): how a state is told. Templates are compiled once a game, names resolved to numbers.
 
-use crate::state::{State, Symbol, World};
+use crate::problem::{Symbol, World};
+use crate::state::State;
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;

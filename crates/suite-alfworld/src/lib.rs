@@ -9,6 +9,8 @@ mod expression;
 mod game;
 mod grammar;
 mod official;
+mod problem;
+mod solver;
 mod state;
 
 pub use bleu::bleu;

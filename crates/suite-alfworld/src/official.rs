@@ -72,6 +72,6 @@ impl Official {
             digest.update(bytes);
             tasks.push(Task { id: format!("{list}-{:03}", tasks.len()), fields: json!({"game": game}) });
         }
-        Ok((tasks, digest.finalize().iter().map(|b| format!("{b:02x}")).collect()))
+        Ok((tasks, format!("{:x}", digest.finalize())))
     }
 }

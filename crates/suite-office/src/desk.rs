@@ -6,11 +6,11 @@ use crate::command_line::reach;
 use crate::convert::Program;
 use crate::files::Testbed;
 use crate::fire::{Call, call};
-use crate::tools;
+use crate::mode::Mode;
+use crate::tools::{self, Place, Printed};
 use rolegraft_python::{self as literal, Object};
 use rolegraft_spans::{Reading, python_json};
 use rolegraft_suite::sandbox::{Mount, Separate, run_once};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,31 +22,6 @@ const ROOM: &str = "/work";
 pub(crate) const MEMORY: &str = "./local_workdir";
 /// How long a command may take.
 const SHELL_LIMIT: Duration = Duration::from_secs(120);
-
-/// How faithfully upstream's oddities are kept (`docs/officebench.md` lists them).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// As published: what scores are compared with.
-    #[default]
-    Official,
-    /// Mended: arguments reach the tools as they were written, a failed tool says so, and so on.
-    Sane,
-}
-
-impl Mode {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Official, Self::Sane];
-
-    /// The name used in files.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Official => "official",
-            Self::Sane => "sane",
-        }
-    }
-}
 
 /// The state that actions change.
 pub(crate) struct Desk {
@@ -106,6 +81,12 @@ pub(crate) struct Passed {
 }
 
 impl Desk {
+    /// Calls a tool with its parameters' values, here.
+    pub(crate) fn run_tool(&self, app: &str, action: &str, arguments: &[Object]) -> Printed {
+        let place = Place { bed: &self.bed, folder: &self.folder, now: &self.now, mode: self.mode };
+        tools::run(&place, app, action, arguments)
+    }
+
     /// What any error looks like.
     pub(crate) fn error(&self, message: &str) -> Done {
         Done::failed(format!("Error: [{}] {message}", self.app.as_deref().unwrap_or("None")))
@@ -353,7 +334,7 @@ impl Desk {
         let Some(Call { arguments: Some(arguments), rejected }) = passed.call else {
             return Ok(Done { executed: true, ..Done::failed(String::new()) });
         };
-        let printed = tools::run(self, app, &known.action, &arguments);
+        let printed = self.run_tool(app, &known.action, &arguments);
         self.missing.extend(printed.missing);
         let text = match (passed.shown, rejected) {
             (false, _) => String::new(),

@@ -1,9 +1,10 @@
 //! Episodes: from a reply's JSON to an app and back.
 
-use crate::desk::{Desk, Done, MEMORY, Mode};
+use crate::desk::{Desk, Done, MEMORY};
 use crate::evaluation::{self, Evidence};
 use crate::files::Testbed;
 use crate::flaws;
+use crate::mode::Mode;
 use crate::official::{self, Official};
 use crate::workbook;
 use rolegraft_python::Object;

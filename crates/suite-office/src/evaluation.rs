@@ -1,7 +1,7 @@
 //! The checks of a task: microsoft/Simia-Agent-Training@ea77d9d:`OfficeBench/utils/evaluate.py`.
 
-use crate::desk::Mode;
 use crate::files::Testbed;
+use crate::mode::Mode;
 use crate::{calendar, comparator, convert, excel, mail, word};
 use serde_json::Value;
 use similar::{Algorithm, DiffOp, capture_diff_slices};

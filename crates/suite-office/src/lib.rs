@@ -7,6 +7,7 @@
 
 mod apps;
 mod archive;
+mod arithmetic;
 mod calculator;
 mod calendar;
 mod command_line;
@@ -21,16 +22,18 @@ mod fire;
 mod flaws;
 mod mail;
 mod math;
+mod mode;
 mod official;
 mod original;
 pub mod recorded;
 mod sheet;
+mod shell_word;
 mod tools;
 mod word;
 mod workbook;
 mod xml;
 
 pub use convert::Program;
-pub use desk::Mode;
 pub use environment::{OfficeSuite, Prompt, SANE};
+pub use mode::Mode;
 pub use official::{Apps, Official, OfficialError};

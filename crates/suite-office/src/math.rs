@@ -1,6 +1,6 @@
 //! Python's `math`, and the few builtins that upstream's calculator knows.
 
-use crate::calculator::{bounded, float, integer, items, less, operate};
+use crate::arithmetic::{bounded, float, integer, items, less, operate};
 use num_bigint::BigInt;
 use num_traits::{Signed, ToPrimitive, Zero};
 use rolegraft_python::Object;

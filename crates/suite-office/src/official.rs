@@ -136,7 +136,7 @@ impl Official {
             tasks.push(Task { id: format!("{folder}-{subtask}"), fields });
             last = Some(folder);
         }
-        Ok((tasks, digest.finalize().iter().map(|b| format!("{b:02x}")).collect()))
+        Ok((tasks, format!("{:x}", digest.finalize())))
     }
 
     /// Programs that a task cannot be solved or checked without.

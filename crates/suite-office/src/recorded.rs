@@ -1,11 +1,12 @@
 //! Single steps of the suite, for comparing them with what upstream's code recorded.
 
 use crate::apps::app;
-use crate::desk::{Desk, MEMORY, Mode};
+use crate::desk::{Desk, MEMORY};
 use crate::environment::Stuck;
 use crate::evaluation::{Evidence, one};
 use crate::files::Testbed;
-use crate::{calendar, convert, excel, mail, official, original, tools, word};
+use crate::mode::Mode;
+use crate::{calendar, convert, excel, mail, official, original, word};
 use rolegraft_spans::Format;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -147,7 +148,7 @@ impl Session {
         let known = app(name("app")).and_then(|app| app.actions.iter().find(|known| known.action == name("action")));
         let known = known.ok_or_else(|| format!("there is no action {}.{}", name("app"), name("action")))?;
         let values = self.desk.given(known, &known.prepared(action)?)?;
-        let printed = tools::run(&self.desk, name("app"), &known.action, &values);
+        let printed = self.desk.run_tool(name("app"), &known.action, &values);
         Ok(printed.returned.unwrap_or(printed.before))
     }
     /// The app that is open.

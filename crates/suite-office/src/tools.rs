@@ -1,9 +1,22 @@
 //! The tools behind the actions, called with Python values.
 
 use crate::convert::{self, Program, Unconverted};
-use crate::desk::{Desk, Mode};
+use crate::files::Testbed;
+use crate::mode::Mode;
 use crate::{calculator, calendar, excel, mail, word};
 use rolegraft_python::Object;
+
+/// What a tool works on.
+pub(crate) struct Place<'d> {
+    /// The files.
+    pub(crate) bed: &'d Testbed,
+    /// The task's folder as the model sees it.
+    pub(crate) folder: &'d str,
+    /// The clock of new events.
+    pub(crate) now: &'d str,
+    /// Whether upstream's oddities are kept.
+    pub(crate) mode: Mode,
+}
 
 /// What a tool puts on standard output.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,13 +72,13 @@ fn is_stream(object: Option<&Object>) -> bool {
 }
 
 /// Calls a tool with its parameters' values, in their order.
-pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) -> Printed {
-    let bed = &desk.bed;
+pub(crate) fn run(place: &Place<'_>, app: &str, action: &str, arguments: &[Object]) -> Printed {
+    let bed = place.bed;
     let at = |i: usize| text(arguments, i);
     match (app, action) {
         ("calendar", "create_event") => {
-            let folder = format!("{}/testbed/calendar", desk.folder);
-            let before = format!("{}\n{folder}", desk.folder);
+            let folder = format!("{}/testbed/calendar", place.folder);
+            let before = format!("{}\n{folder}", place.folder);
             if at(0) == "Multiple users" {
                 let said = "Failed to create a new event to Multiple users. Only support one user.";
                 return returned(said.to_owned());
@@ -74,10 +87,10 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
                 Some(Object::Str(time)) => time.clone(),
                 _ => String::new(),
             };
-            let said = calendar::create_event(bed, &at(0), &at(1), &time(2), &time(3), &desk.now);
+            let said = calendar::create_event(bed, &at(0), &at(1), &time(2), &time(3), place.now);
             Printed { before, ..returned(said) }
         }
-        ("calendar", "delete_event") if desk.mode == Mode::Sane => {
+        ("calendar", "delete_event") if place.mode == Mode::Sane => {
             returned(calendar::delete_event(bed, &at(0), &at(1)))
         }
         // upstream: deletion never works.
@@ -112,7 +125,7 @@ pub(crate) fn run(desk: &Desk, app: &str, action: &str, arguments: &[Object]) ->
                     None => returned(None),
                     Some(Some(text)) => returned(text),
                     Some(None) => {
-                        let file = format!("{}/testbed/emails/{}/{}", desk.folder, at(0), mail::file_name(id));
+                        let file = format!("{}/testbed/emails/{}/{}", place.folder, at(0), mail::file_name(id));
                         failed(format!("!!! [Errno 2] No such file or directory: '{file}'"))
                     }
                 },

@@ -68,7 +68,7 @@ impl Official {
         for task in &tasks {
             digest.update(format!("{}\n{}\n", task.id, task.fields));
         }
-        Ok((tasks, digest.finalize().iter().map(|b| format!("{b:02x}")).collect()))
+        Ok((tasks, format!("{:x}", digest.finalize())))
     }
 }
 

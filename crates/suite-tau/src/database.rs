@@ -137,7 +137,7 @@ impl Database {
             digest.update(if count == 1 { ",))" } else { "))" });
         }
         digest.update(if base.len() == 1 { ",)" } else { ")" });
-        digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        format!("{:x}", digest.finalize())
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     fn hashes_are_those_of_pythons_text() {
         let tables = json!({"b": {"y": {"n": 1.0, "l": [1, null]}, "x": "it's"}, "a": {"k": true}});
         let mut data = Database::new(Arc::new(Tables::new(tables.as_object().unwrap().clone())));
-        let of = |text: &str| Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let of = |text: &str| format!("{:x}", Sha256::digest(text));
         let before = "(('a', (('k', True),)), ('b', (('x', \"it's\"), ('y', (('l', (1, None)), ('n', 1.0))))))";
         assert_eq!(data.hash(), of(before));
         let fresh = data.clone();

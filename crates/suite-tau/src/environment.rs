@@ -3,7 +3,8 @@
 use crate::database::{Database, Tables};
 use crate::domain::TRANSFER;
 use crate::prompts::Protocol;
-use crate::user::{Recorded, STOP, Silence, User, Users};
+use crate::user::{Recorded, STOP, Silence, User};
+use crate::users::Users;
 use crate::{Call, Domain, Goal};
 use rolegraft_spans::{Actions, Format, Reading, ViolationKind, python_json};
 use rolegraft_suite::{Environment, Limits, Outcome, Roles, SpeakerError, Step, Suite, SuiteError, Task};

@@ -1,20 +1,11 @@
 //! What a task wants, and whether an episode got it: upstream's `Env.calculate_reward`.
 
+use crate::call::Call;
 use crate::database::Database;
 use crate::domain::TRANSFER;
 use crate::{Domain, Protocol};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-
-/// A call with its arguments, as upstream's tasks write it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Call {
-    /// The tool.
-    pub name: String,
-    /// Its arguments.
-    #[serde(alias = "arguments")]
-    pub kwargs: Map<String, Value>,
-}
+use serde_json::{Value, json};
 
 /// A task of upstream's: who the user is and wants, and what an agent that serves them does and says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

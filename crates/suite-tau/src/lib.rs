@@ -6,7 +6,9 @@
 //! overlay on a shared base, so starting one copies nothing.
 
 mod airline;
+mod arithmetic;
 mod calculate;
+mod call;
 pub mod database;
 mod domain;
 mod environment;
@@ -18,11 +20,14 @@ mod python;
 mod retail;
 mod scripted;
 mod user;
+mod users;
 
+pub use call::Call;
 pub use domain::Domain;
 pub use environment::{TauSetup, TauSuite};
-pub use goal::{Call, Goal, Judgement};
+pub use goal::{Goal, Judgement};
 pub use known_bad::{KnownBad, known_bad};
 pub use official::{Official, OfficialError};
 pub use prompts::Protocol;
-pub use user::{STOP, Strategy, Users};
+pub use user::STOP;
+pub use users::{Strategy, Users};

@@ -1,6 +1,6 @@
 //! System prompts, by the way an agent calls its tools.
 
-use crate::Call;
+use crate::call::Call;
 use rolegraft_spans::python_json::dumps;
 use rolegraft_trajectory::calls::{self, NativeCall};
 use serde_json::{Value, json};
@@ -213,7 +213,7 @@ mod tests {
     /// Digests of upstream's own strings: a word that differs is another prompt.
     #[test]
     fn prompts_are_upstreams() {
-        let digest = |text: &str| Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let digest = |text: &str| format!("{:x}", Sha256::digest(text));
         assert_eq!(digest(&react()), "55c63f60091612c58abd959389d9d7c6b3602bc7044daba71bd99ee176205297");
         assert_eq!(digest(&act()), "34dc702b2b9f7dc24c431cb0a83fc136d6d7812671769edbbdf51bdd4a9dd06e");
         for (text, expected) in [

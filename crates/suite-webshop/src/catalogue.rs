@@ -1,7 +1,9 @@
 //! A folder with WebShop's three files: read as a stream, indexed once.
 
+use crate::builder::Builder;
 use crate::goals::{Goal, HumanInstruction, human_goals, price, synthetic_goals};
-use crate::index::{Builder, Index, SourceFile, sources};
+use crate::index::{Index, sources};
+use crate::layout::SourceFile;
 use crate::product::{Product, RawAttributes, RawProduct};
 use crate::random::Random;
 use crate::ranking::Hit;
@@ -153,10 +155,10 @@ fn cache() -> PathBuf {
 fn places(folder: &Path, settings: &Settings) -> [PathBuf; 2] {
     use sha2::{Digest, Sha256};
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let digest = Sha256::digest(format!("{}\n{}\n{}", whole.display(), settings.products, settings.attributes));
-    let short: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let of = format!("{}\n{}\n{}", whole.display(), settings.products, settings.attributes);
+    let digest = format!("{:x}", Sha256::digest(of));
     let stem = settings.products.trim_end_matches(".json");
-    [folder.join(format!("{stem}.index")), cache().join(format!("webshop-{short}.index"))]
+    [folder.join(format!("{stem}.index")), cache().join(format!("webshop-{digest:.16}.index"))]
 }
 
 impl Catalogue {

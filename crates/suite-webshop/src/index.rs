@@ -1,324 +1,21 @@
 //! The catalogue's index: products and Lucene-exact BM25 over them, in one file that is mapped into memory.
 //!
-//! Layout: [`MAGIC`], the header's length (u64), the header (JSON: sections with their places), then the sections. Numbers are
-//! little-endian; places are checked when they are used, so that a damaged file gives wrong answers at worst.
+//! Places are checked when they are used, so that a damaged file gives wrong answers at worst.
 
 use crate::analyzer::terms;
+use crate::layout::{COLUMNS, Header, MAGIC, SourceFile, asin, key};
+use crate::postings::{BLOCK, BLOCK_HEAD, length_factors, word};
 use crate::product::Product;
 use crate::ranking::{Cursor, END, Hit, SLACK, Top};
 use memmap2::Mmap;
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What the file begins with; the number is the layout's version.
-const MAGIC: &[u8; 8] = b"RGSHOP02";
-/// Products that are analysed at once.
-const BATCH: usize = 2048;
-/// Bytes of an id in the file.
-const ASIN: usize = 10;
 /// Longest record of a product, in bytes.
 const LONGEST: usize = 64 << 20;
-/// Postings of a block.
-pub(crate) const BLOCK: usize = 128;
-/// Bytes of what is known of a block: its last document, where its bytes end, and the most that it gives.
-pub(crate) const BLOCK_HEAD: usize = 12;
-/// Numbers of a term in its table: where its name and its postings begin, in how many documents it is, the most that it gives.
-const COLUMNS: usize = 4;
-/// BM25's parameters, upstream's.
-const K1: f32 = 0.9;
-const B: f32 = 0.4;
-
-/// A file that the index was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceFile {
-    /// Its name.
-    pub name: String,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// When it was changed, in nanoseconds since 1970.
-    pub changed: u128,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Header {
-    sources: Vec<SourceFile>,
-    documents: u32,
-    /// Terms of all documents together.
-    length: u64,
-    categories: Vec<String>,
-    queries: Vec<String>,
-    sections: BTreeMap<String, (u64, u64)>,
-}
-
-/// Lucene's one-byte document lengths (`SmallFloat.intToByte4`): small ones exact, larger ones to four bits.
-fn encode_length(length: u32) -> u8 {
-    let int4 = |i: u32| -> u32 {
-        let bits = u32::BITS - i.leading_zeros();
-        if bits < 4 { i } else { ((i >> (bits - 4)) & 7) | ((bits - 3) << 3) }
-    };
-    if length < 24 { length as u8 } else { (24 + int4(length - 24)).min(255) as u8 }
-}
-
-fn decode_length(byte: u8) -> u32 {
-    let decode4 = |b: u32| if b >> 3 == 0 { b } else { ((b & 7) | 8) << ((b >> 3) - 1) };
-    if byte < 24 { u32::from(byte) } else { 24 + decode4(u32::from(byte) - 24) }
-}
-
-/// The four bytes at a place, as a number; 0 beyond the end.
-pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-fn write_number(out: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-pub(crate) fn read_number(bytes: &[u8], at: &mut usize) -> Option<u32> {
-    let (mut number, mut shift) = (0, 0);
-    loop {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
-        number |= u32::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(number);
-        }
-        shift += 7;
-        if shift > 28 {
-            return None;
-        }
-    }
-}
-
-#[derive(Default)]
-struct Postings {
-    bytes: Vec<u8>,
-    last: u32,
-    documents: u32,
-}
-
-impl Postings {
-    /// The postings as they are stored: heads of blocks, then the blocks. And the most that one of them gives, of the term's weight.
-    fn in_blocks(&self, lengths: &[u8], factors: &[f32; 256]) -> (Vec<u8>, f32) {
-        let (mut heads, mut body) = (Vec::new(), Vec::new());
-        let (mut at, mut document, mut count) = (0, 0_u32, 0);
-        let (mut most, mut most_of_block) = (0.0_f32, 0.0_f32);
-        while let (Some(step), Some(frequency)) = (read_number(&self.bytes, &mut at), read_number(&self.bytes, &mut at))
-        {
-            document += step;
-            count += 1;
-            write_number(&mut body, step);
-            write_number(&mut body, frequency);
-            let factor = factors[usize::from(lengths.get(document as usize).copied().unwrap_or(0))];
-            most_of_block = most_of_block.max(1.0 - 1.0 / (1.0 + frequency as f32 * factor));
-            if count % BLOCK as u32 == 0 || count == self.documents {
-                heads.extend(document.to_le_bytes());
-                heads.extend((body.len() as u32).to_le_bytes());
-                heads.extend(most_of_block.to_le_bytes());
-                (most, most_of_block) = (most.max(most_of_block), 0.0);
-            }
-        }
-        heads.extend(body);
-        (heads, most)
-    }
-}
-
-/// `1 / (k1 · (1 − b + b · length / mean length))` by stored length.
-fn length_factors(length: u64, documents: u32) -> [f32; 256] {
-    let mean = (length as f64 / f64::from(documents.max(1))) as f32;
-    let mut factors = [0.0; 256];
-    for (byte, factor) in factors.iter_mut().enumerate() {
-        *factor = 1.0 / (K1 * ((1.0 - B) + B * decode_length(byte as u8) as f32 / mean));
-    }
-    factors
-}
-
-/// Writes an index, product by product.
-pub struct Builder<'f> {
-    file: BufWriter<&'f mut File>,
-    at: u64,
-    header: Header,
-    waiting: Vec<Product>,
-    seen: BTreeSet<[u8; ASIN]>,
-    asins: Vec<[u8; ASIN]>,
-    records: Vec<u64>,
-    prices: Vec<u8>,
-    lengths: Vec<u8>,
-    kinds: Vec<u8>,
-    categories: HashMap<String, u32>,
-    queries: HashMap<String, u32>,
-    postings: HashMap<String, Postings>,
-}
-
-/// An id as it is stored.
-fn key(asin: &str) -> Option<[u8; ASIN]> {
-    let mut key = [0; ASIN];
-    key.get_mut(..asin.len())?.copy_from_slice(asin.as_bytes());
-    Some(key)
-}
-
-fn number(known: &mut HashMap<String, u32>, names: &mut Vec<String>, name: &str) -> u32 {
-    *known.entry(name.to_owned()).or_insert_with(|| {
-        names.push(name.to_owned());
-        names.len() as u32 - 1
-    })
-}
-
-impl<'f> Builder<'f> {
-    /// Begins an index of what `sources` hold.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn new(file: &'f mut File, sources: Vec<SourceFile>) -> io::Result<Self> {
-        let header = Header {
-            sources,
-            documents: 0,
-            length: 0,
-            categories: Vec::new(),
-            queries: Vec::new(),
-            sections: BTreeMap::new(),
-        };
-        let mut file = BufWriter::with_capacity(1 << 20, file);
-        // The header's place is known at the end.
-        file.write_all(&[0; 24])?;
-        Ok(Self {
-            file,
-            at: 24,
-            header,
-            waiting: Vec::new(),
-            seen: BTreeSet::new(),
-            asins: Vec::new(),
-            records: Vec::new(),
-            prices: Vec::new(),
-            lengths: Vec::new(),
-            kinds: Vec::new(),
-            categories: HashMap::new(),
-            queries: HashMap::new(),
-            postings: HashMap::new(),
-        })
-    }
-
-    /// Whether a product of that id is there already, or its id is too long for any.
-    pub fn has(&self, asin: &str) -> bool {
-        key(asin).is_none_or(|key| self.seen.contains(&key))
-    }
-
-    /// Adds a product.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn add(&mut self, product: Product) -> io::Result<()> {
-        self.seen.extend(key(&product.asin));
-        self.waiting.push(product);
-        if self.waiting.len() == BATCH { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
-        type Analysed = (Vec<u8>, Vec<(String, u32)>, u32);
-        let analysed: Vec<Analysed> = waiting
-            .par_iter()
-            .map(|product| {
-                let mut counts: HashMap<String, u32> = HashMap::new();
-                let mut length = 0;
-                for term in terms(&product.contents()) {
-                    *counts.entry(term).or_default() += 1;
-                    length += 1;
-                }
-                (serde_json::to_vec(product).unwrap_or_default(), counts.into_iter().collect(), length)
-            })
-            .collect();
-        for (product, (record, counts, length)) in waiting.iter().zip(analysed) {
-            let document = self.header.documents;
-            self.header.documents += 1;
-            self.header.length += u64::from(length);
-            self.records.push(self.at);
-            self.file.write_all(&record)?;
-            self.at += record.len() as u64;
-            self.asins.extend(key(&product.asin));
-            for price in [product.pricing.first(), product.pricing.get(1)] {
-                self.prices.extend(price.copied().unwrap_or(f64::NAN).to_le_bytes());
-            }
-            self.lengths.push(encode_length(length));
-            let category = number(&mut self.categories, &mut self.header.categories, &product.category);
-            let query = number(&mut self.queries, &mut self.header.queries, &product.query);
-            self.kinds.extend(category.to_le_bytes());
-            self.kinds.extend(query.to_le_bytes());
-            for (term, count) in counts {
-                let postings = self.postings.entry(term).or_default();
-                write_number(&mut postings.bytes, document - postings.last);
-                write_number(&mut postings.bytes, count);
-                (postings.last, postings.documents) = (document, postings.documents + 1);
-            }
-        }
-        Ok(())
-    }
-
-    fn section(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.header.sections.insert(name.to_owned(), (self.at, bytes.len() as u64));
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Writes the rest. How many products there are.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn finish(mut self) -> io::Result<u32> {
-        self.flush()?;
-        self.records.push(self.at);
-        let of = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
-        let bytes = of(&self.records);
-        self.section("records", &bytes)?;
-        let mut order: Vec<u32> = (0..self.header.documents).collect();
-        order.sort_by_key(|document| self.asins[*document as usize]);
-        let bytes: Vec<u8> = order.iter().flat_map(|n| n.to_le_bytes()).collect();
-        self.section("order", &bytes)?;
-        let bytes = std::mem::take(&mut self.asins).concat();
-        self.section("asins", &bytes)?;
-        for (name, bytes) in [
-            ("prices", std::mem::take(&mut self.prices)),
-            ("norms", self.lengths.clone()),
-            ("kinds", std::mem::take(&mut self.kinds)),
-        ] {
-            self.section(name, &bytes)?;
-        }
-        let mut postings: Vec<(String, Postings)> = std::mem::take(&mut self.postings).into_iter().collect();
-        postings.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let (mut table, mut names, begin) = (Vec::new(), Vec::new(), self.at);
-        let factors = length_factors(self.header.length, self.header.documents);
-        let stored = std::mem::take(&mut self.lengths);
-        for (term, list) in &postings {
-            let (bytes, most) = list.in_blocks(&stored, &factors);
-            table.extend([names.len() as u64, self.at - begin, u64::from(list.documents), u64::from(most.to_bits())]);
-            names.extend(term.as_bytes());
-            self.file.write_all(&bytes)?;
-            self.at += bytes.len() as u64;
-        }
-        table.extend([names.len() as u64, self.at - begin, 0, 0]);
-        self.header.sections.insert("postings".into(), (begin, self.at - begin));
-        self.section("names", &names)?;
-        self.section("terms", &of(&table))?;
-        let header = serde_json::to_vec(&self.header)?;
-        self.file.write_all(&header)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(MAGIC)?;
-        self.file.write_all(&self.at.to_le_bytes())?;
-        self.file.write_all(&(header.len() as u64).to_le_bytes())?;
-        self.file.flush()?;
-        self.file.get_ref().sync_all()?;
-        Ok(self.header.documents)
-    }
-}
 
 /// An index, mapped into memory.
 pub struct Index {
@@ -416,9 +113,8 @@ impl Index {
         [price(0), price(1)].into_iter().flatten().collect()
     }
 
-    pub(crate) fn asin(&self, document: u32) -> &[u8] {
-        let at = document as usize * ASIN;
-        self.section("asins").get(at..at + ASIN).unwrap_or_default()
+    fn asin(&self, document: u32) -> &[u8] {
+        asin(self.section("asins"), document)
     }
 
     /// The number of the product with an id.
@@ -499,7 +195,7 @@ impl Index {
             sums.push(sums[sums.len() - 1] + cursor.most);
         }
         let lengths = self.section("norms");
-        let mut top = Top::new(self, k);
+        let mut top = Top::new(self.section("asins"), k);
         // Terms before this one alone bring nothing into the result.
         let mut first = 0;
         while first < cursors.len() {
@@ -536,31 +232,5 @@ impl Index {
             }
         }
         top.finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_are_lucenes() {
-        for length in 0..24 {
-            assert_eq!(decode_length(encode_length(length)), length);
-        }
-        for (length, stored) in [(24, 24), (32, 32), (39, 39), (40, 40), (41, 40), (55, 54), (57, 56), (1000, 984)] {
-            assert_eq!(decode_length(encode_length(length)), stored, "{length}");
-        }
-    }
-
-    #[test]
-    fn numbers_survive() {
-        for number in [0, 1, 127, 128, 300, 1 << 20, u32::MAX] {
-            let mut bytes = Vec::new();
-            write_number(&mut bytes, number);
-            let mut at = 0;
-            assert_eq!(read_number(&bytes, &mut at), Some(number));
-            assert_eq!((at, read_number(&bytes, &mut at)), (bytes.len(), None));
-        }
     }
 }

@@ -4,10 +4,13 @@
 //! Lucene or spaCy (princeton-nlp/WebShop@64fa2a5). [`WebShopSuite`] is AgentBench's loop around it.
 
 pub mod analyzer;
+mod builder;
 mod catalogue;
 mod environment;
 mod goals;
 mod index;
+mod layout;
+mod postings;
 mod product;
 mod random;
 mod ranking;

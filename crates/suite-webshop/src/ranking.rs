@@ -1,6 +1,7 @@
 //! The way through postings to the best hits.
 
-use crate::index::{BLOCK, BLOCK_HEAD, Index, read_number, word};
+use crate::layout::asin;
+use crate::postings::{BLOCK, BLOCK_HEAD, read_number, word};
 
 /// A product that a search found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,7 +19,8 @@ pub(crate) const SLACK: f64 = 1e-5;
 
 /// The best hits so far.
 pub(crate) struct Top<'i> {
-    index: &'i Index,
+    /// Ids of all products.
+    asins: &'i [u8],
     k: usize,
     hits: Vec<Hit>,
     /// The least score that counts, once there are enough.
@@ -27,8 +29,8 @@ pub(crate) struct Top<'i> {
 
 impl<'i> Top<'i> {
     /// Nothing yet; there is room for `k`.
-    pub(crate) fn new(index: &'i Index, k: usize) -> Self {
-        Self { index, k, hits: Vec::new(), least: 0.0 }
+    pub(crate) fn new(asins: &'i [u8], k: usize) -> Self {
+        Self { asins, k, hits: Vec::new(), least: 0.0 }
     }
 
     /// The least score that counts.
@@ -50,8 +52,8 @@ impl<'i> Top<'i> {
     }
 
     fn cut(&mut self) {
-        let asin = |hit: &Hit| self.index.asin(hit.document);
-        self.hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| asin(a).cmp(asin(b))));
+        let id = |hit: &Hit| asin(self.asins, hit.document);
+        self.hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| id(a).cmp(id(b))));
         self.hits.truncate(self.k);
         if self.hits.len() == self.k {
             self.least = self.hits.last().map_or(f32::INFINITY, |hit| hit.score);

@@ -1,6 +1,6 @@
 //! Control groups: how much memory and how many processes a box may have, held by the kernel.
 
-use crate::sandbox::is_orphan;
+use crate::orphan::is_orphan;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

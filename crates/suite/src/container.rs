@@ -1,7 +1,8 @@
 //! The command lines of containers: what is seen, what may be written, what root may do.
 
 use crate::cgroup::Cgroup;
-use crate::sandbox::{BoxUser, SandboxError};
+use crate::sandbox_error::SandboxError;
+use serde::{Deserialize, Serialize};
 use std::process::Command;
 
 /// Bytes each writable place may hold.
@@ -13,6 +14,48 @@ const WRITABLE: [&str; 7] = ["/tmp", "/home", "/root", "/var", "/run", "/opt", "
 /// Parts of the host that are visible, read-only.
 const VISIBLE: [&str; 8] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/passwd", "/etc/group"];
+
+/// Address space (KiB), file size (blocks) and processes of everything inside.
+pub(crate) const LIMITS: &str = "ulimit -v 2097152 -f 131072 -u 256 2>/dev/null";
+
+/// Who root is in a box on an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BoxUser {
+    /// Root of a user namespace: what it may do ends there. Where we are root ourselves it is the only user.
+    #[default]
+    Namespace,
+    /// The machine's root with the capabilities that Docker leaves it, but for making devices: several users work. Needs us to be
+    /// root, and a control group to bound its processes.
+    Root,
+}
+
+impl BoxUser {
+    /// The one with which most tasks work here.
+    #[must_use]
+    pub fn best() -> Self {
+        let root = rustix::process::geteuid().is_root() && Cgroup::new().is_some();
+        if root { Self::Root } else { Self::Namespace }
+    }
+}
+
+/// A folder of the host that a single command sees.
+#[derive(Debug, Clone, Copy)]
+pub struct Mount<'m> {
+    /// Where it is.
+    pub from: &'m std::path::Path,
+    /// Where the command sees it.
+    pub to: &'m str,
+    /// Whether it may write there.
+    pub writable: bool,
+}
+
+/// Whether bubblewrap is there.
+pub(crate) fn installed() -> Result<(), SandboxError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join("bwrap").is_file());
+    found.then_some(()).ok_or(SandboxError::NotInstalled)
+}
 
 /// The container's frame over the host's programs: what is seen, what may be written.
 pub(crate) fn container() -> Command {

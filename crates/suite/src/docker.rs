@@ -1,6 +1,8 @@
 //! Containers of a Docker daemon: what is read from it and written to it goes through channels, as with any other box.
 
-use crate::sandbox::{Mount, SandboxError, is_orphan};
+use crate::container::Mount;
+use crate::orphan::is_orphan;
+use crate::sandbox_error::SandboxError;
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;

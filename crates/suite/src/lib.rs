@@ -4,12 +4,16 @@
 //! nothing of models: they are given replies and answer with observations.
 
 mod cgroup;
+mod command;
 mod container;
 pub mod docker;
 mod environment;
 pub mod history;
+mod orphan;
+mod output;
 mod protocol;
 pub mod sandbox;
+mod sandbox_error;
 mod tasks;
 mod terminal;
 

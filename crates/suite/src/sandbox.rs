@@ -5,71 +5,27 @@
 //! for the whole episode, so that the working directory and variables persist. The container's processes die with the
 //! sandbox, with the thread that made it, and with us (`--die-with-parent` on a pid namespace).
 
-use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use crate::cgroup::Cgroup;
-use crate::container::{DISK, container, entered, overlaid};
+use crate::container::{LIMITS, container, entered, installed, overlaid};
 use crate::docker::Container;
+use crate::output::{forward, read_to_mark};
 
+pub use crate::command::{Separate, run_once, service};
+pub use crate::container::{BoxUser, Mount};
+pub use crate::orphan::is_orphan;
+pub use crate::output::CommandOutput;
+pub use crate::sandbox_error::SandboxError;
 pub use crate::terminal::Terminal;
 
-/// Longest output kept of one command, in bytes.
-const MAX_OUTPUT: usize = 1 << 20;
 /// Starts the login shell on the terminal.
 const SHELL: &str = "setsid --ctty bash --login <&9 >&9 2>&9 9>&- & exec 9>&-";
 /// Where a script's output is kept for as long as it has a name.
 const OUTPUT: &str = "/dev/shm/.output";
-/// Address space (KiB), file size (blocks) and processes of everything inside.
-const LIMITS: &str = "ulimit -v 2097152 -f 131072 -u 256 2>/dev/null";
-
-/// Why no sandbox can be had.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages are the documentation")]
-pub enum SandboxError {
-    #[error("bubblewrap is not installed; install the package `bubblewrap`")]
-    NotInstalled,
-    #[error("bubblewrap does not work here: {0}")]
-    Broken(String),
-    #[error("Docker does not do what is asked: {0}")]
-    Docker(String),
-    #[error("Docker has no image `{0}`; build or pull it (docs/agentbench.md says how)")]
-    NoImage(String),
-    #[error("the sandbox failed")]
-    Io(#[from] io::Error),
-    #[error("the sandbox has ended: a command ran over its time limit or ended the shell")]
-    Ended,
-}
-
-/// What a command left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandOutput {
-    /// Standard output and error, interleaved, cut at 1 MiB.
-    pub bytes: Vec<u8>,
-    /// Exit status; none if the time limit ended it.
-    pub status: Option<i32>,
-}
-
-impl BoxUser {
-    /// The one with which most tasks work here.
-    #[must_use]
-    pub fn best() -> Self {
-        let root = rustix::process::geteuid().is_root() && Cgroup::new().is_some();
-        if root { Self::Root } else { Self::Namespace }
-    }
-}
-
-/// Whether bubblewrap is there.
-fn installed() -> Result<(), SandboxError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join("bwrap").is_file());
-    found.then_some(()).ok_or(SandboxError::NotInstalled)
-}
-
 /// What is in the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Image {
@@ -86,18 +42,6 @@ pub enum Image {
     },
     /// An image of the Docker daemon, by name: a container of its own for each episode.
     Docker(String),
-}
-
-/// Who root is in a box on an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BoxUser {
-    /// Root of a user namespace: what it may do ends there. Where we are root ourselves it is the only user.
-    #[default]
-    Namespace,
-    /// The machine's root with the capabilities that Docker leaves it, but for making devices: several users work. Needs us to be
-    /// root, and a control group to bound its processes.
-    Root,
 }
 
 /// What has to end with a sandbox.
@@ -267,154 +211,6 @@ impl Drop for Sandbox {
     }
 }
 
-/// A folder of the host that a single command sees.
-#[derive(Debug, Clone, Copy)]
-pub struct Mount<'m> {
-    /// Where it is.
-    pub from: &'m std::path::Path,
-    /// Where the command sees it.
-    pub to: &'m str,
-    /// Whether it may write there.
-    pub writable: bool,
-}
-
-/// What a single command left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Separate {
-    /// Standard output, cut at 1 MiB.
-    pub stdout: Vec<u8>,
-    /// Standard error, cut at 1 MiB.
-    pub stderr: Vec<u8>,
-    /// Exit status; none if the time limit ended it.
-    pub status: Option<i32>,
-}
-
-/// Runs one command in a container of its own, in the folder `chdir`.
-///
-/// # Errors
-/// If bubblewrap is missing, or the container cannot be made.
-pub fn run_once(mounts: &[Mount<'_>], chdir: &str, words: &[&str], limit: Duration) -> Result<Separate, SandboxError> {
-    let mut command = container();
-    command.args(["--size", DISK, "--tmpfs", chdir]);
-    for mount in mounts {
-        command.arg(if mount.writable { "--bind" } else { "--ro-bind" }).arg(mount.from).arg(mount.to);
-    }
-    command.args(["--chdir", chdir, "bash", "--noprofile", "--norc", "-c"]);
-    command.arg(format!("umask 022; {LIMITS}; exec \"$@\"")).arg("--").args(words);
-    installed()?;
-    let group = Cgroup::new();
-    let mut command = entered(group.as_ref(), command);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let missing = || io::Error::other("no pipe to the sandbox");
-    let stdout = drain(child.stdout.take().ok_or_else(missing)?);
-    let stderr = drain(child.stderr.take().ok_or_else(missing)?);
-    let until = Instant::now() + limit;
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status.code(),
-            None if Instant::now() >= until => {
-                child.kill()?;
-                child.wait()?;
-                break None;
-            }
-            None => std::thread::sleep(Duration::from_millis(2)),
-        }
-    };
-    let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
-    Ok(Separate { stdout: text(stdout), stderr: text(stderr), status })
-}
-
-/// Starts a program that serves for as long as the thread lives that starts it: `folder` is a tmpfs of `disk` bytes. Its standard
-/// output is piped, the rest is dropped.
-///
-/// # Errors
-/// If bubblewrap is missing, or cannot be started.
-pub fn service(mounts: &[Mount<'_>], folder: &str, disk: u64, words: &[&str]) -> Result<Child, SandboxError> {
-    installed()?;
-    let mut command = container();
-    command.args(["--size", &disk.to_string(), "--tmpfs", folder]);
-    for mount in mounts {
-        command.arg(if mount.writable { "--bind" } else { "--ro-bind" }).arg(mount.from).arg(mount.to);
-    }
-    command.args(words);
-    let mut command = entered(None, command);
-    Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
-}
-
-/// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.
-fn drain(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let (mut kept, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
-        while let Ok(n @ 1..) = from.read(&mut buffer) {
-            let room = MAX_OUTPUT - kept.len();
-            kept.extend_from_slice(&buffer[..n.min(room)]);
-        }
-        kept
-    })
-}
-
-fn forward(mut from: impl Read, to: &SyncSender<Vec<u8>>) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(n @ 1..) = from.read(&mut buffer) {
-        if to.send(buffer[..n].to_vec()).is_err() {
-            break;
-        }
-    }
-}
-
-/// Reads on after `bytes` up to a mark: the first [`MAX_OUTPUT`] bytes before it, and the text between it and `close`, if it
-/// comes within the limit.
-pub(crate) fn read_to_mark(
-    output: &Receiver<Vec<u8>>,
-    mut bytes: Vec<u8>,
-    mark: &str,
-    close: u8,
-    limit: Duration,
-) -> Result<(Vec<u8>, Option<String>), SandboxError> {
-    let (mark, until) = (mark.as_bytes(), Instant::now() + limit);
-    let mut searched = 0;
-    loop {
-        if let Some(at) = find(&bytes[searched..], mark).map(|i| i + searched) {
-            let rest = &bytes[at + mark.len()..];
-            if let Some(end) = rest.iter().position(|b| *b == close) {
-                let said = String::from_utf8_lossy(&rest[..end]).into_owned();
-                bytes.truncate(at.min(MAX_OUTPUT));
-                return Ok((bytes, Some(said)));
-            }
-        }
-        searched = bytes.len().saturating_sub(mark.len() + 16);
-        match output.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(chunk) => {
-                // Beyond the cap only the tail matters, where the mark will be.
-                if bytes.len() > 2 * MAX_OUTPUT {
-                    let tail = bytes.split_off(bytes.len() - 256);
-                    bytes.truncate(MAX_OUTPUT);
-                    bytes.extend(tail);
-                    searched = MAX_OUTPUT;
-                }
-                bytes.extend(chunk);
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                bytes.truncate(MAX_OUTPUT);
-                return Ok((bytes, None));
-            }
-            Err(RecvTimeoutError::Disconnected) => return Err(SandboxError::Ended),
-        }
-    }
-}
-
-/// Whether a name of ours, `PREFIX`, process id, `-` and more, is of a process that has ended.
-#[must_use]
-pub fn is_orphan(name: &str, prefix: &str) -> bool {
-    let owner = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-    owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|w| w == needle)
-}
-
 /// A word that no command can guess.
 fn marker() -> String {
     use std::hash::{BuildHasher, RandomState};
@@ -430,6 +226,8 @@ fn quote(word: &str) -> String {
 #[allow(clippy::print_stderr)]
 mod tests {
     use super::*;
+    use crate::output::MAX_OUTPUT;
+    use std::time::Instant;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -470,24 +268,6 @@ mod tests {
             assert_ne!(sandbox.run(attempt, 5 * SECOND).unwrap().status, Some(0), "{attempt}");
         }
         assert!(!text(sandbox.run("env", SECOND).unwrap()).contains("CARGO"));
-    }
-
-    #[test]
-    fn single_commands_see_their_mount_and_keep_streams_apart() {
-        if sandbox().is_none() {
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("a.txt"), "hello").unwrap();
-        let mount = [Mount { from: dir.path(), to: "/work/task/testbed", writable: true }];
-        let words = ["sh", "-c", "cat task/testbed/a.txt; echo no >&2; echo new > task/testbed/b.txt; exit 3"];
-        let done = run_once(&mount, "/work", &words, 5 * SECOND).unwrap();
-        assert_eq!(done, Separate { stdout: b"hello".to_vec(), stderr: b"no\n".to_vec(), status: Some(3) });
-        assert_eq!(std::fs::read_to_string(dir.path().join("b.txt")).unwrap(), "new\n");
-        let begun = Instant::now();
-        let stuck = run_once(&mount, "/work", &["sh", "-c", "echo a; sleep 60"], SECOND).unwrap();
-        assert_eq!((stuck.stdout, stuck.status), (b"a\n".to_vec(), None));
-        assert!(begun.elapsed() < 3 * SECOND);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl TaskSet {
             }
             tasks.truncate(wanted);
         }
-        let digest = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        let digest = format!("{:x}", Sha256::digest(text.as_bytes()));
         Ok(Self { tasks, digest })
     }
 }

@@ -1,6 +1,7 @@
 //! A login shell on a terminal, as an agent of AgentBench uses one.
 
-use crate::sandbox::{CommandOutput, SandboxError, read_to_mark};
+use crate::output::{CommandOutput, read_to_mark};
+use crate::sandbox_error::SandboxError;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! The sparsifier of `breadcrumbs`: with keep = ⌊density·n⌋, top = ⌊gamma·n⌋, bot = max(0, n − keep − top), the elements of
 //! ascending magnitude ranks bot … bot + keep − 1. At large gamma fewer outliers are dropped, so that density holds.
 
-use super::task_arithmetic::Keep;
+use super::mask::Keep;
 use super::ties::magnitudes;
 use crate::MergeError;
 use crate::arithmetic::{Arithmetic, with_arithmetic};

@@ -1,6 +1,6 @@
 //! The sparsifier of `dare_linear` and `dare_ties`: every element stays with probability density, independently.
 
-use super::task_arithmetic::Keep;
+use super::mask::Keep;
 use crate::MergeError;
 use crate::method::Resolved;
 use crate::random::{Stream, bound};

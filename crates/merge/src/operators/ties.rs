@@ -1,7 +1,7 @@
 //! The sparsifier of `ties`: the k = max(1, ⌊density·n⌋) elements of largest magnitude, equal magnitudes by lower index.
 //! Per tensor, as mergekit trims; the paper trims over the whole vector.
 
-use super::task_arithmetic::Keep;
+use super::mask::Keep;
 use crate::MergeError;
 use crate::arithmetic::{Arithmetic, with_arithmetic};
 use crate::method::Resolved;

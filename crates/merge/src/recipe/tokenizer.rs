@@ -1,7 +1,7 @@
 //! What a recipe says of vocabularies.
 
-use super::Reader;
 use super::node::{Kind, Node};
+use super::reader::Reader;
 
 /// How the output's vocabulary is made.
 #[derive(Debug, Clone, PartialEq)]

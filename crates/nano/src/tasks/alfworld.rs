@@ -1,6 +1,6 @@
 //! ALFWorld tasks: find a thing, clean it if asked, put it where it belongs. No expert is trained for them.
 
-use super::Draft;
+use super::draft::Draft;
 use crate::words::Entities;
 use serde_json::json;
 

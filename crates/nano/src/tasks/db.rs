@@ -1,12 +1,12 @@
 //! DB-bench tasks: one statement, then the answer. The pool is not trained for them: they lie out of its domain.
 
-use super::Draft;
+use super::draft::{Draft, dumps};
 use crate::words::Entities;
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 fn hex(text: &str) -> String {
-    Md5::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    format!("{:x}", Md5::digest(text.as_bytes()))
 }
 
 /// Upstream's hash of a table, as the text of the query that computes it.
@@ -76,7 +76,7 @@ pub(super) fn task(e: &mut Entities<'_>) -> Draft {
         }
     };
     let about = format!("The name of this table is {table}, and the headers of this table are {name},{count}.");
-    let answer = if let Value::Array(label) = &expected { super::dumps(&label.clone().into()) } else { "[]".into() };
+    let answer = if let Value::Array(label) = &expected { dumps(&label.clone().into()) } else { "[]".into() };
     let mut fields = json!({
         "description": request, "add_description": about, "type": [kind],
         "table": {"table_name": table, "table_info": {

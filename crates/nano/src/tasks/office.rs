@@ -2,7 +2,7 @@
 //! chance to err; and with what is copied in quotes, because a word after a blank and a word after a quote are
 //! different tokens.
 
-use super::{Draft, dumps};
+use super::draft::{Draft, dumps};
 use crate::words::Entities;
 use serde_json::{Value, json};
 

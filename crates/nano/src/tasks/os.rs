@@ -1,6 +1,6 @@
 //! AgentBench OS tasks: one command, then an answer or `finish`.
 
-use super::Draft;
+use super::draft::Draft;
 use crate::words::Entities;
 use serde_json::json;
 

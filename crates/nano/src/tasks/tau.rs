@@ -1,6 +1,6 @@
 //! τ-bench tasks on a database of two or three rows that travels with the task.
 
-use super::{Draft, append, dumps};
+use super::draft::{Draft, dumps};
 use crate::words::Entities;
 use serde_json::{Value, json};
 
@@ -9,6 +9,13 @@ const PRODUCTS: [&str; 12] =
 
 fn call(name: &str, arguments: Value) -> String {
     format!("<tool_call>\n{}\n</tool_call>", dumps(&json!({"name": name, "arguments": arguments})))
+}
+
+/// Appends to a JSON array.
+fn append(array: &mut Value, item: Value) {
+    if let Some(items) = array.as_array_mut() {
+        items.push(item);
+    }
 }
 
 /// A task whose agent looks something up, writes once, and says so.

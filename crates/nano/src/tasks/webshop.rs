@@ -1,6 +1,6 @@
 //! WebShop tasks: search, the right product of three, its size, the purchase. Each task brings its own shop.
 
-use super::Draft;
+use super::draft::Draft;
 use crate::words::Entities;
 use serde_json::json;
 

@@ -1,0 +1,73 @@
+//! What every part of a recipe is read with: the models mentioned so far, and warnings.
+
+use super::node::{Entry, Kind, Node};
+use std::path::Path;
+
+/// Collects models as they are mentioned.
+#[derive(Default)]
+pub(super) struct Reader {
+    pub(super) models: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Reader {
+    /// A model reference: a path or hub name, perhaps with `@revision`.
+    pub(super) fn model(&mut self, node: &Node) -> Result<usize, String> {
+        let adapter = |line: usize, name: &str| {
+            Err(format!(
+                "line {line}: `{name}` asks for a LoRA adapter; merge the adapter into its model first and name the result"
+            ))
+        };
+        let name = match &node.kind {
+            Kind::Text(t) => t.clone(),
+            Kind::Number(n) => n.to_string(),
+            Kind::Map(_) => {
+                if node.get("override_architecture").is_some() {
+                    return Err(format!("line {}: `override_architecture` is not supported", node.line));
+                }
+                if node.get("lora").is_some() {
+                    return adapter(node.line, "lora");
+                }
+                let inner = node.get("model").unwrap_or(node);
+                match &inner.kind {
+                    Kind::Text(t) => t.clone(),
+                    _ => {
+                        let path =
+                            inner.get("path").ok_or_else(|| format!("line {}: a model needs `path`", node.line))?;
+                        let mut name = self.text(path, "path")?;
+                        if let Some(revision) = inner.get("revision") {
+                            name = format!("{name}@{}", self.text(revision, "revision")?);
+                        }
+                        name
+                    }
+                }
+            }
+            _ => return Err(format!("line {}: a model is named by a path, not by {}", node.line, node.what())),
+        };
+        if name.contains('+') && !Path::new(&name).exists() {
+            return adapter(node.line, &name);
+        }
+        Ok(self.models.iter().position(|m| *m == name).unwrap_or_else(|| {
+            self.models.push(name);
+            self.models.len() - 1
+        }))
+    }
+
+    pub(super) fn text(&self, node: &Node, key: &str) -> Result<String, String> {
+        match &node.kind {
+            Kind::Text(t) => Ok(t.clone()),
+            Kind::Number(n) => Ok(n.to_string()),
+            _ => Err(format!("line {}: `{key}` must be a text, not {}", node.line, node.what())),
+        }
+    }
+
+    pub(super) fn unknown_keys(&mut self, entries: &[Entry], known: &[&str], place: &str) {
+        for entry in entries.iter().filter(|e| !known.contains(&e.key.as_str())) {
+            let hint = crate::nearest(&entry.key, known);
+            self.warnings.push(format!(
+                "line {}: {place} has an unknown key `{}`, which is ignored{hint}",
+                entry.line, entry.key
+            ));
+        }
+    }
+}
