@@ -3,7 +3,7 @@
 use crate::Dtype;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// Longest header accepted, as in huggingface/safetensors@24b0b28:`safetensors/src/tensor.rs`.
 pub const MAX_HEADER: u64 = 100_000_000;
@@ -28,6 +28,8 @@ pub struct TensorInfo {
 pub struct Header {
     /// Tensors in the order of their data.
     pub tensors: Vec<TensorInfo>,
+    /// What `__metadata__` says.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// Why a file is not a safetensors file that we read.
@@ -70,7 +72,7 @@ struct Entry {
 }
 
 /// Header entries in file order, duplicates kept so that they can be refused.
-struct Entries(Vec<(String, Entry)>);
+struct Entries(Vec<(String, Entry)>, BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -81,15 +83,15 @@ impl<'de> Deserialize<'de> for Entries {
                 f.write_str("an object of tensors")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
+                let (mut entries, mut metadata) = (Vec::new(), BTreeMap::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<std::collections::HashMap<String, String>>()?;
+                        metadata = map.next_value()?;
                     } else {
                         entries.push((name, map.next_value()?));
                     }
                 }
-                Ok(Entries(entries))
+                Ok(Entries(entries, metadata))
             }
         }
         deserializer.deserialize_map(Walk)
@@ -115,7 +117,7 @@ impl Header {
         }
         let data_start = 8 + claimed;
         let json = bytes.get(8..data_start as usize).ok_or(HeaderError::HeaderLength { claimed, available })?;
-        let Entries(entries) = serde_json::from_slice(json).map_err(|e| HeaderError::Json(e.to_string()))?;
+        let Entries(entries, metadata) = serde_json::from_slice(json).map_err(|e| HeaderError::Json(e.to_string()))?;
         let mut seen = HashSet::new();
         let mut tensors = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
@@ -160,12 +162,18 @@ impl Header {
         if due != data {
             return Err(HeaderError::Trailing(data - due));
         }
-        Ok(Self { tensors })
+        Ok(Self { tensors, metadata })
     }
 
     /// The bytes of a header for tensors of the given names, dtypes and shapes, laid out in that order.
     #[must_use]
     pub fn encode(tensors: &[(String, Dtype, Vec<usize>)]) -> Vec<u8> {
+        Self::encode_with(tensors, &BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
+    }
+
+    /// As [`Self::encode`], with other metadata.
+    #[must_use]
+    pub fn encode_with(tensors: &[(String, Dtype, Vec<usize>)], metadata: &BTreeMap<String, String>) -> Vec<u8> {
         #[derive(Serialize)]
         struct Out<'a> {
             dtype: &'static str,
@@ -173,7 +181,7 @@ impl Header {
             data_offsets: (u64, u64),
         }
         let mut map = serde_json::Map::new();
-        map.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
+        map.insert("__metadata__".into(), serde_json::json!(metadata));
         let mut at = 0;
         for (name, dtype, shape) in tensors {
             let size = shape.iter().product::<usize>() as u64 * dtype.size() as u64;

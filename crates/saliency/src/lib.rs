@@ -14,5 +14,5 @@ mod tracer;
 
 pub use decoder::{Cache, Decoder, DecoderError};
 pub use importance::{Importance, channel_importance};
-pub use saliency::{NeuronSet, Saliency, SaliencyError, aos};
+pub use saliency::{NeuronSet, Saliency, SaliencyError, TENTHS, Tenth, aos};
 pub use tracer::{TokenRun, Trajectory, trace, union_overlap};

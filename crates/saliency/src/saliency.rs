@@ -14,7 +14,22 @@ pub struct Saliency {
     pub without_role: usize,
     /// Role tokens in all.
     pub tokens: usize,
+    /// The same sums over every tenth trajectory, from the first, the second, … on: what intervals are drawn from.
+    #[serde(default, skip)]
+    pub tenths: Vec<Tenth>,
 }
+
+/// A part of the trajectories.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tenth {
+    /// Sums over its trajectories, `[layers][d_ff]`.
+    pub sums: Vec<Vec<f32>>,
+    /// How many it has.
+    pub traced: usize,
+}
+
+/// Parts that trajectories are dealt out to.
+pub const TENTHS: usize = 10;
 
 /// Why saliencies cannot be combined.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -25,7 +40,24 @@ impl Saliency {
     /// Nothing traced yet.
     #[must_use]
     pub fn empty(layers: usize, width: usize) -> Self {
-        Self { sums: vec![vec![0.0; width]; layers], traced: 0, without_role: 0, tokens: 0 }
+        let tenth = Tenth { sums: vec![vec![0.0; width]; layers], traced: 0 };
+        let tenths = vec![tenth; TENTHS];
+        Self { sums: vec![vec![0.0; width]; layers], traced: 0, without_role: 0, tokens: 0, tenths }
+    }
+
+    /// What tracing other trajectories would have given: tenths drawn with replacement. Nothing if there are none.
+    #[must_use]
+    pub fn resampled(&self, picks: &[usize]) -> Option<Self> {
+        let mut drawn =
+            Self { tenths: Vec::new(), ..Self::empty(self.sums.len(), self.sums.first().map_or(0, Vec::len)) };
+        for tenth in picks.iter().map(|pick| self.tenths.get(*pick)) {
+            let tenth = tenth?;
+            for (sum, part) in drawn.sums.iter_mut().flatten().zip(tenth.sums.iter().flatten()) {
+                *sum += f64::from(*part);
+            }
+            drawn.traced += tenth.traced;
+        }
+        Some(drawn)
     }
 
     /// The mean, `[layers][d_ff]`; zeros if nothing was traced.
@@ -46,6 +78,16 @@ impl Saliency {
         }
         for (a, b) in self.sums.iter_mut().flatten().zip(other.sums.iter().flatten()) {
             *a += b;
+        }
+        if self.tenths.len() == other.tenths.len() {
+            for (mine, theirs) in self.tenths.iter_mut().zip(&other.tenths) {
+                for (a, b) in mine.sums.iter_mut().flatten().zip(theirs.sums.iter().flatten()) {
+                    *a += b;
+                }
+                mine.traced += theirs.traced;
+            }
+        } else {
+            self.tenths.clear();
         }
         self.traced += other.traced;
         self.without_role += other.without_role;
@@ -121,7 +163,7 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_lower_index_and_sizes_round_up() {
-        let s = Saliency { sums: vec![vec![1.0, 3.0, 3.0, 0.0, 3.0]], traced: 1, without_role: 0, tokens: 1 };
+        let s = Saliency { sums: vec![vec![1.0, 3.0, 3.0, 0.0, 3.0]], ..Saliency::empty(1, 5) };
         assert_eq!(s.top(0.21).layers[0], BTreeSet::from([1, 2]));
         assert_eq!(s.top(1.0).len(), 5);
         assert_eq!(s.top(0.0).len(), 0);

@@ -1,6 +1,7 @@
 //! Tracing: layer by layer over all trajectories, so that one layer is in memory at a time.
 
 use crate::decoder::{DecoderError, Layer, Rotary, embed, supported};
+use crate::saliency::TENTHS;
 use crate::{NeuronSet, Saliency};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -49,6 +50,7 @@ pub fn trace(checkpoint: &Checkpoint, trajectories: &[Trajectory]) -> Result<Sal
             waves.push((saliency.traced, &run.role, embed(checkpoint, &run.ids[..end])?));
         }
         weights.push(1.0 / role_tokens as f64);
+        saliency.tenths[saliency.traced % TENTHS].traced += 1;
         saliency.traced += 1;
         saliency.tokens += role_tokens;
     }
@@ -70,8 +72,10 @@ pub fn trace(checkpoint: &Checkpoint, trajectories: &[Trajectory]) -> Result<Sal
                 Ok(sum)
             })
             .collect::<Result<_, DecoderError>>()?;
-        for sum in sums {
+        for (sum, (trajectory, ..)) in sums.iter().zip(&waves) {
             saliency.sums[index].iter_mut().zip(sum).for_each(|(a, b)| *a += b);
+            let tenth = &mut saliency.tenths[trajectory % TENTHS].sums[index];
+            tenth.iter_mut().zip(sum).for_each(|(a, b)| *a += *b as f32);
         }
     }
     Ok(saliency)

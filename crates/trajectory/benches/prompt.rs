@@ -53,8 +53,9 @@ fn conversation() -> Vec<Message> {
         let order = format!(
             "\"status\": \"delivered\", \"payment_history\": [\"gift_card_{turn}\"], \"address\": \"{turn} Elm Street\""
         );
-        messages
-            .push(Message::tool(format!("{{\"order_id\": \"#W{turn:07}\", \"items\": [{item}, {item}, {item}, {item}], {order}}}")));
+        messages.push(Message::tool(format!(
+            "{{\"order_id\": \"#W{turn:07}\", \"items\": [{item}, {item}, {item}, {item}], {order}}}"
+        )));
     }
     messages
 }

@@ -4,13 +4,15 @@
 //! in the ids that it was said in, what came next. Where the template rewrites what was said before, the rewritten text
 //! is encoded anew, as the model then reads it.
 
-use crate::context::{Recorded, Shown, recorded};
-use crate::template::{ChatArguments, ChatTemplate, TemplateError};
+use crate::context::{Recorded, Shown};
+use crate::episode::recorded;
+use crate::error::ChatError;
+use crate::template::{ChatArguments, ChatTemplate};
 use crate::vocabulary::Vocabulary;
 use crate::{Episode, Message};
 use serde_json::Value;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Version of how conversations become ids: part of every digest that hangs on them.
@@ -18,18 +20,6 @@ pub const CHAT_RULES: u32 = 2;
 
 /// Conversations whose beginnings are kept encoded.
 const KEPT: usize = 128;
-
-/// Why a conversation cannot be rendered.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages are the documentation")]
-pub enum ChatError {
-    #[error("cannot read `{}`", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("`{}` is not a tokenizer that can be used: {reason}", path.display())]
-    Tokenizer { path: PathBuf, reason: String },
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-}
 
 /// A checkpoint's chat template and tokenizer.
 pub struct ChatTokenizer {

@@ -1,6 +1,6 @@
 //! What a model was shown of a conversation before a reply: all of it, or what a harness left of it.
 
-use crate::{Message, Turn};
+use crate::Message;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,15 +9,6 @@ use std::sync::Arc;
 /// The token ids in which a model's replies were said, by the index of the message; no ids where they are not known.
 /// Assistant messages that are not here were not said by the model: they came with the task.
 pub type Recorded = BTreeMap<usize, Arc<[u32]>>;
-
-/// Which messages of a context are the model's own earlier turns, and in which ids they were said. Ids go with their
-/// message, wherever it stands in the context; one that was changed is no longer what the model said.
-#[must_use]
-pub fn recorded(shown: &[Shown], turns: &[Turn]) -> Recorded {
-    let said: BTreeMap<usize, &Turn> = turns.iter().map(|turn| (turn.message, turn)).collect();
-    let own = shown.iter().enumerate().filter_map(|(at, s)| Some((at, Arc::from(said.get(&s.of?)?.ids.as_slice()))));
-    own.collect()
-}
 
 /// A message as a model is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,13 @@
 //! One task played by one model.
 
-use crate::{Context, Message};
+use crate::context::{Context, Recorded, Shown};
+use crate::message::Message;
 use rolegraft_spans::{Action, Role, Violation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How an episode ended, in AgentBench's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -127,6 +130,15 @@ pub struct Turn {
 
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+/// Which messages of a context are the model's own earlier turns, and in which ids they were said. Ids go with their
+/// message, wherever it stands in the context; one that was changed is no longer what the model said.
+#[must_use]
+pub fn recorded(shown: &[Shown], turns: &[Turn]) -> Recorded {
+    let said: BTreeMap<usize, &Turn> = turns.iter().map(|turn| (turn.message, turn)).collect();
+    let own = shown.iter().enumerate().filter_map(|(at, s)| Some((at, Arc::from(said.get(&s.of?)?.ids.as_slice()))));
+    own.collect()
 }
 
 /// Which episode of a run: the same in every model's log.

@@ -10,7 +10,6 @@ mod arguments;
 pub use arguments::{ArgumentError, ChatArguments};
 
 use crate::Message;
-use chrono::NaiveDate;
 use rolegraft_jinja::{Enumerator, LONGEST, Object, RenderError, Template, Value};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -163,12 +162,6 @@ impl ChatTemplate {
     pub fn special_tokens(&self) -> &BTreeMap<String, String> {
         &self.special
     }
-}
-
-/// Today in UTC, so that machines in one run agree; transformers takes the local day.
-fn today() -> NaiveDate {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |past| past.as_secs());
-    chrono::DateTime::from_timestamp(i64::try_from(seconds).unwrap_or(0), 0).unwrap_or_default().date_naive()
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, TemplateError> {

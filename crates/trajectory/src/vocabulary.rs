@@ -5,7 +5,7 @@
 //! to, character for character; where broken bytes became U+FFFD, or a tokenizer's normaliser changed the text, ranges
 //! still count the text's own bytes.
 
-use crate::ChatError;
+use crate::error::ChatError;
 use serde_json::Value;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -74,7 +74,7 @@ impl ChatArguments {
     /// # Errors
     /// If it is no day.
     pub fn day(&self) -> Result<NaiveDate, ArgumentError> {
-        Ok(self.date()?.unwrap_or_else(super::today))
+        Ok(self.date()?.unwrap_or_else(today))
     }
     /// The day alone, where it is set: what conversations of other parties have in common with these.
     #[must_use]
@@ -109,6 +109,12 @@ fn check(key: &str, value: &Json) -> Result<(), ArgumentError> {
         DATE => day(value).map(drop),
         _ => Ok(()),
     }
+}
+
+/// Today in UTC, so that machines in one run agree; transformers takes the local day.
+fn today() -> NaiveDate {
+    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |past| past.as_secs());
+    chrono::DateTime::from_timestamp(i64::try_from(seconds).unwrap_or(0), 0).unwrap_or_default().date_naive()
 }
 
 fn day(value: &Json) -> Result<NaiveDate, ArgumentError> {
