@@ -91,6 +91,11 @@ impl Run {
     }
 }
 
+/// A format's name, or the path of a format file.
+pub(crate) fn format_named(name: &str) -> Result<Format> {
+    Ok(if name.ends_with(".toml") { Format::load(Path::new(name))? } else { Format::builtin(name)? })
+}
+
 #[derive(Args)]
 pub(crate) struct Parse {
     /// A format's name, or the path of a format file.
@@ -100,11 +105,7 @@ pub(crate) struct Parse {
 
 impl Parse {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let format = if self.format.ends_with(".toml") {
-            Format::load(Path::new(&self.format))?
-        } else {
-            Format::builtin(&self.format)?
-        };
+        let format = format_named(&self.format)?;
         for (i, line) in std::io::stdin().lock().lines().enumerate() {
             let line = line.with_context(|| format!("stdin, line {}: not UTF-8", i + 1))?;
             let value: Value =

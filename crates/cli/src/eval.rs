@@ -9,9 +9,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{
     AgentBenchOptions, AgentBenchProtocol, ChatArguments, Episode, Mode, OfficeOptions, Profile, Progress, Protocol,
-    Runtime, Shell, Solo, Speaker, Split, Strategy, SuiteOptions, TauOptions, evaluate, rescore,
+    Runtime, Shell, Solo, Speaker, Split, Strategy, SuiteLibrary, SuiteOptions, TauOptions, evaluate, rescore,
 };
 use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
+use rolegraft_spans::Format;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ enum SplitName {
 }
 
 /// A parser of the names in `all`.
-fn one_of<T: Copy + Send + Sync + 'static>(
+pub(crate) fn one_of<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,
 ) -> impl TypedValueParser<Value = T> {
@@ -35,22 +36,18 @@ fn one_of<T: Copy + Send + Sync + 'static>(
 
 /// Flags of commands that set up a suite.
 #[derive(Args)]
-struct SuiteFlags {
+pub(crate) struct SuiteFlags {
     /// Folder of the suites' folders.
     #[arg(long, default_value = "benchmarks")]
-    suites: PathBuf,
+    pub(crate) suites: PathBuf,
     /// Play the official tasks in this folder (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps, os,
     /// dbbench, webshop, alfworld) instead of the built-in ones.
     #[arg(long, env = "ROLEGRAFT_DATA")]
-    data: Option<PathBuf>,
-    /// How an agent calls tools on official τ-bench tasks: `<tool_call>` blocks in the text (default), the endpoint's own
-    /// tool calls, `Thought:` and `Action:` in the text, or `Action:` alone.
-    #[arg(long, value_parser = one_of(&Protocol::ALL, Protocol::as_str))]
-    format: Option<Protocol>,
+    pub(crate) data: Option<PathBuf>,
     /// OfficeBench's official tasks as published, oddities and all, or with these mended (not comparable with published
     /// scores; docs/officebench.md lists them).
     #[arg(long, default_value = "official", value_parser = one_of(&Mode::ALL, Mode::as_str))]
-    mode: Mode,
+    pub(crate) mode: Mode,
     /// How an agent speaks on AgentBench's official tasks: in words, or with the endpoint's own tool calls.
     #[arg(long, default_value = "text", value_parser = one_of(&AgentBenchProtocol::ALL, AgentBenchProtocol::as_str))]
     protocol: AgentBenchProtocol,
@@ -65,7 +62,29 @@ struct SuiteFlags {
 }
 
 impl SuiteFlags {
-    fn agentbench(&self) -> AgentBenchOptions {
+    /// The reply format of a suite.
+    pub(crate) fn format_of(&self, suite: &str, chat: &ChatArguments) -> Result<Format> {
+        let runtime = Runtime::new()?;
+        let tau = TauOptions::default();
+        let agentbench = self.agentbench();
+        let options = SuiteOptions {
+            root: &self.suites,
+            data: self.data.as_deref(),
+            tau: &tau,
+            office: OfficeOptions { mode: self.mode },
+            agentbench: &agentbench,
+            person: None,
+            runtime: runtime.handle(),
+            engine: Engine::Candle.into(),
+            chat,
+            progress: None,
+        };
+        let name = SuiteLibrary::open(&options, suite)?.suite.format().name().to_owned();
+        let own = self.suites.join("../parsers").join(format!("{name}.toml"));
+        Ok(if own.exists() { Format::load(&own)? } else { Format::builtin(&name)? })
+    }
+
+    pub(crate) fn agentbench(&self) -> AgentBenchOptions {
         AgentBenchOptions {
             protocol: self.protocol,
             shell: self.shell,
@@ -73,6 +92,15 @@ impl SuiteFlags {
             ..self.places.options()
         }
     }
+}
+
+/// How an agent calls tools.
+#[derive(Args)]
+struct FormatFlag {
+    /// How an agent calls tools on official τ-bench tasks: `<tool_call>` blocks in the text (default), the endpoint's own
+    /// tool calls, `Thought:` and `Action:` in the text, or `Action:` alone.
+    #[arg(long, value_parser = one_of(&Protocol::ALL, Protocol::as_str))]
+    format: Option<Protocol>,
 }
 
 #[derive(Args)]
@@ -86,6 +114,8 @@ pub(crate) struct Eval {
     suite: String,
     #[command(flatten)]
     setup: SuiteFlags,
+    #[command(flatten)]
+    calls: FormatFlag,
     /// Who plays τ-bench's user: a rule (no model needed, but not comparable with published scores), you, or a model with
     /// one of upstream's strategies.
     #[arg(long, default_value = "scripted", value_parser = one_of(&Strategy::ALL, Strategy::as_str))]
@@ -130,7 +160,7 @@ impl Eval {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let tau = TauOptions {
-            format: self.setup.format,
+            format: self.calls.format,
             user: self.user,
             user_model: self.user_model.clone(),
             exclude_known_bad: self.exclude_known_bad,
@@ -232,6 +262,8 @@ pub(crate) struct Score {
     log: PathBuf,
     #[command(flatten)]
     setup: SuiteFlags,
+    #[command(flatten)]
+    calls: FormatFlag,
 }
 
 impl Score {
@@ -240,7 +272,7 @@ impl Score {
         let options = SuiteOptions {
             root: &self.setup.suites,
             data: self.setup.data.as_deref(),
-            tau: &TauOptions { format: self.setup.format, ..TauOptions::default() },
+            tau: &TauOptions { format: self.calls.format, ..TauOptions::default() },
             office: OfficeOptions { mode: self.setup.mode },
             agentbench: &self.setup.agentbench(),
             person: None,

@@ -9,6 +9,7 @@ mod eval;
 mod inspect;
 mod merge;
 mod report;
+mod stages;
 mod talk;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +37,16 @@ enum Command {
     Diff(inspect::Diff),
     /// Say what checkpoints hold, and how far experts are from their base.
     Inspect(inspect::Inspect),
+    /// Make a calibration set: trajectories of a suite, then their tokens with the positions of roles.
+    Calibrate(Box<stages::Calibrate>),
+    /// Trace which neurons of a checkpoint are salient on calibration sets.
+    Trace(stages::Trace),
+    /// Choose the candidate whose salient neurons overlap most with the experts' (AOS).
+    Select(stages::Select),
+    /// Find the benchmarks on which a backbone lost what experts have.
+    Diagnose(stages::Diagnose),
+    /// Transplant neurons of experts into a backbone.
+    Transplant(stages::Transplant),
     /// Play one suite with one model and print its score.
     Eval(eval::Eval),
     /// Score a recorded log again, without a model; exit 1 if anything differs.
@@ -63,6 +74,11 @@ fn main() -> ExitCode {
         Command::Diff(c) => c.execute(),
         Command::Inspect(c) => c.execute(),
         Command::Conformance(c) => c.execute(),
+        Command::Calibrate(c) => c.execute(),
+        Command::Trace(c) => c.execute(),
+        Command::Select(c) => c.execute(),
+        Command::Diagnose(c) => c.execute(),
+        Command::Transplant(c) => c.execute(),
         Command::Eval(c) => c.execute(),
         Command::Score(c) => c.execute(),
         Command::Report(c) => c.execute(),

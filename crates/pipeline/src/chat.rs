@@ -1,15 +1,10 @@
-//! Chat templates before a run begins, and episodes as the runs of tokens that are traced.
+//! Chat templates before a run begins, and what of recorded trajectories cannot be used.
 
-use crate::experiment::{Shift, Tokens};
-use crate::run::RunError;
+use crate::error::RunError;
 use rolegraft_checkpoint::Digest;
-use rolegraft_saliency::{TokenRun, Trajectory};
 use rolegraft_suite::Suite;
-use rolegraft_trajectory::{
-    CHAT_RULES, ChatArguments, ChatTemplate, ChatTokenizer, Episode, Message, ReplyTokens, Role, TemplateError, Turn,
-};
+use rolegraft_trajectory::{CHAT_RULES, ChatArguments, ChatTemplate, Contexts, Episode, Message, Role, TemplateError};
 use serde::Serialize;
-use std::ops::Range;
 use std::path::Path;
 
 /// How a checkpoint's conversations are rendered: part of every digest of what it said or read.
@@ -86,6 +81,13 @@ pub(crate) struct Unusable {
 }
 
 impl Unusable {
+    /// Takes note of what an episode's contexts could not use.
+    pub(crate) fn note(&mut self, episode: &Episode, contexts: &Contexts) {
+        let name = |turn: &usize| format!("{} {}, turn {turn}", episode.key.suite, episode.key.task);
+        self.other_ids.extend(contexts.other_ids.iter().map(name));
+        self.unknown.extend(contexts.unknown.iter().map(name));
+    }
+
     /// One sentence for each kind.
     pub(crate) fn notes(&self) -> Vec<String> {
         let first = |turns: &[String]| turns.first().cloned().unwrap_or_default();
@@ -106,35 +108,4 @@ impl Unusable {
         }
         notes
     }
-}
-
-/// Token runs of an episode with the positions to trace: a token counts if its bytes meet a role span.
-pub(crate) fn trajectory(
-    chat: &ChatTokenizer,
-    episode: &Episode,
-    shift: Shift,
-    tokens: Tokens,
-    unusable: &mut Unusable,
-) -> Result<Trajectory, RunError> {
-    let contexts = chat.contexts(episode)?;
-    let name = |turn: &usize| format!("{} {}, turn {turn}", episode.key.suite, episode.key.task);
-    unusable.other_ids.extend(contexts.other_ids.iter().map(name));
-    unusable.unknown.extend(contexts.unknown.iter().map(name));
-    let mut runs = Vec::new();
-    for sequence in contexts.sequences {
-        let mut role: Vec<usize> = Vec::new();
-        for ReplyTokens { turn, tokens: positions } in &sequence.replies {
-            let Some(Turn { spans, .. }) = episode.turns.get(*turn) else { continue };
-            let meets = |bytes: &Range<usize>| match tokens {
-                Tokens::Response => true,
-                Tokens::Role => spans.iter().any(|(_, s)| s.start < bytes.end && bytes.start < s.end),
-            };
-            role.extend(positions.iter().filter(|(_, bytes)| meets(bytes)).map(|(position, _)| match shift {
-                Shift::Read => *position,
-                Shift::Predict => position.saturating_sub(1),
-            }));
-        }
-        runs.push(TokenRun { ids: sequence.ids, role });
-    }
-    Ok(Trajectory { runs })
 }

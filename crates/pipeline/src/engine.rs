@@ -83,7 +83,8 @@ pub(crate) async fn open_user(
     open_model(model, kind, 1, chat).await
 }
 
-fn is_endpoint(model: &str) -> bool {
+/// Whether a model is named by an address.
+pub(crate) fn is_endpoint(model: &str) -> bool {
     model.starts_with("http://") || model.starts_with("https://")
 }
 

@@ -2,7 +2,8 @@
 
 use crate::agentbench::AgentBenchOptions;
 use crate::engine::EngineKind;
-use crate::suites::{OfficeOptions, TauOptions};
+use crate::progress::Progress;
+use crate::suites::{OfficeOptions, SuiteOptions, TauOptions};
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
 use rolegraft_trajectory::ChatArguments;
@@ -127,7 +128,7 @@ pub struct SaliencyRules {
     pub k: f64,
     /// Which position stands for a token.
     pub shift: Shift,
-    /// Role tokens, or all tokens of the model's turns.
+    /// Role tokens, all tokens of the model's turns, or all there are.
     pub tokens: Tokens,
 }
 
@@ -147,6 +148,20 @@ pub enum Shift {
     Predict,
 }
 
+impl Shift {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Read, Self::Predict];
+
+    /// The name used in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Predict => "predict",
+        }
+    }
+}
+
 /// Which tokens are traced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -154,7 +169,25 @@ pub enum Tokens {
     /// Those of role spans.
     Role,
     /// All tokens of the model's turns: the ablation.
-    Response,
+    #[serde(alias = "response")]
+    Reply,
+    /// All tokens, those that the model only read included.
+    All,
+}
+
+impl Tokens {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Role, Self::Reply, Self::All];
+
+    /// The name used in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Role => "role",
+            Self::Reply => "reply",
+            Self::All => "all",
+        }
+    }
 }
 
 /// The transplant.
@@ -200,6 +233,37 @@ impl Experiment {
         experiment.pool.experts.values_mut().for_each(|p| *p = here.join(&*p));
         experiment.check().map_err(|what| ExperimentError::Rule { path: path.to_owned(), what })?;
         Ok(experiment)
+    }
+
+    /// Where its suites come from and how they are played.
+    pub(crate) fn suite_options<'o>(
+        &'o self,
+        runtime: &'o tokio::runtime::Runtime,
+        progress: &'o dyn Progress,
+    ) -> SuiteOptions<'o> {
+        SuiteOptions {
+            root: &self.suites,
+            data: self.data.as_deref(),
+            tau: &self.tau,
+            office: self.officebench,
+            agentbench: &self.agentbench,
+            person: None,
+            runtime: runtime.handle(),
+            engine: self.engine,
+            chat: &self.chat,
+            progress: Some(progress),
+        }
+    }
+
+    /// All suites, each once.
+    pub(crate) fn suite_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for suite in self.benchmark.iter().flat_map(|b| &b.suites) {
+            if !names.contains(suite) {
+                names.push(suite.clone());
+            }
+        }
+        names
     }
 
     fn check(&self) -> Result<(), String> {

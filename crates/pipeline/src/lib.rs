@@ -5,32 +5,40 @@
 //! common. Results land in `results/runs/NAME/`.
 
 mod agentbench;
+pub mod artefact;
 mod chat;
 mod data;
+mod energy;
 mod engine;
+mod error;
 mod experiment;
+mod import;
 mod inspect;
+mod kept;
 mod logs;
-mod merging;
+pub mod machine;
 mod outputs;
 mod progress;
 mod rescore;
 mod run;
 mod solo;
 mod speaker;
+pub mod stages;
+pub mod steps;
 mod store;
 mod suites;
 
 pub use agentbench::AgentBenchOptions;
 pub use data::{OfficialData, official_data};
 pub use engine::{EngineError, EngineKind, open_model};
-pub use experiment::{Experiment, ExperimentError};
+pub use error::RunError;
+pub use experiment::{Experiment, ExperimentError, Shift, Tokens};
+pub use import::{Imported, import, write_log};
 pub use inspect::{Findings, compare, inspect};
 pub use logs::read_logs;
-pub use merging::plan_merge;
-pub use outputs::cards;
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
+pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
 pub use rolegraft_suite::AgentBenchProtocol;
 pub use rolegraft_suite::Split;
@@ -42,8 +50,9 @@ pub use rolegraft_suite_office::{Apps, Mode, Official as OfficialOffice, Program
 pub use rolegraft_suite_os::Shell;
 pub use rolegraft_suite_tau::{Protocol, Strategy};
 pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent};
-pub use run::{RunError, RunSummary, run};
-pub use solo::{Solo, evaluate};
+pub use run::{RunSummary, run};
+pub use solo::{Solo, evaluate, play_solutions};
+pub use stages::merge::plan_merge;
 pub use store::{Store, StoreError};
 pub use suites::{NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 pub use tokio::runtime::Runtime;

@@ -1,6 +1,6 @@
 //! Episode logs by path: single files, or the test episodes of runs.
 
-use crate::run::RunError;
+use crate::error::RunError;
 use rolegraft_trajectory::{Episode, EpisodeLog, LogError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,43 +1,40 @@
 //! What a run leaves in its directory: tables, page, logs, saliency files, the ARM checkpoint, and a record.
 
+use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment};
-use crate::run::{Results, RunError};
+use crate::machine::Member;
+use crate::stages::diagnose::Diagnosed;
+use crate::stages::select::Selected;
+use crate::stages::transplant::Planned;
 use crate::store::StoreError;
 use rolegraft_checkpoint::{WriteError, write_atomic};
 use rolegraft_report::{
     Benchmark, FailureRates, Format, ModelScores, Page, Scoreboard, Section, Table, bar_chart, correlation,
     failure_rates, pair, paired_view, ranks, scatter_chart, status_table, unparsable_table, violation_table,
 };
+use rolegraft_trajectory::Episode;
 use serde_json::json;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Everything the outputs are made of.
+pub(crate) struct Results {
+    pub(crate) models: Vec<Member>,
+    pub(crate) test: BTreeMap<String, Vec<Episode>>,
+    pub(crate) selected: Selected,
+    pub(crate) diagnosed: Diagnosed,
+    pub(crate) planned: Planned,
+    pub(crate) energy: Vec<(String, [f64; 4])>,
+    /// Files of the run by the name that they get in its directory.
+    pub(crate) files: Vec<(String, PathBuf)>,
+    pub(crate) overlap: (f64, f64),
+    pub(crate) timings: Vec<(String, f64)>,
+    /// Trajectories with a span of the role, and all, by benchmark.
+    pub(crate) traced: BTreeMap<String, (usize, usize)>,
+}
 
 /// Pairs shown on the page.
 const PAIRS: usize = 40;
-
-/// Model cards.
-pub mod cards {
-    use crate::experiment::Experiment;
-    use rolegraft_graft::Plan;
-
-    const FRONT: &str = "---\nlibrary_name: transformers\ntags:\n- merge\n- rolegraft\n---\n";
-
-    /// Of an ARM checkpoint.
-    #[must_use]
-    pub fn arm(experiment: &Experiment, backbone: &str, plan: &Plan) -> String {
-        let mut card = format!(
-            "{FRONT}# {} (ARM)\n\nAgent-role merging (arXiv 2601.07309) by rolegraft: backbone `{backbone}`, selected by \
-             activation overlap, with neurons transplanted from experts.\n\n",
-            experiment.name
-        );
-        for graft in &plan.grafts {
-            card += &format!("- `{}`: {} neurons from `{}`\n", graft.benchmark, graft.neurons.len(), graft.donor);
-        }
-        if plan.grafts.is_empty() {
-            card += "No benchmark was weak, so nothing was transplanted.\n";
-        }
-        card
-    }
-}
 
 pub(crate) fn benchmark(entry: &BenchmarkEntry) -> Benchmark {
     Benchmark { id: entry.id.clone(), title: entry.title.clone(), suites: entry.suites.clone() }
@@ -73,11 +70,8 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
     }
     let tables_only: Vec<&Table> = tables.iter().map(|(_, t)| t).collect();
     put(&dir.join("report.html"), page(experiment, results, &board, &tables_only).render().as_bytes())?;
-    for (name, from) in &results.logs {
-        link(from, &dir.join("episodes").join(name))?;
-    }
-    for (name, from) in &results.saliency_files {
-        link(from, &dir.join("saliency").join(name))?;
+    for (name, from) in &results.files {
+        link(from, &dir.join(name))?;
     }
     if let Some(arm) = results.models.iter().find(|m| m.name == "arm") {
         let to = dir.join("arm");
@@ -89,8 +83,9 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
         }
     }
     let record = json!({
-        "format": 1, "program": env!("CARGO_PKG_VERSION"), "experiment": experiment, "selection": results.selection,
-        "diagnosis": results.diagnosis, "plan": results.plan, "seconds": results.timings,
+        "format": 1, "program": env!("CARGO_PKG_VERSION"), "experiment": experiment,
+        "selection": results.selected.selection, "diagnosis": results.diagnosed.diagnosis, "plan": results.planned.plan,
+        "seconds": results.timings,
     });
     put(&dir.join("run.json"), &serde_json::to_vec_pretty(&record).unwrap_or_default())?;
     let shown = ["aos", "diagnosis", "transplant", "table1", "table3", "paired", "table6", "table8", "time"];
@@ -125,16 +120,17 @@ fn rates(experiment: &Experiment, results: &Results) -> Vec<(String, String, Fai
 }
 
 fn aos_table(experiment: &Experiment, results: &Results) -> Table {
-    let selection = &results.selection;
+    let selection = &results.selected.selection;
     let mut head = vec!["candidate"];
     head.extend(selection.benchmarks.iter().map(String::as_str));
-    head.push("mean");
+    head.extend(["mean", "95 % of its resamples"]);
     let mut table = Table::new("Activation overlap of candidates and experts (AOS)", &head);
-    for (name, overlaps, mean) in &selection.rows {
+    for ((name, overlaps, mean), interval) in selection.rows.iter().zip(&results.selected.intervals) {
         let mark = if *name == selection.chosen { " ←" } else { "" };
         let mut row = vec![format!("{name}{mark}")];
         row.extend(overlaps.iter().map(|o| format!("{o:.3}")));
         row.push(format!("{mean:.3}"));
+        row.push(interval.map_or_else(String::new, |(low, high)| format!("{low:.3} to {high:.3}")));
         table.rows.push(row);
     }
     let traced: Vec<String> = results.traced.iter().map(|(b, (with, of))| format!("{b} {with} of {of}")).collect();
@@ -161,8 +157,8 @@ fn diagnosis_table(results: &Results) -> Table {
             "weak",
         ],
     );
-    for s in &results.diagnosis.signals {
-        let weak = results.diagnosis.weak.iter().any(|(b, _)| *b == s.benchmark);
+    for s in &results.diagnosed.diagnosis.signals {
+        let weak = results.diagnosed.diagnosis.weak.iter().any(|(b, _)| *b == s.benchmark);
         table.rows.push(vec![
             s.benchmark.clone(),
             format!("{:.1}", s.backbone),
@@ -178,7 +174,7 @@ fn diagnosis_table(results: &Results) -> Table {
 
 fn transplant_table(results: &Results) -> Table {
     let mut table = Table::new("Transplant", &["benchmark", "donor", "neurons", "removed by protection", "per layer"]);
-    for graft in &results.plan.grafts {
+    for graft in &results.planned.plan.grafts {
         let layers: Vec<String> = graft
             .neurons
             .layers
@@ -196,7 +192,7 @@ fn transplant_table(results: &Results) -> Table {
     }
     table.note = format!(
         "Per layer: the donor's salient neurons minus those that protection removed. Claimed by more than one graft: {}.",
-        results.plan.contested
+        results.planned.plan.contested
     );
     table
 }
@@ -231,7 +227,7 @@ fn time_table(results: &Results) -> Table {
 }
 
 fn page(experiment: &Experiment, results: &Results, board: &Scoreboard, tables: &[&Table]) -> Page {
-    let backbone = results.selection.chosen.as_str();
+    let backbone = results.selected.selection.chosen.as_str();
     let pairs = pair(&results.test[backbone], &results.test["arm"]);
     let series: Vec<String> = board.benchmarks.iter().map(|b| b.title.clone()).collect();
     let groups: Vec<(String, Vec<f64>)> = board
@@ -240,6 +236,7 @@ fn page(experiment: &Experiment, results: &Results, board: &Scoreboard, tables: 
         .map(|m| (m.name.clone(), board.benchmarks.iter().map(|b| m.score(b).unwrap_or(0.0)).collect()))
         .collect();
     let points: Vec<(String, f64, f64)> = results
+        .selected
         .selection
         .rows
         .iter()

@@ -1,6 +1,6 @@
 //! Recorded episodes, scored again without a model.
 
-use crate::run::RunError;
+use crate::error::RunError;
 use crate::suites::{SuiteLibrary, SuiteOptions};
 use rolegraft_suite::{Split, Task};
 use rolegraft_trajectory::{Context, Episode, EpisodeKey, EpisodeLog, Role, Status};

@@ -2,15 +2,16 @@
 
 use crate::agentbench::AgentBenchOptions;
 use crate::chat::{Rendering, takes};
-use crate::engine::{EngineKind, open_model};
+use crate::engine::{EngineKind, is_endpoint, open_model};
+use crate::error::RunError;
+use crate::machine::{Machine, Member};
 use crate::progress::Progress;
-use crate::run::RunError;
+use crate::stages::calibrate::solutions;
+use crate::stages::evaluate::{ORACLE, Open, Player, episodes, identity, log_digest, opener};
 use crate::suites::{OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
-use rolegraft_checkpoint::{Checkpoint, Digest};
-use rolegraft_evaluate::{Evaluation, play};
-use rolegraft_suite::Speaker;
-use rolegraft_suite::Split;
-use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog, Seed};
+use rolegraft_model::ChatModel;
+use rolegraft_suite::{Speaker, Split, TaskSet};
+use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -61,57 +62,94 @@ pub fn evaluate(
     progress: &dyn Progress,
 ) -> Result<Vec<Episode>, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
-    if solo.data.is_some() && !SuiteLibrary::has_official(solo.suite) {
-        return Err(SuitesError::NoOfficial(solo.suite.to_owned()).into());
-    }
-    let options = SuiteOptions {
-        root: solo.suites,
-        data: solo.data,
-        tau: solo.tau,
-        office: solo.office,
-        agentbench: solo.agentbench,
-        person: solo.person.clone(),
-        runtime: runtime.handle(),
-        engine: solo.engine,
-        chat: solo.chat,
-        progress: Some(progress),
-    };
-    let library = SuiteLibrary::open(&options, solo.suite)?;
-    let tasks = library.tasks(solo.split, solo.tasks)?;
-    for task in library.not_run() {
-        progress.note(&format!("not run: {} lacks {}", task.task, task.lacks));
-    }
-    let suite = library.suite;
+    let machine = solo.machine(&runtime, stop, progress);
+    let (library, tasks) = solo.open(&machine)?;
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
     // An endpoint is known by its address alone; a checkpoint by its bytes, and how it is spoken to.
-    let identity = match Checkpoint::open(solo.model) {
-        Ok(checkpoint) => {
-            takes(checkpoint.dir(), solo.chat, &*suite)?;
-            let rendering = Rendering::of(checkpoint.dir(), solo.chat)?;
-            if let Some(note) = rendering.note(solo.model) {
-                progress.note(&note);
-            }
-            let rendering = serde_json::to_string(&rendering).unwrap_or_default();
-            format!("{} under {:?}, {rendering}", checkpoint.digest()?, solo.engine)
-        }
-        Err(_) => solo.model.to_owned(),
-    };
-    let model = runtime.block_on(open_model(solo.model, solo.engine, solo.engines, solo.chat))?;
-    let inputs = (
-        identity,
-        suite.id(),
-        suite.version(),
-        suite.settings(),
-        suite.limits(),
-        suite.format().source(),
-        &tasks.digest,
-    );
-    let digest = Digest::of(&serde_json::to_vec(&(inputs, solo.seed)).unwrap_or_default());
-    let mut log_file = EpisodeLog::open(log, digest.as_str())?;
-    let at_once = solo.person.is_some().then_some(1);
-    let evaluation = Evaluation { suite, tasks: tasks.tasks, trials: solo.trials, at_once, seed: Seed(solo.seed) };
-    runtime
-        .block_on(play(&evaluation, model, &mut log_file, stop, &mut |done, of| progress.update(done, of, solo.suite)))
-        .map_err(|source| RunError::Evaluation { suite: solo.suite.into(), model: solo.model.into(), source })?;
+    if is_endpoint(solo.model) {
+        let model = runtime.block_on(open_model(solo.model, solo.engine, solo.engines, solo.chat))?;
+        let player = Player { name: solo.model, identity: solo.model, at_once: solo.at_once() };
+        return play(solo, &machine, (&library, tasks), &player, log, &mut || Ok(model.clone()));
+    }
+    let (_, member) = Member::named_by_path("model", Path::new(solo.model))?;
+    takes(&member.dir, solo.chat, &*library.suite)?;
+    if let Some(note) = Rendering::of(&member.dir, solo.chat)?.note(solo.model) {
+        progress.note(&note);
+    }
+    let identity = identity(&machine, &member)?;
+    let player = Player { name: &member.name, identity: &identity, at_once: solo.at_once() };
+    play(solo, &machine, (&library, tasks), &player, log, &mut opener(&machine, &member))
+}
+
+/// Plays the calibration tasks' own solutions in the real environments. [`Solo::model`] is not asked.
+///
+/// # Errors
+/// If the suite or the log cannot be used, or a task comes without a solution.
+pub fn play_solutions(
+    solo: &Solo<'_>,
+    log: &Path,
+    stop: &Arc<AtomicBool>,
+    progress: &dyn Progress,
+) -> Result<Vec<Episode>, RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let machine = solo.machine(&runtime, stop, progress);
+    let (library, tasks) = solo.open(&machine)?;
+    progress.stage(&format!("the tasks' own solutions on {}", solo.suite));
+    let model = solutions(solo.suite, &tasks).ok_or_else(|| RunError::NoSolutions(solo.suite.to_owned()))?;
+    let model: Arc<dyn ChatModel> = Arc::new(model);
+    play(solo, &machine, (&library, tasks), &ORACLE, log, &mut || Ok(model.clone()))
+}
+
+fn play(
+    solo: &Solo<'_>,
+    machine: &Machine<'_>,
+    (library, tasks): (&SuiteLibrary, TaskSet),
+    player: &Player<'_>,
+    log: &Path,
+    open: &mut Open<'_>,
+) -> Result<Vec<Episode>, RunError> {
+    let digest = log_digest(player, library, &tasks, solo.seed);
+    episodes(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)?;
     Ok(EpisodeLog::read(log)?.1)
+}
+
+impl Solo<'_> {
+    fn machine<'m>(
+        &'m self,
+        runtime: &'m tokio::runtime::Runtime,
+        stop: &Arc<AtomicBool>,
+        progress: &'m dyn Progress,
+    ) -> Machine<'m> {
+        let (engine, engines, chat, seed) = (self.engine, self.engines, self.chat, self.seed);
+        Machine { runtime, stop: stop.clone(), progress, engine, engines, chat, seed }
+    }
+
+    fn open(&self, machine: &Machine<'_>) -> Result<(SuiteLibrary, TaskSet), RunError> {
+        if self.data.is_some() && !SuiteLibrary::has_official(self.suite) {
+            return Err(SuitesError::NoOfficial(self.suite.to_owned()).into());
+        }
+        let options = SuiteOptions {
+            root: self.suites,
+            data: self.data,
+            tau: self.tau,
+            office: self.office,
+            agentbench: self.agentbench,
+            person: self.person.clone(),
+            runtime: machine.runtime.handle(),
+            engine: self.engine,
+            chat: self.chat,
+            progress: Some(machine.progress),
+        };
+        let library = SuiteLibrary::open(&options, self.suite)?;
+        let tasks = library.tasks(self.split, self.tasks)?;
+        for task in library.not_run() {
+            machine.progress.note(&format!("not run: {} lacks {}", task.task, task.lacks));
+        }
+        Ok((library, tasks))
+    }
+
+    /// A person speaks with one agent at a time.
+    fn at_once(&self) -> Option<usize> {
+        self.person.is_some().then_some(1)
+    }
 }

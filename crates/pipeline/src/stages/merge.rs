@@ -1,6 +1,6 @@
-//! Merging outside an experiment: a recipe's plan, with AIM's importances measured where the recipe asks for it.
+//! Merges: a recipe's plan, with AIM's importances measured where the recipe asks for it, and an experiment's candidates.
 
-use crate::run::{RunError, SHARD};
+use crate::error::RunError;
 use crate::{Progress, experiment::CandidateEntry};
 use rolegraft_checkpoint::{Checkpoint, Dtype, Header, write_atomic};
 use rolegraft_merge::{Execution, MergeError, Model, Plan, PlanOptions, Preset, Recipe};
@@ -8,6 +8,9 @@ use rolegraft_saliency::{Importance, channel_importance};
 use rolegraft_trajectory::text_ids;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+
+/// Largest shard written, in bytes.
+pub(crate) const SHARD: u64 = 5_000_000_000;
 
 /// Texts, and tokens per block, that importances are measured on (AIM's own calibration: 256 texts, blocks of 512).
 const TEXTS: usize = 256;

@@ -1,0 +1,106 @@
+//! Why work stops.
+
+use crate::artefact::ArtefactError;
+use crate::engine::EngineError;
+use crate::experiment::ExperimentError;
+use crate::store::StoreError;
+use crate::suites::SuitesError;
+use rolegraft_checkpoint::{OpenError, PoolError};
+use rolegraft_evaluate::EvaluationError;
+use rolegraft_graft::ApplyError;
+use rolegraft_merge::MergeError;
+use rolegraft_saliency::DecoderError;
+use rolegraft_trajectory::{ChatError, LogError};
+use std::path::PathBuf;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum RunError {
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    #[error("{role} `{name}`: {source}")]
+    Open { role: &'static str, name: String, source: OpenError },
+    #[error(transparent)]
+    Checkpoint(#[from] OpenError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Suites(#[from] SuitesError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("suite `{suite}`, model `{model}`: {source}")]
+    Evaluation { suite: String, model: String, source: EvaluationError },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
+    #[error("`{model}` has no trace of benchmark `{benchmark}`")]
+    NoTrace { model: String, benchmark: String },
+    #[error("the logs hold no trajectory")]
+    NoTrajectories,
+    #[error(
+        "benchmark `{benchmark}` has no episodes of the {side}; give its logs as well, or leave out the other side's"
+    )]
+    OneSided { benchmark: String, side: &'static str },
+    #[error("`{}` {reason}", path.display())]
+    Import { path: PathBuf, reason: String },
+    #[error("tasks of suite `{0}` come without solutions; name the expert that plays them with --expert")]
+    NoSolutions(String),
+    #[error("benchmark `{benchmark}` is weak, but no donor serves it: name one with --donor {benchmark}=DIR")]
+    NoDonor { benchmark: String },
+    #[error("benchmark `{benchmark}` cannot be played here: it lacks {lacks}")]
+    Lacking { benchmark: String, lacks: &'static str },
+    #[error("benchmark `{benchmark}` cannot be traced: of {of} calibration trajectories none has a span of its role")]
+    NoSpans { benchmark: String, of: usize },
+    #[error("interrupted; run the same command to go on where it stopped")]
+    Interrupted,
+    #[error("the asynchronous runtime does not start: {0}")]
+    Runtime(std::io::Error),
+    #[error("suite `{suite}` has no task `{task}`; official tasks need their `--data`")]
+    NoTask { suite: String, task: String },
+    #[error("there is no suite `{0}` in the folder of suites")]
+    UnknownSuite(String),
+    #[error("suite `{suite}` cannot be played by this model: said by {roles}, {source}")]
+    Refuses { suite: String, roles: String, source: ChatError },
+}
+
+impl RunError {
+    /// Whether a person stopped the run.
+    #[must_use]
+    pub fn is_interrupt(&self) -> bool {
+        matches!(
+            self,
+            Self::Interrupted
+                | Self::Merge(MergeError::Interrupted)
+                | Self::Evaluation { source: EvaluationError::Interrupted, .. }
+        )
+    }
+    /// Whether the machine, not the input, is at fault.
+    #[must_use]
+    pub fn is_environment(&self) -> bool {
+        matches!(
+            self,
+            Self::Evaluation { source: EvaluationError::Suite(rolegraft_suite::SuiteError::Environment { .. }), .. }
+        ) || disk_refuses(self)
+    }
+}
+
+/// Whether somewhere below an error a file system refuses to take more.
+fn disk_refuses(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    std::iter::successors(Some(error), |e| e.source()).any(|e| {
+        let kind = e.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied))
+    })
+}

@@ -1,0 +1,307 @@
+//! The stages of an experiment, with what they make kept in the store: a stage whose inputs are known already is read.
+
+use crate::artefact::{self, Calibration, Document, Traced};
+use crate::chat::{Rendering, takes};
+use crate::error::RunError;
+use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
+use crate::machine::{Machine, Member};
+use crate::progress::Progress;
+use crate::stages::merge::merge_candidate;
+use crate::stages::{calibrate, evaluate, select, trace, transplant};
+use crate::store::Store;
+use crate::suites::SuiteLibrary;
+use rolegraft_checkpoint::{Checkpoint, write_atomic};
+use rolegraft_saliency::union_overlap;
+use rolegraft_suite::Split;
+use rolegraft_trajectory::Episode;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the stages of one experiment share.
+pub(crate) struct Kept<'k> {
+    pub(crate) experiment: &'k Experiment,
+    pub(crate) store: &'k Store,
+    pub(crate) suites: &'k BTreeMap<String, SuiteLibrary>,
+    pub(crate) machine: &'k Machine<'k>,
+    /// Files of the run by the name that they get in its directory.
+    pub(crate) files: Vec<(String, PathBuf)>,
+    pub(crate) timings: Vec<(String, f64)>,
+}
+
+/// What was traced.
+pub(crate) struct Traces {
+    /// Candidates by name, their traces by benchmark.
+    pub(crate) candidates: Vec<(String, BTreeMap<String, select::File>)>,
+    /// The trace of the expert that serves each benchmark.
+    pub(crate) experts: BTreeMap<String, select::File>,
+    /// How much the benchmarks' sets share: of role tokens, and of all tokens of replies.
+    pub(crate) overlap: (f64, f64),
+}
+
+impl Kept<'_> {
+    /// A stage: announced, timed, not begun after a stop.
+    pub(crate) fn stage<T>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&mut Self) -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
+        self.machine.goes_on()?;
+        self.machine.progress.stage(name);
+        let begun = Instant::now();
+        let result = work(self);
+        self.timings.push((name.to_owned(), begun.elapsed().as_secs_f64()));
+        result
+    }
+
+    fn library(&self, suite: &str) -> Result<&SuiteLibrary, RunError> {
+        self.suites.get(suite).ok_or_else(|| RunError::UnknownSuite(suite.to_owned()))
+    }
+
+    /// Asks every model's chat template whether it takes what the suites say, before anything is done.
+    pub(crate) fn check_templates<'m>(&self, models: impl Iterator<Item = &'m Member>) -> Result<(), RunError> {
+        for model in models {
+            for suite in self.experiment.benchmark.iter().flat_map(|b| &b.suites) {
+                takes(&model.dir, &self.experiment.chat, &*self.library(suite)?.suite)?;
+            }
+            if let Some(note) = Rendering::of(&model.dir, &self.experiment.chat)?.note(&model.name) {
+                self.machine.progress.note(&note);
+            }
+        }
+        Ok(())
+    }
+
+    /// The candidates, merged.
+    pub(crate) fn merges(&mut self, base: &Member, experts: &[Member]) -> Result<Vec<Member>, RunError> {
+        let entries = &self.experiment.candidate;
+        let mut candidates = Vec::new();
+        for (i, entry) in entries.iter().enumerate() {
+            let digests: Vec<&str> = experts.iter().map(|e| e.digest.as_str()).collect();
+            let inputs = (base.digest.as_str(), digests, entry.operator, &entry.parameters, entry.seed);
+            let dir = self.store.place("merge", &inputs);
+            if !dir.exists() {
+                let experts: Vec<(&str, PathBuf)> = experts.iter().map(|e| (e.name.as_str(), e.dir.clone())).collect();
+                merge_candidate(entry, ("base", &base.dir), &experts, &dir, &self.machine.stop)?;
+            }
+            candidates.push(Member::open("candidate", &entry.name, &dir)?.1);
+            self.machine.progress.update(i + 1, entries.len(), &entry.name);
+        }
+        Ok(candidates)
+    }
+
+    /// A model's episodes on suites.
+    pub(crate) fn play(
+        &mut self,
+        model: &Member,
+        suites: &[String],
+        split: Split,
+        (count, trials): (usize, u32),
+    ) -> Result<Vec<Episode>, RunError> {
+        let identity = evaluate::identity(self.machine, model)?;
+        let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
+        let machine = self.machine;
+        let mut open = evaluate::opener(machine, model);
+        let mut all = Vec::new();
+        for suite in suites {
+            all.extend(self.logged(suite, split, (count, trials), &player, &mut open)?);
+        }
+        Ok(all)
+    }
+
+    fn logged(
+        &mut self,
+        suite: &str,
+        split: Split,
+        (count, trials): (usize, u32),
+        player: &evaluate::Player<'_>,
+        open: &mut evaluate::Open<'_>,
+    ) -> Result<Vec<Episode>, RunError> {
+        let library = self.library(suite)?;
+        let tasks = library.tasks(split, Some(count))?;
+        let inputs = evaluate::inputs(player, library, &tasks, self.machine.seed);
+        let path = self.store.place("episodes", &inputs).with_extension("jsonl");
+        let digest = evaluate::log_digest(player, library, &tasks, self.machine.seed);
+        let played = evaluate::episodes(self.machine, library, tasks, trials, player, (&path, digest.as_str()), open)?;
+        self.files.push((format!("episodes/{}-{suite}-{}.jsonl", split.as_str(), player.name), path));
+        Ok(played)
+    }
+
+    /// The tasks' own solutions, played in the real environments; where tasks come without, what the expert plays.
+    pub(crate) fn trajectories(&mut self, suite: &str, expert: &Member) -> Result<Vec<Episode>, RunError> {
+        let counts = self.experiment.tasks;
+        let tasks = self.library(suite)?.tasks(Split::Calibration, Some(counts.calibration))?;
+        let Some(solutions) = calibrate::solutions(suite, &tasks) else {
+            let many = (counts.calibration, counts.trajectories);
+            return self.play(expert, &[suite.to_owned()], Split::Calibration, many);
+        };
+        let model: Arc<dyn rolegraft_model::ChatModel> = Arc::new(solutions);
+        self.logged(suite, Split::Calibration, (counts.calibration, 1), &evaluate::ORACLE, &mut || Ok(model.clone()))
+    }
+
+    /// The trajectories of a benchmark as the tokens that a model reads.
+    fn calibration(
+        &mut self,
+        model: &Member,
+        benchmark: &str,
+        episodes: &[Episode],
+    ) -> Result<(PathBuf, Calibration), RunError> {
+        let head = calibrate::head(self.machine, &model.dir, benchmark, episodes, None)?;
+        let path = self.store.place("tokens", &head).with_extension("calibration.jsonl");
+        let set = match Calibration::read(&path) {
+            Ok(set) => set,
+            Err(_) => {
+                let set = calibrate::tokens(self.machine, &model.dir, benchmark, episodes, None)?;
+                write_atomic(&path, &set.encode()).map_err(artefact::ArtefactError::from)?;
+                set
+            }
+        };
+        let shared = self.files.iter().any(|(_, file)| *file == path);
+        let named = format!("calibration/{benchmark}.calibration.jsonl");
+        let taken = self.files.iter().any(|(name, _)| *name == named);
+        let name = if taken { format!("calibration/{benchmark}-{}.calibration.jsonl", model.name) } else { named };
+        if !shared {
+            self.files.push((name, path.clone()));
+        }
+        Ok((path, set))
+    }
+
+    /// A model's saliency on a benchmark's trajectories.
+    pub(crate) fn traced(
+        &mut self,
+        model: &Member,
+        benchmark: &str,
+        episodes: &[Episode],
+        tokens: Tokens,
+    ) -> Result<select::File, RunError> {
+        let shift = self.experiment.saliency.shift;
+        let set = self.calibration(model, benchmark, episodes)?;
+        let inputs = (model.digest.as_str(), set.1.digest(), shift, tokens);
+        let path = self.store.place("saliency", &inputs).with_extension("saliency.safetensors");
+        let traced = match Traced::read(&path) {
+            Ok(traced) => traced,
+            Err(_) => {
+                let checkpoint = Checkpoint::open(&model.dir)?;
+                let traced = trace::trace(self.machine, (&checkpoint, &model.digest), &[set], tokens, shift)?;
+                write_atomic(&path, &traced.encode()).map_err(artefact::ArtefactError::from)?;
+                traced
+            }
+        };
+        if tokens == self.experiment.saliency.tokens {
+            self.files.push((format!("saliency/{}-{benchmark}.saliency.safetensors", model.name), path.clone()));
+        }
+        Ok((path, traced))
+    }
+
+    /// Every candidate's and every serving expert's saliency, by benchmark.
+    pub(crate) fn traces(
+        &mut self,
+        candidates: &[Member],
+        served: &[(&BenchmarkEntry, &Member)],
+        trajectories: &BTreeMap<String, Vec<Episode>>,
+    ) -> Result<Traces, RunError> {
+        let (k, tokens) = (self.experiment.saliency.k, self.experiment.saliency.tokens);
+        let (of, mut done) = ((candidates.len() + 2) * served.len(), 0);
+        let mut traced = |kept: &mut Self, model: &Member, benchmark: &str, tokens| {
+            let file = kept.traced(model, benchmark, &trajectories[benchmark], tokens)?;
+            done += 1;
+            kept.machine.progress.update(done, of, &format!("{} · {benchmark}", model.name));
+            Ok::<select::File, RunError>(file)
+        };
+        let (mut experts, mut replies) = (BTreeMap::new(), Vec::new());
+        for (benchmark, expert) in served {
+            experts.insert(benchmark.id.clone(), traced(self, expert, &benchmark.id, tokens)?);
+            replies.push(traced(self, expert, &benchmark.id, Tokens::Reply)?.1.saliency.top(k));
+        }
+        let mut of_candidates = Vec::new();
+        for model in candidates {
+            let mut files = BTreeMap::new();
+            for (benchmark, _) in served {
+                files.insert(benchmark.id.clone(), traced(self, model, &benchmark.id, tokens)?);
+            }
+            of_candidates.push((model.name.clone(), files));
+        }
+        let roles: Vec<_> = experts.values().map(|(_, t)| t.saliency.top(k)).collect();
+        let overlap = (union_overlap(&roles), union_overlap(&replies));
+        Ok(Traces { candidates: of_candidates, experts, overlap })
+    }
+
+    /// A document of the run, which also gets a file in its directory.
+    pub(crate) fn document<D: Document>(
+        &mut self,
+        name: &str,
+        inputs: &impl serde::Serialize,
+        make: impl FnOnce() -> Result<D, RunError>,
+    ) -> Result<D, RunError> {
+        let path = self.store.place(D::KIND, inputs).with_extension("json");
+        let document = match artefact::read(&path) {
+            Ok(document) => document,
+            Err(_) => {
+                let document = make()?;
+                artefact::write(&path, &document)?;
+                document
+            }
+        };
+        self.files.push((name.to_owned(), path));
+        Ok(document)
+    }
+
+    /// The repaired checkpoint.
+    pub(crate) fn transplanted(
+        &mut self,
+        planned: &transplant::Planned,
+        backbone: &Member,
+        experts: &[(Checkpoint, Member)],
+    ) -> Result<Member, RunError> {
+        let dir = self.store.place("arm", planned);
+        if !dir.exists() {
+            let donors = experts.iter().map(|(checkpoint, member)| (member.name.clone(), checkpoint)).collect();
+            transplant::apply(planned, &Checkpoint::open(&backbone.dir)?, &donors, &dir)?;
+        }
+        Ok(Member::open("result", "arm", &dir)?.1)
+    }
+}
+
+/// Every suite of an experiment. A benchmark that only looks on is left out, with a note, where the machine lacks
+/// something for it.
+///
+/// # Errors
+/// If a suite cannot be opened, has too few tasks, or lacks something that the loop hangs on.
+pub(crate) fn open_suites(
+    experiment: &mut Experiment,
+    runtime: &tokio::runtime::Runtime,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<String, SuiteLibrary>, RunError> {
+    let (mut suites, mut wanted) = (BTreeMap::new(), Vec::new());
+    for benchmark in std::mem::take(&mut experiment.benchmark) {
+        let mut lacking = None;
+        for name in &benchmark.suites {
+            let library = SuiteLibrary::open(&experiment.suite_options(runtime, progress), name)?;
+            lacking = lacking.or(library.lacks());
+            // What is missing is said now, not after hours of play.
+            let counts = experiment.tasks;
+            library.tasks(Split::Test, Some(counts.test))?;
+            if benchmark.expert.is_some() {
+                library.tasks(Split::Calibration, Some(counts.calibration))?;
+                library.tasks(Split::Dev, Some(counts.dev))?;
+            }
+            suites.insert(name.clone(), library);
+        }
+        match lacking {
+            None => wanted.push(benchmark),
+            // Nothing depends on a benchmark that is only looked at.
+            Some(lacks) if benchmark.expert.is_none() => {
+                progress.note(&format!("not run: benchmark {} lacks {lacks}", benchmark.id));
+            }
+            Some(lacks) => return Err(RunError::Lacking { benchmark: benchmark.id, lacks }),
+        }
+    }
+    experiment.benchmark = wanted;
+    Ok(suites)
+}
+
+/// The benchmarks that an expert serves, with it.
+pub(crate) fn served<'e>(experiment: &'e Experiment, experts: &'e [Member]) -> Vec<(&'e BenchmarkEntry, &'e Member)> {
+    let expert = |b: &BenchmarkEntry| experts.iter().find(|e| Some(&e.name) == b.expert.as_ref());
+    experiment.benchmark.iter().filter_map(|b| Some((b, expert(b)?))).collect()
+}

@@ -1,0 +1,76 @@
+//! What a stage may use of the machine that it runs on.
+
+use crate::engine::EngineKind;
+use crate::error::RunError;
+use crate::progress::Progress;
+use rolegraft_checkpoint::{Checkpoint, Digest, OpenError};
+use rolegraft_trajectory::ChatArguments;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Engines, the runtime they wait on, the flag that stops them, and who is told.
+pub struct Machine<'m> {
+    /// Where engines and environments run.
+    pub runtime: &'m tokio::runtime::Runtime,
+    /// Set by whoever wants the work to end between turns.
+    pub stop: Arc<AtomicBool>,
+    /// Who is told of it.
+    pub progress: &'m dyn Progress,
+    /// What plays checkpoints.
+    pub engine: EngineKind,
+    /// Engines side by side; 0: one a core.
+    pub engines: usize,
+    /// How conversations are rendered for checkpoints.
+    pub chat: &'m ChatArguments,
+    /// Seeds every draw.
+    pub seed: u64,
+}
+
+impl Machine<'_> {
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// [`RunError::Interrupted`], if not.
+    pub(crate) fn goes_on(&self) -> Result<(), RunError> {
+        if self.stop.load(Ordering::Relaxed) { Err(RunError::Interrupted) } else { Ok(()) }
+    }
+
+    pub(crate) fn engine_count(&self) -> usize {
+        if self.engines > 0 { self.engines } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    }
+}
+
+/// A checkpoint by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// What tables call it.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl Member {
+    /// The checkpoint in `dir`; `role` and `name` stand in errors.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn open(role: &'static str, name: &str, dir: &Path) -> Result<(Checkpoint, Self), RunError> {
+        let wrap = |source: OpenError| RunError::Open { role, name: name.to_owned(), source };
+        let checkpoint = Checkpoint::open(dir).map_err(wrap)?;
+        let digest = checkpoint.digest().map_err(wrap)?;
+        Ok((checkpoint, Self { name: name.to_owned(), dir: dir.to_owned(), digest }))
+    }
+
+    /// A checkpoint by the last part of its path.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn named_by_path(role: &'static str, dir: &Path) -> Result<(Checkpoint, Self), RunError> {
+        let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let name = whole.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+        Self::open(role, &name, dir)
+    }
+}

@@ -1,0 +1,121 @@
+//! Episodes of a model on a suite's tasks, in a log.
+
+use crate::chat::Rendering;
+use crate::engine::open_model;
+use crate::error::RunError;
+use crate::machine::{Machine, Member};
+use crate::suites::SuiteLibrary;
+use rolegraft_checkpoint::Digest;
+use rolegraft_evaluate::{Evaluation, play};
+use rolegraft_model::ChatModel;
+use rolegraft_suite::TaskSet;
+use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A model, opened when it is first needed.
+pub(crate) type Open<'o> = dyn FnMut() -> Result<Arc<dyn ChatModel>, RunError> + 'o;
+
+/// Who plays: a name for people, and what the log's digest says of it.
+pub(crate) struct Player<'p> {
+    pub(crate) name: &'p str,
+    pub(crate) identity: &'p str,
+    /// Episodes at once, where that is fewer than the model bears.
+    pub(crate) at_once: Option<usize>,
+}
+
+/// Who plays the tasks' own solutions.
+pub(crate) const ORACLE: Player<'static> = Player { name: "oracle", identity: "oracle", at_once: None };
+
+/// Everything that episodes depend on.
+pub(crate) fn inputs(
+    player: &Player<'_>,
+    library: &SuiteLibrary,
+    tasks: &TaskSet,
+    seed: u64,
+) -> impl Serialize + use<> {
+    let rules = &library.suite;
+    serde_json::json!([
+        player.identity,
+        rules.id(),
+        rules.version(),
+        rules.settings(),
+        rules.limits(),
+        rules.format().source(),
+        tasks.digest,
+        seed,
+    ])
+}
+
+/// What the log of these episodes says that it belongs to.
+pub(crate) fn log_digest(player: &Player<'_>, library: &SuiteLibrary, tasks: &TaskSet, seed: u64) -> Digest {
+    Digest::of(&serde_json::to_vec(&inputs(player, library, tasks, seed)).unwrap_or_default())
+}
+
+/// Plays what the log at `path` does not hold yet, and gives the episodes of all tasks. `open` is called only if something
+/// is left to play.
+///
+/// # Errors
+/// If the log belongs to other inputs, or the model or the suite fails.
+pub(crate) fn episodes(
+    machine: &Machine<'_>,
+    library: &SuiteLibrary,
+    tasks: TaskSet,
+    trials: u32,
+    player: &Player<'_>,
+    (path, digest): (&Path, &str),
+    open: &mut Open<'_>,
+) -> Result<Vec<Episode>, RunError> {
+    let suite = library.suite.clone();
+    let mut log = EpisodeLog::open(path, digest)?;
+    if log.was_torn() {
+        machine.progress.note(&format!(
+            "`{}` ended in a torn line, which was dropped; its episode is played again",
+            path.display()
+        ));
+    }
+    let key = |task: &str, trial| EpisodeKey { suite: suite.id().to_owned(), task: task.to_owned(), trial };
+    let wanted: Vec<EpisodeKey> =
+        tasks.tasks.iter().flat_map(|task| (0..trials).map(|trial| key(&task.id, trial))).collect();
+    let label = format!("{} · {}", player.name, suite.id());
+    if wanted.iter().any(|k| !log.done().contains(k)) {
+        let model = open()?;
+        let (id, seed) = (suite.id().to_owned(), Seed(machine.seed));
+        let evaluation = Evaluation { suite, tasks: tasks.tasks, trials, at_once: player.at_once, seed };
+        let mut report = |done: usize, of: usize| machine.progress.update(done, of, &label);
+        machine
+            .runtime
+            .block_on(play(&evaluation, model, &mut log, &machine.stop, &mut report))
+            .map_err(|source| RunError::Evaluation { suite: id, model: player.name.to_owned(), source })?;
+    } else {
+        machine.progress.update(wanted.len(), wanted.len(), &label);
+    }
+    let (_, all) = EpisodeLog::read(path)?;
+    let mut by_key: BTreeMap<EpisodeKey, Episode> = all.into_iter().map(|e| (e.key.clone(), e)).collect();
+    Ok(wanted.iter().filter_map(|k| by_key.remove(k)).collect())
+}
+
+/// Who a checkpoint is, how it is played, and how it is spoken to.
+pub(crate) fn identity(machine: &Machine<'_>, member: &Member) -> Result<String, RunError> {
+    let rendering = serde_json::to_string(&Rendering::of(&member.dir, machine.chat)?).unwrap_or_default();
+    Ok(format!("{} under {:?}, {rendering}", member.digest, machine.engine))
+}
+
+/// Opens a checkpoint once, however often it is asked for.
+pub(crate) fn opener<'o>(
+    machine: &'o Machine<'_>,
+    member: &'o Member,
+) -> impl FnMut() -> Result<Arc<dyn ChatModel>, RunError> + 'o {
+    let mut opened: Option<Arc<dyn ChatModel>> = None;
+    move || {
+        if let Some(model) = &opened {
+            return Ok(model.clone());
+        }
+        let name = member.dir.display().to_string();
+        let loaded =
+            machine.runtime.block_on(open_model(&name, machine.engine, machine.engine_count(), machine.chat))?;
+        Ok(opened.insert(loaded).clone())
+    }
+}
