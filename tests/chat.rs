@@ -4,21 +4,10 @@
 use rolegraft_trajectory::{Context, EpisodeLog};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-fn rolegraft(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
-    command.args(arguments).current_dir(root());
-    command
-}
-
-fn text(output: &Output) -> String {
-    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+mod miniature;
+use miniature::{rolegraft, root, text};
 
 /// A checkpoint of the pool with another template.
 fn checkpoint(dir: &Path, name: &str, template: &str) -> PathBuf {

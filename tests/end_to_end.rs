@@ -4,56 +4,12 @@
 
 use rolegraft_trajectory::EpisodeLog;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-fn rolegraft(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
-    command.args(arguments).current_dir(root());
-    command
-}
-
-fn text(output: &Output) -> String {
-    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// The nano experiment with few tasks, two candidates, the exact engine, and absolute paths.
-fn miniature(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
-    let benchmarks = root().join("benchmarks");
-    let full = std::fs::read_to_string(benchmarks.join("experiments/nano.toml")).unwrap();
-    let (head, rest) = full.split_once("[[candidate]]").unwrap();
-    let tail = &rest[rest.find("[saliency]").unwrap()..];
-    let small = format!(
-        "{head}[[candidate]]\nname = \"average\"\noperator = \"average\"\n[[candidate]]\nname = \"ram\"\noperator = \"ram\"\n{tail}"
-    );
-    let small = small
-        .replace("calibration = 40", "calibration = 4")
-        .replace("dev = 40", "dev = 2")
-        .replace("test = 60", "test = 3")
-        .replace("engine = \"mistralrs\"", "engine = \"candle\"")
-        .replace("\"..\"", &format!("\"{}\"", benchmarks.display()))
-        .replace("\"../", &format!("\"{}/", benchmarks.display()));
-    let path = dir.join("mini.toml");
-    std::fs::write(&path, change(small)).unwrap();
-    path
-}
-
-fn run(experiment: &Path, results: &Path) -> Output {
-    rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()]).output().unwrap()
-}
-
-fn sandbox_missing() -> bool {
-    let missing = rolegraft_pipeline::sandbox_works().err();
-    if let Some(why) = &missing {
-        eprintln!("skipped: {why}");
-    }
-    missing.is_some()
-}
+mod miniature;
+use miniature::{miniature, rolegraft, root, run, sandbox_missing, text};
 
 /// Every file below `dir` with its bytes, times excepted.
 fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {

@@ -1,0 +1,53 @@
+//! A miniature of the nano experiment, and the real binary to run it with.
+#![allow(dead_code, reason = "not every test needs all of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+pub(crate) fn rolegraft(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The nano experiment with few tasks, two candidates, the exact engine, and absolute paths.
+pub(crate) fn miniature(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let benchmarks = root().join("benchmarks");
+    let full = std::fs::read_to_string(benchmarks.join("experiments/nano.toml")).unwrap();
+    let (head, rest) = full.split_once("[[candidate]]").unwrap();
+    let tail = &rest[rest.find("[saliency]").unwrap()..];
+    let small = format!(
+        "{head}[[candidate]]\nname = \"average\"\noperator = \"average\"\n[[candidate]]\nname = \"ram\"\noperator = \"ram\"\n{tail}"
+    );
+    let small = small
+        .replace("calibration = 40", "calibration = 4")
+        .replace("dev = 40", "dev = 2")
+        .replace("test = 60", "test = 3")
+        .replace("engine = \"mistralrs\"", "engine = \"candle\"")
+        .replace("\"..\"", &format!("\"{}\"", benchmarks.display()))
+        .replace("\"../", &format!("\"{}/", benchmarks.display()));
+    let path = dir.join("mini.toml");
+    std::fs::write(&path, change(small)).unwrap();
+    path
+}
+
+pub(crate) fn run(experiment: &Path, results: &Path) -> Output {
+    rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()]).output().unwrap()
+}
+
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+pub(crate) fn sandbox_missing() -> bool {
+    let missing = rolegraft_pipeline::sandbox_works().err();
+    if let Some(why) = &missing {
+        eprintln!("skipped: {why}");
+    }
+    missing.is_some()
+}
