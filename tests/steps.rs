@@ -95,11 +95,11 @@ fn commands_one_after_another_give_the_bytes_of_a_run() {
             let traced = at(&format!("merged-{i}-{benchmark}.saliency.safetensors"));
             done(&["trace", "--model", &model, "--calibration", &tokens, "--out", &traced]);
             let bytes = std::fs::read(&traced).unwrap();
-            let is = |name: &&str| {
+            let is = |name: &str| {
                 bytes
                     == std::fs::read(of_run.join(format!("saliency/{name}-{benchmark}.saliency.safetensors"))).unwrap()
             };
-            let name = CANDIDATES.iter().position(|name| is(&name)).unwrap();
+            let name = CANDIDATES.iter().position(|name| is(name)).unwrap();
             candidates[name] = model;
             rows.push((name, format!("{}={benchmark}={traced}", CANDIDATES[name])));
             saliencies.push(traced);
