@@ -86,10 +86,12 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
     let k = experiment.saliency.k;
     let traces = kept.stage("trace", |kept| kept.traces(&candidates, &served, &trajectories))?;
 
-    let digests = |files: &BTreeMap<String, File>| files.values().map(|(path, _)| path.clone()).collect::<Vec<_>>();
-    let rows: Vec<_> = traces.candidates.iter().map(|(name, files)| (name, digests(files))).collect();
+    // A file of the store is named by the digest of what it was made from.
+    let named = |(path, _): &File| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let names = |files: &BTreeMap<String, File>| files.values().map(named).collect::<Vec<_>>();
+    let rows: Vec<_> = traces.candidates.iter().map(|(name, files)| (name, names(files))).collect();
     let selected = kept.stage("select", |kept| {
-        let inputs = (k, experiment.seed, &rows, digests(&traces.experts));
+        let inputs = (k, experiment.seed, &rows, names(&traces.experts));
         kept.document("selection.json", &inputs, || select(&traces.candidates, &traces.experts, k, experiment.seed))
     })?;
     kept.machine.progress.note(&format!("selected `{}` by activation overlap", selected.selection.chosen));
