@@ -248,9 +248,10 @@ impl Traced {
         let wrong = |reason: String| ArtefactError::Form { path: path.to_owned(), expected: SALIENCY, reason };
         let bytes = read_bytes(path)?;
         if bytes.starts_with(b"{") {
-            return Self::read_first_format(&bytes).map_err(|e| wrong(format!("it is not JSON: {e}")));
+            return Self::read_first_format(&bytes)
+                .map_err(|e| wrong(format!("it is JSON, but not as runs wrote saliencies before: {e}")));
         }
-        let header = Header::parse(&bytes, bytes.len() as u64).map_err(|e| wrong(format!("it {e}")))?;
+        let header = Header::parse(&bytes, bytes.len() as u64).map_err(|e| wrong(e.to_string()))?;
         let say = |key: &str| header.metadata.get(key).cloned();
         let head = serde_json::json!({"rolegraft": say("rolegraft"), "format": say("format").and_then(|f| f.parse::<u64>().ok())});
         check_head(path, SALIENCY, &head)?;
