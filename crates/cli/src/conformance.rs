@@ -1,7 +1,7 @@
 //! `rolegraft conformance`.
 
 use crate::talk::say;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{AgentBenchOptions, BoxUser};
 use std::path::{Path, PathBuf};
@@ -118,6 +118,9 @@ impl Conformance {
             Kind::Tau => rolegraft_conformance::tau(&self.traces, self.data()?)?,
         };
         say(&report.to_string());
+        if report.verdicts.is_empty() && report.skipped.is_empty() {
+            bail!("`{}` holds nothing of this kind to replay", self.traces.display());
+        }
         Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

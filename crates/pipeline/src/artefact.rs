@@ -162,10 +162,16 @@ impl Calibration {
         let mut head: serde_json::Value =
             serde_json::from_str(first).map_err(|e| wrong(format!("its first line is not JSON: {e}")))?;
         check_head(path, CALIBRATION, &head)?;
-        let head = serde_json::from_value(head["content"].take()).map_err(|e| wrong(e.to_string()))?;
+        let head: CalibrationHead = serde_json::from_value(head["content"].take()).map_err(|e| wrong(e.to_string()))?;
         let run = |(at, line): (usize, &str)| {
             let bad = |reason: String| ArtefactError::Line { path: path.to_owned(), line: at + 1, reason };
             let run: CalibrationRun = serde_json::from_str(line).map_err(|e| bad(format!("not a run: {e}")))?;
+            if run.benchmark != head.benchmark {
+                return Err(bad(format!("`benchmark` is `{}`, but `{}` in the header", run.benchmark, head.benchmark)));
+            }
+            if run.ids.is_empty() {
+                return Err(bad("`ids` is empty".into()));
+            }
             for (name, positions) in [("role", &run.role), ("reply", &run.reply)] {
                 let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);
                 if !ascending || positions.last().is_some_and(|last| *last >= run.ids.len()) {
@@ -174,7 +180,8 @@ impl Calibration {
             }
             Ok(run)
         };
-        Ok(Self { head, runs: lines.filter(|(_, line)| !line.is_empty()).map(run).collect::<Result<_, _>>()? })
+        let runs = lines.filter(|(_, line)| !line.is_empty()).map(run).collect::<Result<_, _>>()?;
+        Ok(Self { head, runs })
     }
 
     /// A digest of what it says.

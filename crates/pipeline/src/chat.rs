@@ -61,7 +61,15 @@ pub(crate) fn takes(dir: &Path, arguments: &ChatArguments, suite: &dyn Suite) ->
     }
     for roles in asked {
         let messages: Vec<Message> = roles.iter().map(|role| Message::new(*role, "…")).collect();
-        if let Err(error) = template.render(&messages, true, arguments) {
+        let rendered = template.render(&messages, true, arguments).and_then(|text| {
+            let reason = || "it writes nothing".to_owned();
+            if text.is_empty() {
+                Err(TemplateError::Failed { path: dir.to_owned(), reason: reason() })
+            } else {
+                Ok(text)
+            }
+        });
+        if let Err(error) = rendered {
             let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
             return Err(RunError::Refuses {
                 suite: suite.id().to_owned(),

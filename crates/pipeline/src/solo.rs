@@ -11,7 +11,7 @@ use crate::stages::evaluate::{ORACLE, Open, Player, episodes, identity, log_dige
 use crate::suites::{OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 use rolegraft_model::ChatModel;
 use rolegraft_suite::{Speaker, Split, TaskSet};
-use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog};
+use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog, Vocabulary};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -73,6 +73,8 @@ pub fn evaluate(
     }
     let (_, member) = Member::named_by_path("model", Path::new(solo.model))?;
     takes(&member.dir, solo.chat, &*library.suite)?;
+    // A tokenizer that cannot be used is said before there is a log.
+    Vocabulary::read(&member.dir)?;
     if let Some(note) = Rendering::of(&member.dir, solo.chat)?.note(solo.model) {
         progress.note(&note);
     }

@@ -30,6 +30,10 @@ pub fn tokenize(
 ) -> Result<Calibration, RunError> {
     let mut episodes = Vec::new();
     for log in logs {
+        if out.exists() && log.canonicalize().ok() == out.canonicalize().ok() {
+            let reason = "is one of the logs that are read; choose another --out".into();
+            return Err(RunError::Import { path: out.to_owned(), reason });
+        }
         episodes.extend(EpisodeLog::read(log)?.1);
     }
     let Some(first) = episodes.first() else { return Err(RunError::NoTrajectories) };

@@ -3,7 +3,7 @@
 use super::{Function, at};
 use crate::bounds::pay_list;
 use crate::format;
-use crate::python::order::{contains, order};
+use crate::python::order::{contains, equal, order};
 use crate::python::print::joined;
 use crate::python::{Answer, arithmetic, dict, elements, item, list, slice};
 use minijinja::value::{Value, ValueKind};
@@ -33,6 +33,8 @@ pub(super) const OPERATORS: &[(&str, Function)] = &[
     ("__pow", |_, v| arithmetic::power(&at(v, 0), &at(v, 1))),
     ("__neg", |_, v| arithmetic::negate(&at(v, 0))),
     ("__pos", |_, v| arithmetic::subtract(&at(v, 0), &Value::from(0))),
+    ("__eq", |s, v| equal(s, &at(v, 0), &at(v, 1)).map(Value::from)),
+    ("__ne", |s, v| equal(s, &at(v, 0), &at(v, 1)).map(|same| Value::from(!same))),
     ("__lt", |s, v| ordered(s, "<", v, Ordering::is_lt).map(Value::from)),
     ("__le", |s, v| ordered(s, "<=", v, Ordering::is_le).map(Value::from)),
     ("__gt", |s, v| ordered(s, ">", v, Ordering::is_gt).map(Value::from)),

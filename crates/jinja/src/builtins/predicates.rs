@@ -4,7 +4,7 @@ use super::operators::ordered;
 use super::{FILTERS, Test, at};
 use crate::methods;
 use crate::python::arithmetic::{number, remainder};
-use crate::python::order::contains;
+use crate::python::order::{contains, equal};
 use crate::python::print::text;
 use crate::python::{Kind, sequence_kind};
 use minijinja::Error;
@@ -20,8 +20,8 @@ pub(super) const TESTS: &[(&str, Test)] = &[
     ("divisibleby", |_, v| Ok(rest(&at(v, 0), &at(v, 1))? == Some(0.0))),
     ("even", |_, v| Ok(rest(&at(v, 0), &Value::from(2))? == Some(0.0))),
     ("odd", |_, v| Ok(rest(&at(v, 0), &Value::from(2))? == Some(1.0))),
-    ("== eq equalto", |_, v| Ok(at(v, 0) == at(v, 1))),
-    ("!= ne", |_, v| Ok(at(v, 0) != at(v, 1))),
+    ("== eq equalto", |s, v| equal(s, &at(v, 0), &at(v, 1))),
+    ("!= ne", |s, v| equal(s, &at(v, 0), &at(v, 1)).map(|same| !same)),
     ("< lt lessthan", |s, v| ordered(s, "<", v, Ordering::is_lt)),
     ("<= le", |s, v| ordered(s, "<=", v, Ordering::is_le)),
     ("> gt greaterthan", |s, v| ordered(s, ">", v, Ordering::is_gt)),
@@ -47,9 +47,9 @@ pub(super) const TESTS: &[(&str, Test)] = &[
     ("sequence", |_, v| Ok(is_container(&at(v, 0)) && sequence_kind(&at(v, 0)) != Some(Kind::Generator))),
     ("lower", |s, v| Ok(methods::is_lower(&text(s, &at(v, 0))?))),
     ("upper", |s, v| Ok(methods::is_upper(&text(s, &at(v, 0))?))),
-    ("sameas", |_, v| {
+    ("sameas", |s, v| {
         let (a, b) = (at(v, 0), at(v, 1));
-        Ok(a.kind() == b.kind() && a.is_integer() == b.is_integer() && a == b)
+        Ok(a.kind() == b.kind() && a.is_integer() == b.is_integer() && equal(s, &a, &b)?)
     }),
 ];
 

@@ -70,7 +70,8 @@ impl Parser<'_> {
         let mut parts = Vec::new();
         loop {
             let (name, negated) = match self.peek() {
-                Some(Token::Sign(sign @ ("==" | "!="))) => (*sign, false),
+                Some(Token::Sign("==")) => ("__eq", false),
+                Some(Token::Sign("!=")) => ("__ne", false),
                 Some(Token::Sign("<")) => ("__lt", false),
                 Some(Token::Sign("<=")) => ("__le", false),
                 Some(Token::Sign(">")) => ("__gt", false),
@@ -89,11 +90,7 @@ impl Parser<'_> {
             self.at += 1;
             self.link()?;
             let right = self.sum()?;
-            let part = if name.starts_with("__") {
-                left.filter(name, &right.0)
-            } else {
-                Written(format!("({} {name} {})", left.0, right.0), true)
-            };
+            let part = left.filter(name, &right.0);
             parts.push(if negated { Written(format!("(not {})", part.0), true) } else { part });
             left = right;
         }

@@ -2,7 +2,7 @@
 
 use super::arithmetic::{Number, number};
 use super::{elements, fault, sequence_kind, type_name, undefined};
-use crate::bounds::{pay, pay_list};
+use crate::bounds::{NESTED, pay, pay_list};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, State};
 use std::cmp::Ordering;
@@ -22,7 +22,7 @@ pub(crate) fn order(state: &State, sign: &str, a: &Value, b: &Value) -> Result<O
     {
         let (left, right) = (elements(state, a)?, elements(state, b)?);
         for (x, y) in left.iter().zip(&right) {
-            if x != y {
+            if !equal(state, x, y)? {
                 return order(state, sign, x, y);
             }
         }
@@ -33,6 +33,31 @@ pub(crate) fn order(state: &State, sign: &str, a: &Value, b: &Value) -> Result<O
     }
     let (a, b) = (type_name(a), type_name(b));
     Err(fault(format!("'{sign}' not supported between instances of '{a}' and '{b}'")))
+}
+
+/// Whether two values are equal. Comparing looks at every element as often as it is reached, and lists may hold one
+/// another many times over, or themselves: both are looked through first, and paid for.
+pub(crate) fn equal(state: &State, a: &Value, b: &Value) -> Result<bool, Error> {
+    if a.as_object().is_some() && b.as_object().is_some() {
+        weigh(state, a, NESTED)?;
+        weigh(state, b, NESTED)?;
+    }
+    Ok(a == b)
+}
+
+fn weigh(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
+    let Some(object) = value.as_object() else { return Ok(()) };
+    if depth == 0 {
+        return Err(fault("the values nest too deep"));
+    }
+    pay_list(state, 1 + value.len().unwrap_or(0))?;
+    match value.kind() {
+        ValueKind::Map => {
+            object.try_iter_pairs().into_iter().flatten().try_for_each(|(_, item)| weigh(state, &item, depth - 1))
+        }
+        ValueKind::Seq | ValueKind::Iterable => value.try_iter()?.try_for_each(|item| weigh(state, &item, depth - 1)),
+        _ => Ok(()),
+    }
 }
 
 /// `needle in haystack`.
@@ -50,7 +75,12 @@ pub(crate) fn contains(state: &State, needle: &Value, haystack: &Value) -> Resul
         ValueKind::Map => Ok(haystack.as_object().is_some_and(|object| object.get_value(needle).is_some())),
         ValueKind::Seq | ValueKind::Iterable => {
             pay_list(state, haystack.len().unwrap_or(0))?;
-            Ok(haystack.try_iter()?.any(|item| item == *needle))
+            for item in haystack.try_iter()? {
+                if equal(state, &item, needle)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         }
         _ => Err(fault(format!("argument of type '{}' is not iterable", type_name(haystack)))),
     }
