@@ -162,6 +162,11 @@ fn commands_one_after_another_give_the_bytes_of_a_run() {
     }
 
     // What does not fit is named with file and field.
+    let none = at("none");
+    let refused_repair = |weak: &str, parts: &[&str]| {
+        let given = ["transplant", "--backbone", backbone, "--donor", &donors[0], "--saliency", &saliencies[0]];
+        refused(&[&given[..], &["--weak", weak, "--out", &none]].concat(), parts);
+    };
     let (first, other) = (&saliencies[0], at("other.saliency.safetensors"));
     done(&[
         "trace",
@@ -194,58 +199,13 @@ fn commands_one_after_another_give_the_bytes_of_a_run() {
         &["trace", "--model", &expert("tau"), "--calibration", first, "--out", &at("none")],
         &["is not a calibration set"],
     );
-    refused(
-        &[
-            "transplant",
-            "--backbone",
-            backbone,
-            "--donor",
-            &donors[0],
-            "--saliency",
-            first,
-            "--weak",
-            "os",
-            "--out",
-            &at("none"),
-        ],
-        &["has no trace of benchmark `os`"],
-    );
-    refused(
-        &[
-            "transplant",
-            "--backbone",
-            backbone,
-            "--donor",
-            &donors[0],
-            "--saliency",
-            first,
-            "--weak",
-            &selection,
-            "--out",
-            &at("none"),
-        ],
-        &["selection.json", "is a selection, where a diagnosis is wanted"],
-    );
+    refused_repair("os", &["has no trace of benchmark `os`"]);
+    refused_repair(&selection, &["selection.json", "is a selection, where a diagnosis is wanted"]);
     refused(&["diagnose", "--backbone", &ours[0], "--expert", &theirs[1]], &["has no episodes of the expert"]);
     let newer = at("newer.json");
     std::fs::write(&newer, std::fs::read_to_string(&diagnosis).unwrap().replacen("\"format\": 1", "\"format\": 9", 1))
         .unwrap();
-    refused(
-        &[
-            "transplant",
-            "--backbone",
-            backbone,
-            "--donor",
-            &donors[0],
-            "--saliency",
-            first,
-            "--weak",
-            &newer,
-            "--out",
-            &at("none"),
-        ],
-        &["format 9"],
-    );
+    refused_repair(&newer, &["format 9"]);
     let set = std::fs::read_to_string(at("os.calibration.jsonl")).unwrap();
     let bad = at("bad.calibration.jsonl");
     for (from, to, part) in [

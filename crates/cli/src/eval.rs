@@ -12,7 +12,6 @@ use rolegraft_pipeline::{
     Runtime, Shell, Solo, Speaker, Split, Strategy, SuiteLibrary, SuiteOptions, TauOptions, evaluate, rescore,
 };
 use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
-use rolegraft_spans::Format;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,26 +61,33 @@ pub(crate) struct SuiteFlags {
 }
 
 impl SuiteFlags {
-    /// The reply format of a suite.
-    pub(crate) fn format_of(&self, suite: &str, chat: &ChatArguments) -> Result<Format> {
+    /// The suite, to be looked at without a model.
+    pub(crate) fn library(&self, suite: &str, chat: &ChatArguments) -> Result<SuiteLibrary> {
         let runtime = Runtime::new()?;
-        let tau = TauOptions::default();
-        let agentbench = self.agentbench();
-        let options = SuiteOptions {
+        let (tau, agentbench) = (TauOptions::default(), self.agentbench());
+        Ok(SuiteLibrary::open(&self.options(&tau, &agentbench, &runtime, chat), suite)?)
+    }
+
+    /// How suites are set up, where no model plays.
+    fn options<'o>(
+        &'o self,
+        tau: &'o TauOptions,
+        agentbench: &'o AgentBenchOptions,
+        runtime: &'o Runtime,
+        chat: &'o ChatArguments,
+    ) -> SuiteOptions<'o> {
+        SuiteOptions {
             root: &self.suites,
             data: self.data.as_deref(),
-            tau: &tau,
+            tau,
             office: OfficeOptions { mode: self.mode },
-            agentbench: &agentbench,
+            agentbench,
             person: None,
             runtime: runtime.handle(),
             engine: Engine::Candle.into(),
             chat,
             progress: None,
-        };
-        let name = SuiteLibrary::open(&options, suite)?.suite.format().name().to_owned();
-        let own = self.suites.join("../parsers").join(format!("{name}.toml"));
-        Ok(if own.exists() { Format::load(&own)? } else { Format::builtin(&name)? })
+        }
     }
 
     pub(crate) fn agentbench(&self) -> AgentBenchOptions {
@@ -158,7 +164,6 @@ pub(crate) struct Eval {
 
 impl Eval {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let tau = TauOptions {
             format: self.calls.format,
             user: self.user,
@@ -185,7 +190,7 @@ impl Eval {
             trials: self.trials,
             seed: self.seed,
             engine: self.engine.into(),
-            engines: if self.engines == 0 { cores } else { self.engines },
+            engines: self.engines,
             chat: &self.chat.arguments()?,
         };
         let reporter = Reporter::new();
@@ -269,18 +274,9 @@ pub(crate) struct Score {
 impl Score {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let runtime = Runtime::new()?;
-        let options = SuiteOptions {
-            root: &self.setup.suites,
-            data: self.setup.data.as_deref(),
-            tau: &TauOptions { format: self.calls.format, ..TauOptions::default() },
-            office: OfficeOptions { mode: self.setup.mode },
-            agentbench: &self.setup.agentbench(),
-            person: None,
-            runtime: runtime.handle(),
-            engine: Engine::Candle.into(),
-            chat: &ChatArguments::default(),
-            progress: None,
-        };
+        let tau = TauOptions { format: self.calls.format, ..TauOptions::default() };
+        let (agentbench, chat) = (self.setup.agentbench(), ChatArguments::default());
+        let options = self.setup.options(&tau, &agentbench, &runtime, &chat);
         let results = rescore(&options, &self.log)?;
         let unknown: Vec<_> = results.iter().filter(|r| r.unknown).collect();
         if !unknown.is_empty() {

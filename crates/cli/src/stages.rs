@@ -125,7 +125,6 @@ impl Calibrate {
         }
         let named = |protocol: &Protocol| Some(protocol.as_str()) == self.format.as_deref();
         let tau = TauOptions { format: Protocol::ALL.into_iter().find(named), ..TauOptions::default() };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let agentbench = self.setup.agentbench();
         let solo = Solo {
             model: self.expert.as_deref().unwrap_or_default(),
@@ -141,7 +140,7 @@ impl Calibrate {
             trials: self.trajectories,
             seed: self.seed,
             engine: self.engine.into(),
-            engines: if self.engines == 0 { cores } else { self.engines },
+            engines: self.engines,
             chat: &chat,
         };
         let play = if self.expert.is_some() { evaluate } else { play_solutions };
@@ -152,13 +151,20 @@ impl Calibrate {
     }
 
     fn import(&self, suite: &str, chat: &ChatArguments) -> Result<ExitCode> {
+        let (named, library);
         let format = match &self.format {
-            Some(name) => format_named(name)?,
-            None => self.setup.format_of(suite, chat)?,
+            Some(name) => {
+                named = format_named(name)?;
+                &named
+            }
+            None => {
+                library = self.setup.library(suite, chat)?;
+                library.suite.format()
+            }
         };
         let (mut episodes, mut unusable, mut with_tools) = (Vec::new(), 0, 0);
         for path in &self.from {
-            let found = import(path, suite, &format)?;
+            let found = import(path, suite, format)?;
             for (at, reason) in &found.unusable {
                 note(&format!("{at} cannot be used: {reason}"));
             }

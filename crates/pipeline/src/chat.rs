@@ -3,7 +3,9 @@
 use crate::error::RunError;
 use rolegraft_checkpoint::Digest;
 use rolegraft_suite::Suite;
-use rolegraft_trajectory::{CHAT_RULES, ChatArguments, ChatTemplate, Contexts, Episode, Message, Role, TemplateError};
+use rolegraft_trajectory::{
+    CHAT_RULES, ChatArguments, ChatError, ChatTemplate, Contexts, Episode, Message, Role, TemplateError,
+};
 use serde::Serialize;
 use std::path::Path;
 
@@ -20,10 +22,14 @@ pub(crate) struct Rendering {
 
 impl Rendering {
     /// Of the checkpoint in `dir`.
-    pub(crate) fn of(dir: &Path, arguments: &ChatArguments) -> Result<Self, RunError> {
-        let template = ChatTemplate::read(dir).map_err(rolegraft_trajectory::ChatError::from)?;
+    pub(crate) fn of_checkpoint(dir: &Path, arguments: &ChatArguments) -> Result<Self, RunError> {
+        Self::of(&read_template(dir)?, arguments)
+    }
+
+    /// By a template.
+    pub(crate) fn of(template: &ChatTemplate, arguments: &ChatArguments) -> Result<Self, RunError> {
         let date = template.writes_date().then(|| arguments.day().map(|day| day.to_string())).transpose();
-        let date = date.map_err(|e| rolegraft_trajectory::ChatError::from(TemplateError::from(e)))?;
+        let date = date.map_err(|e| ChatError::from(TemplateError::from(e)))?;
         let special = template.special_tokens().iter().flat_map(|(name, token)| [name.as_str(), token]);
         let parts = template.sources().chain(special).map(|part| ("", part.as_bytes()));
         let template = Digest::of_parts(parts).to_string();
@@ -41,16 +47,20 @@ impl Rendering {
     }
 }
 
-/// Asks a checkpoint's chat template whether it takes what is said in a suite's episodes.
+/// A checkpoint's chat template.
+pub(crate) fn read_template(dir: &Path) -> Result<ChatTemplate, RunError> {
+    Ok(ChatTemplate::read(dir).map_err(ChatError::from)?)
+}
+
+/// Asks a chat template whether it takes what is said in a suite's episodes.
 ///
 /// # Errors
-/// If the template is missing or broken, or refuses: with its own sentence.
-pub(crate) fn takes(dir: &Path, arguments: &ChatArguments, suite: &dyn Suite) -> Result<(), RunError> {
+/// If it refuses: with its own sentence.
+pub(crate) fn takes(template: &ChatTemplate, arguments: &ChatArguments, suite: &dyn Suite) -> Result<(), RunError> {
     if suite.tools().is_some() {
         // Played through an endpoint alone, whose server has a template of its own.
         return Ok(());
     }
-    let template = ChatTemplate::read(dir).map_err(rolegraft_trajectory::ChatError::from)?;
     let roles = suite.roles();
     let mut said = roles.opening.clone();
     let mut asked = vec![said.clone()];
@@ -61,14 +71,12 @@ pub(crate) fn takes(dir: &Path, arguments: &ChatArguments, suite: &dyn Suite) ->
     }
     for roles in asked {
         let messages: Vec<Message> = roles.iter().map(|role| Message::new(*role, "…")).collect();
-        let rendered = template.render(&messages, true, arguments).and_then(|text| {
-            let reason = || "it writes nothing".to_owned();
-            if text.is_empty() {
-                Err(TemplateError::Failed { path: dir.to_owned(), reason: reason() })
-            } else {
-                Ok(text)
+        let rendered = match template.render(&messages, true, arguments) {
+            Ok(text) if text.is_empty() => {
+                Err(TemplateError::Failed { path: template.path().to_owned(), reason: "it writes nothing".into() })
             }
-        });
+            rendered => rendered,
+        };
         if let Err(error) = rendered {
             let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
             return Err(RunError::Refuses {

@@ -1,7 +1,7 @@
 //! The stages of an experiment, with what they make kept in the store: a stage whose inputs are known already is read.
 
 use crate::artefact::{self, Calibration, Document, Traced};
-use crate::chat::{Rendering, takes};
+use crate::chat::{Rendering, read_template, takes};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
 use crate::machine::{Machine, Member};
@@ -10,7 +10,7 @@ use crate::stages::merge::merge_candidate;
 use crate::stages::{calibrate, evaluate, select, trace, transplant};
 use crate::store::Store;
 use crate::suites::SuiteLibrary;
-use rolegraft_checkpoint::{Checkpoint, write_atomic};
+use rolegraft_checkpoint::Checkpoint;
 use rolegraft_saliency::union_overlap;
 use rolegraft_suite::Split;
 use rolegraft_trajectory::Episode;
@@ -62,10 +62,11 @@ impl Kept<'_> {
     /// Asks every model's chat template whether it takes what the suites say, before anything is done.
     pub(crate) fn check_templates<'m>(&self, models: impl Iterator<Item = &'m Member>) -> Result<(), RunError> {
         for model in models {
+            let template = read_template(&model.dir)?;
             for suite in self.experiment.benchmark.iter().flat_map(|b| &b.suites) {
-                takes(&model.dir, &self.experiment.chat, &*self.library(suite)?.suite)?;
+                takes(&template, &self.experiment.chat, &*self.library(suite)?.suite)?;
             }
-            if let Some(note) = Rendering::of(&model.dir, &self.experiment.chat)?.note(&model.name) {
+            if let Some(note) = Rendering::of(&template, &self.experiment.chat)?.note(&model.name) {
                 self.machine.progress.note(&note);
             }
         }
@@ -121,7 +122,7 @@ impl Kept<'_> {
         let tasks = library.tasks(split, Some(count))?;
         let inputs = evaluate::inputs(player, library, &tasks, self.machine.seed);
         let path = self.store.place("episodes", &inputs).with_extension("jsonl");
-        let digest = evaluate::log_digest(player, library, &tasks, self.machine.seed);
+        let digest = evaluate::log_digest(&inputs);
         let played = evaluate::episodes(self.machine, library, tasks, trials, player, (&path, digest.as_str()), open)?;
         self.files.push((format!("episodes/{}-{suite}-{}.jsonl", split.as_str(), player.name), path));
         Ok(played)
@@ -139,54 +140,37 @@ impl Kept<'_> {
         self.logged(suite, Split::Calibration, (counts.calibration, 1), &evaluate::ORACLE, &mut || Ok(model.clone()))
     }
 
-    /// The trajectories of a benchmark as the tokens that a model reads.
-    fn calibration(
+    /// A model's saliency on a benchmark's trajectories, whose digest is `said`.
+    fn traced(
         &mut self,
         model: &Member,
         benchmark: &str,
-        episodes: &[Episode],
-    ) -> Result<(PathBuf, Calibration), RunError> {
-        let head = calibrate::head(self.machine, &model.dir, benchmark, episodes, None)?;
-        let path = self.store.place("tokens", &head).with_extension("calibration.jsonl");
-        let set = match Calibration::read(&path) {
-            Ok(set) => set,
-            Err(_) => {
-                let set = calibrate::tokens(self.machine, &model.dir, benchmark, episodes, None)?;
-                write_atomic(&path, &set.encode()).map_err(artefact::ArtefactError::from)?;
-                set
-            }
-        };
-        let shared = self.files.iter().any(|(_, file)| *file == path);
-        let named = format!("calibration/{benchmark}.calibration.jsonl");
-        let taken = self.files.iter().any(|(name, _)| *name == named);
-        let name = if taken { format!("calibration/{benchmark}-{}.calibration.jsonl", model.name) } else { named };
-        if !shared {
-            self.files.push((name, path.clone()));
-        }
-        Ok((path, set))
-    }
-
-    /// A model's saliency on a benchmark's trajectories.
-    pub(crate) fn traced(
-        &mut self,
-        model: &Member,
-        benchmark: &str,
-        episodes: &[Episode],
+        (episodes, said): (&[Episode], &str),
         tokens: Tokens,
     ) -> Result<select::File, RunError> {
-        let shift = self.experiment.saliency.shift;
-        let set = self.calibration(model, benchmark, episodes)?;
-        let inputs = (model.digest.as_str(), set.1.digest(), shift, tokens);
-        let path = self.store.place("saliency", &inputs).with_extension("saliency.safetensors");
-        let traced = match Traced::read(&path) {
-            Ok(traced) => traced,
-            Err(_) => {
-                let checkpoint = Checkpoint::open(&model.dir)?;
-                let traced = trace::trace(self.machine, (&checkpoint, &model.digest), &[set], tokens, shift)?;
-                write_atomic(&path, &traced.encode()).map_err(artefact::ArtefactError::from)?;
-                traced
-            }
+        let (shift, machine) = (self.experiment.saliency.shift, self.machine);
+        let head = calibrate::head(machine, &model.dir, benchmark, said.to_owned())?;
+        let set_path = self.store.place("tokens", &head).with_extension("calibration.jsonl");
+        let set = || {
+            let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
+            self.store.file(&set_path, Calibration::read, make, Calibration::encode)
         };
+        let path = self.store.place("saliency", &(&model.digest, &head, shift, tokens));
+        let path = path.with_extension("saliency.safetensors");
+        let make = || {
+            let (sets, checkpoint) = ([(set_path.clone(), set()?)], Checkpoint::open(&model.dir)?);
+            trace::trace(machine, (&checkpoint, &model.digest), &sets, tokens, shift)
+        };
+        let traced = self.store.file(&path, Traced::read, make, Traced::encode)?;
+        if !set_path.exists() {
+            set()?;
+        }
+        if !self.files.iter().any(|(_, file)| *file == set_path) {
+            let named = format!("calibration/{benchmark}.calibration.jsonl");
+            let taken = self.files.iter().any(|(name, _)| *name == named);
+            let own = format!("calibration/{benchmark}-{}.calibration.jsonl", model.name);
+            self.files.push((if taken { own } else { named }, set_path));
+        }
         if tokens == self.experiment.saliency.tokens {
             self.files.push((format!("saliency/{}-{benchmark}.saliency.safetensors", model.name), path.clone()));
         }
@@ -202,8 +186,13 @@ impl Kept<'_> {
     ) -> Result<Traces, RunError> {
         let (k, tokens) = (self.experiment.saliency.k, self.experiment.saliency.tokens);
         let (of, mut done) = ((candidates.len() + 2) * served.len(), 0);
+        let said = |(benchmark, episodes): (&String, &Vec<Episode>)| {
+            (benchmark.clone(), calibrate::digest_with(episodes, None))
+        };
+        let said: BTreeMap<String, String> = trajectories.iter().map(said).collect();
         let mut traced = |kept: &mut Self, model: &Member, benchmark: &str, tokens| {
-            let file = kept.traced(model, benchmark, &trajectories[benchmark], tokens)?;
+            let episodes = (trajectories[benchmark].as_slice(), said[benchmark].as_str());
+            let file = kept.traced(model, benchmark, episodes, tokens)?;
             done += 1;
             kept.machine.progress.update(done, of, &format!("{} · {benchmark}", model.name));
             Ok::<select::File, RunError>(file)
@@ -234,14 +223,7 @@ impl Kept<'_> {
         make: impl FnOnce() -> Result<D, RunError>,
     ) -> Result<D, RunError> {
         let path = self.store.place(D::KIND, inputs).with_extension("json");
-        let document = match artefact::read(&path) {
-            Ok(document) => document,
-            Err(_) => {
-                let document = make()?;
-                artefact::write(&path, &document)?;
-                document
-            }
-        };
+        let document = self.store.file(&path, artefact::read, make, artefact::encode)?;
         self.files.push((name.to_owned(), path));
         Ok(document)
     }

@@ -1,13 +1,13 @@
 //! One model on one suite.
 
 use crate::agentbench::AgentBenchOptions;
-use crate::chat::{Rendering, takes};
+use crate::chat::{Rendering, read_template, takes};
 use crate::engine::{EngineKind, is_endpoint, open_model};
 use crate::error::RunError;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::calibrate::solutions;
-use crate::stages::evaluate::{ORACLE, Open, Player, episodes, identity, log_digest, opener};
+use crate::stages::evaluate::{ORACLE, Open, Player, episodes, identity, inputs, log_digest, opener};
 use crate::suites::{OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 use rolegraft_model::ChatModel;
 use rolegraft_suite::{Speaker, Split, TaskSet};
@@ -45,7 +45,7 @@ pub struct Solo<'a> {
     pub seed: u64,
     /// What plays checkpoints.
     pub engine: EngineKind,
-    /// Engines side by side.
+    /// Engines side by side; 0: one a core.
     pub engines: usize,
     /// How a checkpoint's conversations are rendered.
     pub chat: &'a ChatArguments,
@@ -67,15 +67,16 @@ pub fn evaluate(
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
     // An endpoint is known by its address alone; a checkpoint by its bytes, and how it is spoken to.
     if is_endpoint(solo.model) {
-        let model = runtime.block_on(open_model(solo.model, solo.engine, solo.engines, solo.chat))?;
+        let model = runtime.block_on(open_model(solo.model, solo.engine, machine.engine_count(), solo.chat))?;
         let player = Player { name: solo.model, identity: solo.model, at_once: solo.at_once() };
         return play(solo, &machine, (&library, tasks), &player, log, &mut || Ok(model.clone()));
     }
     let (_, member) = Member::named_by_path("model", Path::new(solo.model))?;
-    takes(&member.dir, solo.chat, &*library.suite)?;
+    let template = read_template(&member.dir)?;
+    takes(&template, solo.chat, &*library.suite)?;
     // A tokenizer that cannot be used is said before there is a log.
     Vocabulary::read(&member.dir)?;
-    if let Some(note) = Rendering::of(&member.dir, solo.chat)?.note(solo.model) {
+    if let Some(note) = Rendering::of(&template, solo.chat)?.note(solo.model) {
         progress.note(&note);
     }
     let identity = identity(&machine, &member)?;
@@ -110,7 +111,7 @@ fn play(
     log: &Path,
     open: &mut Open<'_>,
 ) -> Result<Vec<Episode>, RunError> {
-    let digest = log_digest(player, library, &tasks, solo.seed);
+    let digest = log_digest(&inputs(player, library, &tasks, solo.seed));
     episodes(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)?;
     Ok(EpisodeLog::read(log)?.1)
 }

@@ -2,7 +2,6 @@
 
 use rolegraft_checkpoint::{Digest, WriteError, write_atomic};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -46,21 +45,22 @@ impl Store {
         self.root.join("cache").join(format!("{kind}-{}", Digest::of(&json).short()))
     }
 
-    /// The JSON at `path`, or what `make` gives, kept there.
+    /// What the file at `path` says, or what `make` gives, kept there. A file that cannot be read is made anew.
     ///
     /// # Errors
     /// What `make` or the disk says.
-    pub fn json<T: Serialize + DeserializeOwned, E: From<StoreError>>(
+    pub fn file<T, R, E: From<StoreError>>(
         &self,
         path: &Path,
+        read: impl FnOnce(&Path) -> Result<T, R>,
         make: impl FnOnce() -> Result<T, E>,
+        encode: impl FnOnce(&T) -> Vec<u8>,
     ) -> Result<T, E> {
-        if let Some(value) = std::fs::read(path).ok().and_then(|b| serde_json::from_slice(&b).ok()) {
+        if let Ok(value) = read(path) {
             return Ok(value);
         }
         let value = make()?;
-        let bytes = serde_json::to_vec(&value).unwrap_or_default();
-        write_atomic(path, &bytes).map_err(StoreError::from)?;
+        write_atomic(path, &encode(&value)).map_err(StoreError::from)?;
         Ok(value)
     }
 

@@ -60,7 +60,7 @@ pub struct Contexts {
 }
 
 /// A conversation up to the end of a reply, as ids.
-#[derive(Clone)]
+#[derive(Default)]
 struct Begun {
     messages: Vec<Message>,
     recorded: Recorded,
@@ -125,11 +125,6 @@ impl ChatTokenizer {
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
     }
-    /// The template.
-    #[must_use]
-    pub fn template(&self) -> &ChatTemplate {
-        &self.template
-    }
 
     /// The conversation as text.
     ///
@@ -159,12 +154,8 @@ impl ChatTokenizer {
             begun.recorded.insert(index, ids);
             begun.messages.extend_from_slice(&messages[begun.messages.len()..=index]);
         }
-        let prompt = self.render(messages, true)?;
-        let mut last = Reading { ids: begun.read.ids.clone(), ..Reading::default() };
-        match begun.read.rest(&prompt) {
-            Some(rest) => last.ids.extend(self.vocabulary.encode_further(rest)?),
-            None => last.ids = self.vocabulary.encode(&prompt)?,
-        }
+        let mut last = begun.read.clone();
+        self.go_on(&mut last, self.render(messages, true)?)?;
         if !begun.messages.is_empty() {
             let mut kept = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() >= KEPT {
@@ -185,7 +176,7 @@ impl ChatTokenizer {
         let longest = (0..kept.len()).filter(|i| begins(&kept[*i])).max_by_key(|i| kept[*i].messages.len());
         match longest {
             Some(at) => kept.remove(at),
-            None => Begun { messages: Vec::new(), recorded: Recorded::new(), read: Reading::default() },
+            None => Begun::default(),
         }
     }
 

@@ -148,6 +148,11 @@ impl ChatTemplate {
     fn all(&self) -> impl Iterator<Item = &Named> {
         self.default.iter().chain(&self.tool_use)
     }
+    /// The file that holds it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.all().next().map_or(Path::new(""), |named| &named.path)
+    }
     /// Whether what it writes may depend on the day.
     #[must_use]
     pub fn writes_date(&self) -> bool {

@@ -254,13 +254,17 @@ impl Parser<'_> {
                 self.link()?;
                 value = self.subscript(value)?;
             } else if self.skip_sign("(") {
-                self.link()?;
-                let arguments = self.arguments()?;
-                value = Written(format!("{}({arguments})", value.bare()), true);
+                value = self.called(value)?;
             } else {
                 return Ok(value);
             }
         }
+    }
+
+    fn called(&mut self, value: Written) -> Read<Written> {
+        self.link()?;
+        let arguments = self.arguments()?;
+        Ok(Written(format!("{}({arguments})", value.bare()), true))
     }
 
     fn subscript(&mut self, value: Written) -> Read<Written> {
@@ -328,9 +332,7 @@ impl Parser<'_> {
                 self.link()?;
                 value = self.test(value)?;
             } else if self.skip_sign("(") {
-                self.link()?;
-                let arguments = self.arguments()?;
-                value = Written(format!("{}({arguments})", value.bare()), true);
+                value = self.called(value)?;
             } else {
                 return Ok(value);
             }

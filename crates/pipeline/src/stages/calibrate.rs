@@ -28,7 +28,13 @@ fn in_order(episodes: &[Episode]) -> Vec<&Episode> {
     sorted
 }
 
-/// The digest of trajectories: what was said, what was shown, and where its roles are.
+/// The digest of trajectories: what was said, what was shown, and where its roles are, by the log or by a format.
+pub(crate) fn digest_with(episodes: &[Episode], format: Option<&Format>) -> String {
+    let spans = format.map(Format::source).unwrap_or_default();
+    Digest::of_parts([(digest(episodes).as_str(), spans.as_bytes())]).to_string()
+}
+
+/// The digest of trajectories as they were logged.
 pub(crate) fn digest(episodes: &[Episode]) -> Digest {
     let said = |e: &Episode| {
         let turns: Vec<_> = e.turns.iter().map(|t| (&t.spans, &t.shown, &t.ids)).collect();
@@ -38,20 +44,18 @@ pub(crate) fn digest(episodes: &[Episode]) -> Digest {
     Digest::of_parts(parts.iter().map(|part| ("", part.as_slice())))
 }
 
-/// What a calibration set of these trajectories would be made from, for the tokenizer and template in `dir`.
+/// What a calibration set of the trajectories of a digest would be made from, for the tokenizer and template in `dir`.
 pub(crate) fn head(
     machine: &Machine<'_>,
     dir: &Path,
     benchmark: &str,
-    episodes: &[Episode],
-    format: Option<&Format>,
+    episodes: String,
 ) -> Result<CalibrationHead, RunError> {
-    let rendering = serde_json::to_vec(&Rendering::of(dir, machine.chat)?).unwrap_or_default();
-    let spans = format.map(Format::source).unwrap_or_default();
+    let rendering = serde_json::to_vec(&Rendering::of_checkpoint(dir, machine.chat)?).unwrap_or_default();
     Ok(CalibrationHead {
         tokenizer: tokenizer_digest(dir)?,
         rendering: Digest::of(&rendering).to_string(),
-        episodes: Digest::of_parts([(digest(episodes).as_str(), spans.as_bytes())]).to_string(),
+        episodes,
         benchmark: benchmark.to_owned(),
     })
 }
@@ -107,5 +111,5 @@ pub fn tokens(
     for note in unusable.notes() {
         machine.progress.note(&format!("{benchmark}: {note}"));
     }
-    Ok(Calibration { head: head(machine, dir, benchmark, episodes, format)?, runs })
+    Ok(Calibration { head: head(machine, dir, benchmark, digest_with(episodes, format))?, runs })
 }

@@ -10,7 +10,7 @@ use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_model::ChatModel;
 use rolegraft_suite::TaskSet;
 use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed};
-use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,12 +30,7 @@ pub(crate) struct Player<'p> {
 pub(crate) const ORACLE: Player<'static> = Player { name: "oracle", identity: "oracle", at_once: None };
 
 /// Everything that episodes depend on.
-pub(crate) fn inputs(
-    player: &Player<'_>,
-    library: &SuiteLibrary,
-    tasks: &TaskSet,
-    seed: u64,
-) -> impl Serialize + use<> {
+pub(crate) fn inputs(player: &Player<'_>, library: &SuiteLibrary, tasks: &TaskSet, seed: u64) -> Value {
     let rules = &library.suite;
     serde_json::json!([
         player.identity,
@@ -49,9 +44,9 @@ pub(crate) fn inputs(
     ])
 }
 
-/// What the log of these episodes says that it belongs to.
-pub(crate) fn log_digest(player: &Player<'_>, library: &SuiteLibrary, tasks: &TaskSet, seed: u64) -> Digest {
-    Digest::of(&serde_json::to_vec(&inputs(player, library, tasks, seed)).unwrap_or_default())
+/// What the log of episodes says that it belongs to.
+pub(crate) fn log_digest(inputs: &Value) -> Digest {
+    Digest::of(&serde_json::to_vec(inputs).unwrap_or_default())
 }
 
 /// Plays what the log at `path` does not hold yet, and gives the episodes of all tasks. `open` is called only if something
@@ -99,7 +94,7 @@ pub(crate) fn episodes(
 
 /// Who a checkpoint is, how it is played, and how it is spoken to.
 pub(crate) fn identity(machine: &Machine<'_>, member: &Member) -> Result<String, RunError> {
-    let rendering = serde_json::to_string(&Rendering::of(&member.dir, machine.chat)?).unwrap_or_default();
+    let rendering = serde_json::to_string(&Rendering::of_checkpoint(&member.dir, machine.chat)?).unwrap_or_default();
     Ok(format!("{} under {:?}, {rendering}", member.digest, machine.engine))
 }
 
