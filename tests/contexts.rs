@@ -7,8 +7,8 @@ use rolegraft_model::{ChatModel, Completion, Reply, Request};
 use rolegraft_nano::tasks::{Suite as Nano, generate};
 use rolegraft_nano::words::Split;
 use rolegraft_spans::Format;
-use rolegraft_suite::{AgentBenchProtocol, Limits, Suite, Task};
 use rolegraft_suite_alfworld::Prompts;
+use rolegraft_suites::{AgentBenchProtocol, Limits, Suite, Task};
 use rolegraft_trajectory::{ChatArguments, ChatTokenizer, Context, EpisodeLog, Finish, Message, Role, Seed};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -98,7 +98,7 @@ fn a_talker_on(suite: Arc<dyn Suite>, tasks: Nano, action: &'static str) {
 
 #[test]
 fn on_os() {
-    if let Err(why) = rolegraft_pipeline::sandbox_works() {
+    if let Err(why) = rolegraft_suites::Sandbox::start() {
         eprintln!("skipped: {why}");
         return;
     }
@@ -113,7 +113,7 @@ fn on_os() {
 
 #[test]
 fn on_dbbench() {
-    if !rolegraft_pipeline::private_database_works() {
+    if !rolegraft_suite_db::Server::installed() {
         eprintln!("skipped: no MariaDB is installed");
         return;
     }

@@ -42,8 +42,6 @@ const KNOWN: &[&[&str]] = &[
         "jinja/src/python/order.rs",
         "jinja/src/python/print.rs",
     ],
-    // The suites are opened by two files that call each other.
-    &["pipeline/src/agentbench.rs", "pipeline/src/suites.rs"],
 ];
 
 #[test]

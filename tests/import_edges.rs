@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 24] = [
+const EDGES: [(&str, &[&str]); 26] = [
     ("checkpoint", &[]),
     ("spans", &[]),
     ("python", &["spans"]),
@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 24] = [
     ("saliency", &["checkpoint"]),
     ("graft", &["checkpoint", "saliency"]),
     ("suite", &["spans", "trajectory"]),
+    ("suite-echo", &["spans", "suite", "trajectory"]),
     ("suite-tau", &["python", "spans", "suite", "trajectory"]),
     ("suite-office", &["python", "spans", "suite", "trajectory"]),
     ("suite-os", &["python", "spans", "suite", "trajectory"]),
@@ -23,6 +24,19 @@ const EDGES: [(&str, &[&str]); 24] = [
     ("suite-db", &["python", "spans", "suite", "trajectory"]),
     ("suite-webshop", &["python", "spans", "suite", "trajectory"]),
     ("suite-alfworld", &["python", "spans", "suite", "trajectory"]),
+    (
+        "suites",
+        &[
+            "suite",
+            "suite-alfworld",
+            "suite-db",
+            "suite-office",
+            "suite-os",
+            "suite-remote",
+            "suite-tau",
+            "suite-webshop",
+        ],
+    ),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
     ("evaluate", &["model", "suite", "trajectory"]),
@@ -40,37 +54,12 @@ const EDGES: [(&str, &[&str]); 24] = [
             "saliency",
             "serve",
             "spans",
-            "suite",
-            "suite-alfworld",
-            "suite-db",
-            "suite-office",
-            "suite-os",
-            "suite-remote",
-            "suite-tau",
-            "suite-webshop",
+            "suites",
             "trajectory",
         ],
     ),
-    (
-        "conformance",
-        &[
-            "checkpoint",
-            "merge",
-            "python",
-            "saliency",
-            "serve",
-            "spans",
-            "suite",
-            "suite-alfworld",
-            "suite-db",
-            "suite-office",
-            "suite-os",
-            "suite-tau",
-            "suite-webshop",
-            "trajectory",
-        ],
-    ),
-    ("cli", &["conformance", "nano", "pipeline", "report", "spans"]),
+    ("conformance", &["checkpoint", "merge", "model", "saliency", "serve", "spans", "suites", "trajectory"]),
+    ("cli", &["conformance", "nano", "pipeline", "report", "spans", "suites"]),
 ];
 
 #[test]

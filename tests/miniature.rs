@@ -45,7 +45,7 @@ pub(crate) fn run(experiment: &Path, results: &Path) -> Output {
 
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) fn sandbox_missing() -> bool {
-    let missing = rolegraft_pipeline::sandbox_works().err();
+    let missing = rolegraft_suites::Sandbox::start().err();
     if let Some(why) = &missing {
         eprintln!("skipped: {why}");
     }

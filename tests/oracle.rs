@@ -4,41 +4,23 @@
 
 use rolegraft_nano::tasks::{Suite, generate};
 use rolegraft_nano::words::Split;
-use rolegraft_pipeline::{
-    AgentBenchOptions, ChatArguments, EngineKind, OfficeOptions, Protocol, Runtime, SuiteLibrary, SuiteOptions,
-    TauOptions,
-};
+use rolegraft_suites::{AllSettings, Alone, Library, Registry, Setup};
 use rolegraft_trajectory::Role;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
-static CHAT: LazyLock<ChatArguments> = LazyLock::new(ChatArguments::default);
-static AGENTBENCH: LazyLock<AgentBenchOptions> = LazyLock::new(AgentBenchOptions::default);
-
-fn options<'a>(root: &'a Path, data: Option<&'a Path>, tau: &'a TauOptions, runtime: &'a Runtime) -> SuiteOptions<'a> {
-    SuiteOptions {
-        root,
-        data,
-        tau,
-        agentbench: &AGENTBENCH,
-        office: OfficeOptions::default(),
-        person: None,
-        runtime: runtime.handle(),
-        engine: EngineKind::Candle,
-        chat: &CHAT,
-        progress: None,
-    }
+/// The suite `name`, on official data where some is given.
+fn open(name: &str, data: Option<&Path>, settings: &AllSettings) -> Library {
+    let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
+    Setup { registry: &Registry::default(), suites: &suites, data, settings }.open(name, &Alone).unwrap()
 }
 
 fn play(suite: Suite, count: u64) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
-    let runtime = Runtime::new().unwrap();
-    let library = SuiteLibrary::open(&options(&root, None, &TauOptions::default(), &runtime), suite.id()).unwrap();
+    let library = open(suite.id(), None, &AllSettings::new());
     for split in Split::PLAYED {
         for index in 0..count {
             let solved = generate(suite, split, rolegraft_nano::seed(1), index);
             let id = solved.task["id"].as_str().unwrap().to_owned();
-            let task = rolegraft_suite::Task { id: id.clone(), fields: solved.task };
+            let task = rolegraft_suites::Task { id: id.clone(), fields: solved.task };
             let mut environment = library.suite.start(&task).unwrap_or_else(|e| panic!("{id}: {e}"));
             let mut dialogue = solved.dialogue.iter();
             for message in environment.open().unwrap() {
@@ -77,7 +59,7 @@ fn officebench() {
 
 #[test]
 fn os() {
-    if let Err(missing) = rolegraft_pipeline::sandbox_works() {
+    if let Err(missing) = rolegraft_suites::Sandbox::start() {
         eprintln!("skipped: {missing}");
         return;
     }
@@ -86,7 +68,7 @@ fn os() {
 
 #[test]
 fn dbbench() {
-    if !rolegraft_pipeline::private_database_works() {
+    if !rolegraft_suite_db::Server::installed() {
         eprintln!("skipped: MariaDB is not installed");
         return;
     }
@@ -131,20 +113,18 @@ fn official(folder: &str) -> Option<PathBuf> {
 
 #[test]
 fn official_officebench_tasks_are_solved_by_recorded_solutions() {
-    use rolegraft_pipeline::Split::{Calibration, Test};
+    use rolegraft_suites::Split::{Calibration, Test};
     let Some(data) = official("officebench") else { return };
-    if let Err(missing) = rolegraft_pipeline::sandbox_works() {
+    if let Err(missing) = rolegraft_suites::Sandbox::start() {
         eprintln!("skipped: {missing}");
         return;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
-    let (runtime, tau) = (Runtime::new().unwrap(), TauOptions::default());
     let mut replayed = 0;
     for (name, tasks) in [("officebench-2-apps", 51), ("officebench-3-apps", 55)] {
-        let library = SuiteLibrary::open(&options(&root, Some(&data), &tau, &runtime), name).unwrap();
+        let library = open(name, Some(&data), &AllSettings::new());
         let set = library.tasks(Test, None).unwrap().tasks;
         let calibration = library.tasks(Calibration, None).unwrap().tasks;
-        assert_eq!(set.len() + calibration.len() + library.not_run().len(), tasks + 93);
+        assert_eq!(set.len() + calibration.len() + library.not_run.len(), tasks + 93);
         let text = std::fs::read_to_string(data.join("officebench/golden/episodes.jsonl")).unwrap();
         for line in text.lines() {
             let episode: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -169,16 +149,14 @@ fn official_officebench_tasks_are_solved_by_recorded_solutions() {
 
 #[test]
 fn official_tau_tasks_are_solved_by_their_own_actions_in_every_format() {
-    use rolegraft_pipeline::Split::{Calibration, Dev, Test};
+    use rolegraft_suites::Split::{Calibration, Dev, Test};
     let Some(data) = official("tau-bench") else { return };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks");
-    let runtime = Runtime::new().unwrap();
-    for format in [Protocol::Hermes, Protocol::Native, Protocol::React, Protocol::Act] {
-        let mut solved = 0;
-        let tau = TauOptions { format: Some(format), ..TauOptions::default() };
+    for format in ["hermes", "native", "react", "act"] {
+        let (mut solved, mut settings) = (0, AllSettings::new());
+        settings.entry("tau".to_owned()).or_default().set("format", format);
         for (name, splits) in [("tau-retail", vec![Test, Dev, Calibration]), ("tau-airline", vec![Test])] {
-            let library = SuiteLibrary::open(&options(&root, Some(&data), &tau, &runtime), name).unwrap();
-            assert_eq!(library.suite.tools().is_some(), format == Protocol::Native);
+            let library = open(name, Some(&data), &settings);
+            assert_eq!(library.suite.tools().is_some(), format == "native");
             for task in splits.into_iter().flat_map(|split| library.tasks(split, None).unwrap().tasks) {
                 let mut environment = library.suite.start(&task).unwrap();
                 assert_eq!(environment.open().unwrap().len(), 2);

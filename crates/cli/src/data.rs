@@ -3,7 +3,7 @@
 use crate::talk::say;
 use anyhow::Result;
 use clap::Args;
-use rolegraft_pipeline::official_data;
+use rolegraft_suites::Registry;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ impl Data {
             "official data in `{}`; nothing is downloaded, and without any the built-in tasks are played",
             self.data.display()
         ));
-        for one in official_data(&self.data, self.digest) {
+        for one in Registry::default().iter().flat_map(|benchmark| benchmark.data(&self.data, self.digest)) {
             let mark = if one.found.is_ok() { "found  " } else { "absent " };
             say(&format!("{mark} {}", one.suite));
             match &one.found {

@@ -1,111 +1,57 @@
 //! `rolegraft doctor`: what works here, and which package would mend what does not.
 
+use crate::suites::{ALWAYS, SuiteFlags};
 use crate::talk::say;
 use anyhow::Result;
 use clap::Args;
-use rolegraft_pipeline::{Apps, BoxUser, OfficialOffice, Program};
-use std::path::{Path, PathBuf};
+use rolegraft_suites::{Need, Settings, SuiteFile};
+use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
-    /// Folder of the suites' folders.
-    #[arg(long, default_value = "benchmarks")]
-    suites: PathBuf,
-    /// Say which of the official tasks in this folder need a program.
-    #[arg(long, env = "ROLEGRAFT_DATA")]
-    data: Option<PathBuf>,
-    /// The root folder of AgentBench's boxes.
-    #[arg(long, env = "ROLEGRAFT_OS_ROOT")]
-    os_root: Option<PathBuf>,
-    /// A Docker image for AgentBench's boxes; `{}` stands for `default`.
-    #[arg(long, env = "ROLEGRAFT_OS_DOCKER")]
-    os_docker: Option<String>,
+    #[command(flatten)]
+    setup: SuiteFlags<ALWAYS>,
 }
 
-/// How many official OfficeBench tasks need a program: `3 of 51 tasks of officebench-2-apps, …`.
-fn office_needs(data: Option<&Path>, program: Program) -> String {
-    let sets = [Apps::Two, Apps::Three, Apps::One].into_iter().filter_map(|set| {
-        let official = OfficialOffice::open(data?, set).ok()?;
-        let (tasks, _) = official.tasks().ok()?;
-        let needing = tasks.iter().filter(|task| official.needs(task).contains(&program)).count();
-        Some(format!("{needing} of {} tasks of {}", tasks.len(), set.suite()))
-    });
-    let sets: Vec<String> = sets.collect();
-    if sets.is_empty() { "some OfficeBench tasks; --data counts them".into() } else { sets.join(", ") }
+/// That a file or folder is there, or what that means.
+fn there(path: &Path, otherwise: String) -> Result<(), String> {
+    path.exists().then_some(()).ok_or(otherwise)
 }
 
 impl Doctor {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
+        let resolved = self.setup.resolve(&[])?;
+        let setup = resolved.as_setup();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut missing = 0;
-        let mut line = |fine: bool, needed: bool, what: &str, otherwise: &str| {
-            missing += usize::from(!fine && needed);
-            let mark = if fine {
-                "ok     "
-            } else if needed {
-                "MISSING"
-            } else {
-                "absent "
-            };
-            say(&format!("{mark} {what}{}", if fine { String::new() } else { format!(": {otherwise}") }));
+        let mut line = |needed: bool, what: &str, found: Result<(), String>| {
+            missing += usize::from(found.is_err() && needed);
+            match found {
+                Ok(()) => say(&format!("ok      {what}")),
+                Err(otherwise) if needed => say(&format!("MISSING {what}: {otherwise}")),
+                Err(otherwise) => say(&format!("absent  {what}: {otherwise}")),
+            }
         };
-        line(true, true, &format!("{cores} processors"), "");
-        let sandbox = rolegraft_pipeline::sandbox_works();
-        line(
-            sandbox.is_ok(),
-            true,
-            "sandbox for model-written shell (suite os)",
-            sandbox.as_ref().err().map_or("", String::as_str),
-        );
-        let suites = ["tau-retail", "tau-airline", "officebench", "os", "webshop", "dbbench", "alfworld"];
-        for suite in suites {
-            let path = self.suites.join(suite).join("suite.toml");
-            line(
-                path.exists(),
-                true,
-                &format!("suite {suite}"),
-                &format!("`{}` not found; run from the project's root or give --suites", path.display()),
-            );
+        line(true, &format!("{cores} processors"), Ok(()));
+        for suite in setup.registry.iter().flat_map(|benchmark| benchmark.kinds()) {
+            let path = SuiteFile::path_of(setup.suites, suite);
+            let mend = format!("`{}` not found; run from the project's root or give --suites", path.display());
+            line(true, &format!("suite {suite}"), there(&path, mend));
         }
-        let pool = self.suites.join("nano-pool/base");
-        line(pool.exists(), true, "nano pool", &format!("`{}` not found; run `rolegraft nano build`", pool.display()));
-        line(Path::new("/dev/nvidia0").exists(), false, "NVIDIA GPU", "everything runs on the CPU");
-        let image = self.os_docker.clone().unwrap_or_else(|| "local-os/{}".to_owned()).replace("{}", "default");
-        let docker = rolegraft_pipeline::has_image(&image).map_err(|e| e.to_string());
-        let otherwise =
-            format!("{}; not needed, bubblewrap is the sandbox", docker.as_ref().err().map_or("", String::as_str));
-        line(docker.is_ok(), false, &format!("Docker with the image {image}, for AgentBench's boxes"), &otherwise);
-        for program in Program::ALL {
-            line(
-                program.installed(),
-                false,
-                &format!("{}, for {}", program.command(), office_needs(self.data.as_deref(), program)),
-                &format!("these are not run; install {}", program.packages()),
-            );
+        let pool = setup.suites.join("nano-pool/base");
+        let mend = format!("`{}` not found; run `rolegraft nano build`", pool.display());
+        line(true, "nano pool", there(&pool, mend));
+        line(false, "NVIDIA GPU", there(Path::new("/dev/nvidia0"), "everything runs on the CPU".into()));
+        for benchmark in setup.registry.iter() {
+            let settings = setup.settings.get(benchmark.name()).cloned().unwrap_or_else(Settings::default);
+            for need in benchmark.needs(&settings, setup.data) {
+                match need {
+                    Need::Thing { what, found, needed } => line(needed, &what, found),
+                    Need::Note(text) => say(&format!("        {text}")),
+                }
+            }
         }
-        say("        no OfficeBench task of the paper's variant needs OCR or a language model for its `llm` app");
-        line(
-            rolegraft_pipeline::private_database_works(),
-            false,
-            "MariaDB, for a private server (suite dbbench)",
-            "install mariadb-server-core, or name a server with --db",
-        );
-        line(
-            self.os_root.as_ref().is_some_and(|root| root.join("bin/bash").exists()),
-            false,
-            "root folder for AgentBench's boxes (suite os on official tasks)",
-            "name one with --os-root; docs/agentbench.md says how to make it",
-        );
-        say(match BoxUser::best() {
-            BoxUser::Root => {
-                "        boxes can have the machine's root, bounded by control groups: tasks with several users work"
-            }
-            BoxUser::Namespace => {
-                "        boxes have root of a user namespace only: official tasks with several users fail (as root, with control \
-                 groups, they would not)"
-            }
-        });
         Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
     }
 }

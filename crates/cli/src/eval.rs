@@ -1,16 +1,12 @@
 //! `rolegraft eval` and `rolegraft score`.
 
 use crate::commands::{ChatFlags, Engine};
-use crate::conformance::AgentBenchFlags;
 use crate::report::Prices;
-use crate::talk::{Quiet, Reporter, Terminal, say, stop_flag};
+use crate::suites::{PLAYING, READING, SuiteFlags};
+use crate::talk::{Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::{
-    AgentBenchOptions, AgentBenchProtocol, ChatArguments, Episode, Mode, OfficeOptions, Profile, Progress, Protocol,
-    Runtime, Shell, Solo, Speaker, Split, Strategy, SuiteLibrary, SuiteOptions, TauOptions, evaluate, rescore,
-};
+use rolegraft_pipeline::{Episode, Solo, Split, evaluate, rescore};
 use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -24,91 +20,6 @@ enum SplitName {
     Test,
 }
 
-/// A parser of the names in `all`.
-pub(crate) fn one_of<T: Copy + Send + Sync + 'static>(
-    all: &'static [T],
-    name: fn(T) -> &'static str,
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(all.iter().map(|one| name(*one)))
-        .try_map(move |text| all.iter().copied().find(|one| name(*one) == text).ok_or("unknown name"))
-}
-
-/// Flags of commands that set up a suite.
-#[derive(Args)]
-pub(crate) struct SuiteFlags {
-    /// Folder of the suites' folders.
-    #[arg(long, default_value = "benchmarks")]
-    pub(crate) suites: PathBuf,
-    /// Play the official tasks in this folder (tau-retail, tau-airline, officebench-2-apps, officebench-3-apps, os,
-    /// dbbench, webshop, alfworld) instead of the built-in ones.
-    #[arg(long, env = "ROLEGRAFT_DATA")]
-    pub(crate) data: Option<PathBuf>,
-    /// OfficeBench's official tasks as published, oddities and all, or with these mended (not comparable with published
-    /// scores; docs/officebench.md lists them).
-    #[arg(long, default_value = "official", value_parser = one_of(&Mode::ALL, Mode::as_str))]
-    pub(crate) mode: Mode,
-    /// How an agent speaks on AgentBench's official tasks: in words, or with the endpoint's own tool calls.
-    #[arg(long, default_value = "text", value_parser = one_of(&AgentBenchProtocol::ALL, AgentBenchProtocol::as_str))]
-    protocol: AgentBenchProtocol,
-    /// What an agent sees of AgentBench's shell: its output, or what upstream's terminal reader makes of it.
-    #[arg(long, default_value = "clean", value_parser = one_of(&Shell::ALL, Shell::as_str))]
-    shell: Shell,
-    /// Which generation of ALFWorld's texts: AgentBench's, or what the game files say.
-    #[arg(long, default_value = "classic", value_parser = one_of(&Profile::ALL, Profile::as_str))]
-    profile: Profile,
-    #[command(flatten)]
-    places: AgentBenchFlags,
-}
-
-impl SuiteFlags {
-    /// The suite, to be looked at without a model.
-    pub(crate) fn library(&self, suite: &str, chat: &ChatArguments) -> Result<SuiteLibrary> {
-        let runtime = Runtime::new()?;
-        let (tau, agentbench) = (TauOptions::default(), self.agentbench());
-        Ok(SuiteLibrary::open(&self.options(&tau, &agentbench, &runtime, chat), suite)?)
-    }
-
-    /// How suites are set up, where no model plays.
-    fn options<'o>(
-        &'o self,
-        tau: &'o TauOptions,
-        agentbench: &'o AgentBenchOptions,
-        runtime: &'o Runtime,
-        chat: &'o ChatArguments,
-    ) -> SuiteOptions<'o> {
-        SuiteOptions {
-            root: &self.suites,
-            data: self.data.as_deref(),
-            tau,
-            office: OfficeOptions { mode: self.mode },
-            agentbench,
-            person: None,
-            runtime: runtime.handle(),
-            engine: Engine::Candle.into(),
-            chat,
-            progress: None,
-        }
-    }
-
-    pub(crate) fn agentbench(&self) -> AgentBenchOptions {
-        AgentBenchOptions {
-            protocol: self.protocol,
-            shell: self.shell,
-            alfworld_profile: self.profile,
-            ..self.places.options()
-        }
-    }
-}
-
-/// How an agent calls tools.
-#[derive(Args)]
-struct FormatFlag {
-    /// How an agent calls tools on official τ-bench tasks: `<tool_call>` blocks in the text (default), the endpoint's own
-    /// tool calls, `Thought:` and `Action:` in the text, or `Action:` alone.
-    #[arg(long, value_parser = one_of(&Protocol::ALL, Protocol::as_str))]
-    format: Option<Protocol>,
-}
-
 #[derive(Args)]
 pub(crate) struct Eval {
     /// A checkpoint directory, or an endpoint as `http://HOST/v1#MODEL` (several: separated by commas; key in
@@ -119,19 +30,7 @@ pub(crate) struct Eval {
     #[arg(long)]
     suite: String,
     #[command(flatten)]
-    setup: SuiteFlags,
-    #[command(flatten)]
-    calls: FormatFlag,
-    /// Who plays τ-bench's user: a rule (no model needed, but not comparable with published scores), you, or a model with
-    /// one of upstream's strategies.
-    #[arg(long, default_value = "scripted", value_parser = one_of(&Strategy::ALL, Strategy::as_str))]
-    user: Strategy,
-    /// The model that plays the user: an endpoint (key in ROLEGRAFT_USER_API_KEY) or a checkpoint directory.
-    #[arg(long)]
-    user_model: Option<String>,
-    /// Leave out official tasks whose expected outcome is known to be wrong.
-    #[arg(long)]
-    exclude_known_bad: bool,
+    setup: SuiteFlags<PLAYING>,
     /// Which tasks.
     #[arg(long, value_enum, default_value = "test")]
     split: SplitName,
@@ -164,23 +63,13 @@ pub(crate) struct Eval {
 
 impl Eval {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let tau = TauOptions {
-            format: self.calls.format,
-            user: self.user,
-            user_model: self.user_model.clone(),
-            exclude_known_bad: self.exclude_known_bad,
-        };
-        let person: Option<Arc<dyn Speaker>> =
-            if self.user == Strategy::Human { Some(Arc::new(Terminal)) } else { None };
+        let reporter = Arc::new(Reporter::new());
+        let setup = self.setup.resolve(&[])?;
         let solo = Solo {
             model: &self.model,
-            suites: &self.setup.suites,
             suite: &self.suite,
-            data: self.setup.data.as_deref(),
-            tau: &tau,
-            office: OfficeOptions { mode: self.setup.mode },
-            agentbench: &self.setup.agentbench(),
-            person: person.clone(),
+            setup: setup.as_setup(),
+            person: Some(Arc::new(Terminal(reporter.clone()))),
             split: match self.split {
                 SplitName::Calibration => Split::Calibration,
                 SplitName::Dev => Split::Dev,
@@ -193,10 +82,7 @@ impl Eval {
             engines: self.engines,
             chat: &self.chat.arguments()?,
         };
-        let reporter = Reporter::new();
-        // A bar would be drawn over what a person types.
-        let progress: &dyn Progress = if person.is_some() { &Quiet } else { &reporter };
-        let outcome = evaluate(&solo, &self.log, &stop_flag()?, progress);
+        let outcome = evaluate(&solo, &self.log, &stop_flag()?, &*reporter);
         reporter.done();
         let episodes = outcome?;
         for score in suite_scores(&episodes, self.seed) {
@@ -266,18 +152,12 @@ pub(crate) struct Score {
     /// An episode log (JSONL).
     log: PathBuf,
     #[command(flatten)]
-    setup: SuiteFlags,
-    #[command(flatten)]
-    calls: FormatFlag,
+    setup: SuiteFlags<READING>,
 }
 
 impl Score {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let runtime = Runtime::new()?;
-        let tau = TauOptions { format: self.calls.format, ..TauOptions::default() };
-        let (agentbench, chat) = (self.setup.agentbench(), ChatArguments::default());
-        let options = self.setup.options(&tau, &agentbench, &runtime, &chat);
-        let results = rescore(&options, &self.log)?;
+        let results = rescore(&self.setup.resolve(&[])?.as_setup(), &self.log)?;
         let unknown: Vec<_> = results.iter().filter(|r| r.unknown).collect();
         if !unknown.is_empty() {
             say(&format!(

@@ -10,6 +10,7 @@ mod inspect;
 mod merge;
 mod report;
 mod stages;
+mod suites;
 mod talk;
 
 use clap::{Parser, Subcommand};
@@ -48,7 +49,7 @@ enum Command {
     /// Transplant neurons of experts into a backbone.
     Transplant(stages::Transplant),
     /// Play one suite with one model and print its score.
-    Eval(eval::Eval),
+    Eval(Box<eval::Eval>),
     /// Score a recorded log again, without a model; exit 1 if anything differs.
     Score(eval::Score),
     /// Show what episode logs say: scores with pass^k, failures, cascades, spending; several side by side.
@@ -56,7 +57,7 @@ enum Command {
     /// Read replies (JSONL on stdin, each a string or an object with `reply`) and print spans and violations as JSONL.
     Parse(commands::Parse),
     /// Replay what reference implementations recorded and count agreements; exit 1 if anything differs.
-    Conformance(conformance::Conformance),
+    Conformance(Box<conformance::Conformance>),
     /// Build the laptop-sized expert pool and its tasks.
     #[command(subcommand)]
     Nano(commands::Nano),

@@ -1,18 +1,20 @@
 //! `rolegraft calibrate`, `trace`, `select`, `diagnose` and `transplant`: the loop's arrows one at a time.
 
 use crate::commands::{ChatFlags, Engine, format_named};
-use crate::eval::{SuiteFlags, one_of};
+use crate::suites::{PLAYING, SuiteFlags};
 use crate::talk::{Reporter, note, say, stop_flag};
 use anyhow::{Context, Result, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueEnum};
 use rolegraft_pipeline::artefact;
 use rolegraft_pipeline::machine::Machine;
 use rolegraft_pipeline::stages::diagnose::Diagnosed;
 use rolegraft_pipeline::steps::{self, Repair};
 use rolegraft_pipeline::{
-    ChatArguments, DiagnosisRules, Evidence, OfficeOptions, Protect, Protocol, Runtime, Shift, Solo, Split, TauOptions,
-    Tokens, evaluate, import, play_solutions, write_log,
+    ChatArguments, DiagnosisRules, Evidence, Protect, Runtime, Shift, Solo, Split, Tokens, evaluate, import,
+    play_solutions, write_log,
 };
+use rolegraft_suites::Alone;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,6 +30,15 @@ fn on_machine<T>(
     let outcome = work(&machine);
     reporter.done();
     Ok(outcome?)
+}
+
+/// A parser of the names in `all`.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(|one| name(*one)))
+        .try_map(move |text| all.iter().copied().find(|one| name(*one) == text).ok_or("unknown name"))
 }
 
 /// `NAME=REST`.
@@ -81,7 +92,7 @@ pub(crate) struct Calibrate {
     #[arg(long, requires = "logs")]
     benchmark: Option<String>,
     #[command(flatten)]
-    setup: SuiteFlags,
+    setup: SuiteFlags<PLAYING>,
     /// Only the first N tasks.
     #[arg(short, long)]
     n: Option<usize>,
@@ -121,19 +132,14 @@ impl Calibrate {
         }
         let suite = self.suite.as_deref().unwrap_or_default();
         if !self.from.is_empty() {
-            return self.import(suite, &chat);
+            return self.import(suite);
         }
-        let named = |protocol: &Protocol| Some(protocol.as_str()) == self.format.as_deref();
-        let tau = TauOptions { format: Protocol::ALL.into_iter().find(named), ..TauOptions::default() };
-        let agentbench = self.setup.agentbench();
+        let own = self.format.as_deref().map(|format| ("format", format));
+        let setup = self.setup.resolve(own.as_slice())?;
         let solo = Solo {
             model: self.expert.as_deref().unwrap_or_default(),
-            suites: &self.setup.suites,
             suite,
-            data: self.setup.data.as_deref(),
-            tau: &tau,
-            office: OfficeOptions { mode: self.setup.mode },
-            agentbench: &agentbench,
+            setup: setup.as_setup(),
             person: None,
             split: Split::Calibration,
             tasks: self.n,
@@ -150,7 +156,7 @@ impl Calibrate {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn import(&self, suite: &str, chat: &ChatArguments) -> Result<ExitCode> {
+    fn import(&self, suite: &str) -> Result<ExitCode> {
         let (named, library);
         let format = match &self.format {
             Some(name) => {
@@ -158,7 +164,7 @@ impl Calibrate {
                 &named
             }
             None => {
-                library = self.setup.library(suite, chat)?;
+                library = self.setup.resolve(&[])?.as_setup().open(suite, &Alone)?;
                 library.suite.format()
             }
         };

@@ -5,7 +5,7 @@ use rolegraft_pipeline::{Message, Progress, RunError, Speaker, SpeakerError, Spe
 use rolegraft_report::plain;
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,7 @@ pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 pub(crate) struct Reporter {
     bar: Option<ProgressBar>,
     last: Mutex<Instant>,
+    silent: AtomicBool,
 }
 
 impl Reporter {
@@ -64,9 +65,12 @@ impl Reporter {
             let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} {wide_msg}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, last: Mutex::new(Instant::now()) }
+        Self { bar, last: Mutex::new(Instant::now()), silent: AtomicBool::new(false) }
     }
     fn line(&self, text: &str) {
+        if self.silent.load(Ordering::Relaxed) {
+            return;
+        }
         match &self.bar {
             Some(bar) => bar.println(text),
             None => {
@@ -86,6 +90,9 @@ impl Progress for Reporter {
         self.line(&format!("{name} …"));
     }
     fn update(&self, finished: usize, of: usize, what: &str) {
+        if self.silent.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(bar) = &self.bar {
             bar.set_length(of as u64);
             bar.set_position(finished as u64);
@@ -103,20 +110,15 @@ impl Progress for Reporter {
     }
 }
 
-/// No progress at all.
-pub(crate) struct Quiet;
-
-impl Progress for Quiet {
-    fn stage(&self, _: &str) {}
-    fn update(&self, _: usize, _: usize, _: &str) {}
-    fn note(&self, _: &str) {}
-}
-
-/// A person at the terminal: is shown what is said to them, control characters made visible, and types a line.
-pub(crate) struct Terminal;
+/// A person at the terminal: is shown what is said to them, control characters made visible, and types a line. Nothing is
+/// drawn over that.
+pub(crate) struct Terminal(pub(crate) Arc<Reporter>);
 
 impl Speaker for Terminal {
     fn say(&self, messages: &[Message]) -> Result<(String, Spent), SpeakerError> {
+        if !self.0.silent.swap(true, Ordering::Relaxed) {
+            self.0.done();
+        }
         let shown = messages.last().map_or("", |m| m.content.as_str());
         let _ = write!(std::io::stderr().lock(), "{}\n> ", plain(shown));
         let mut line = String::new();

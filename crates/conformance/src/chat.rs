@@ -1,8 +1,8 @@
 //! Conversations as transformers renders them, and texts as tokens.
 
-use crate::recordings::{Replayed, cases, read, same, text};
-use crate::{ConformanceError, Report};
+use crate::{Report, UnreadableError};
 use rolegraft_spans::python_json;
+use rolegraft_suites::recordings::{Replayed, cases, read, same, text};
 use rolegraft_trajectory::{ArgumentError, ChatArguments, ChatTemplate, Message, Vocabulary};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -19,16 +19,16 @@ const DAY: &str = "2026-11-28";
 ///
 /// # Errors
 /// If there are no recordings, or what stands beside them is missing.
-pub fn chat(traces: &Path) -> Result<Report, ConformanceError> {
+pub fn chat(traces: &Path) -> Result<Report, UnreadableError> {
     let folder = if traces.is_dir() { traces } else { traces.parent().unwrap_or(Path::new("")) };
     let mut report = Report::default();
-    for path in crate::recordings::jsonl_files(traces)? {
+    for path in rolegraft_suites::recordings::jsonl_files(traces)? {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let stem = name.split('.').next().unwrap_or_default();
         if let Some(tokenizer) = stem.strip_suffix("-tokens") {
             let vocabulary = beside(folder, &format!("{tokenizer}-tokenizer.json"))?;
             let vocabulary =
-                Vocabulary::parse(&vocabulary, &read(&vocabulary)?).map_err(|e| ConformanceError::Data(Box::new(e)))?;
+                Vocabulary::parse(&vocabulary, &read(&vocabulary)?).map_err(|e| UnreadableError::Data(Box::new(e)))?;
             let replayed = cases(&path, |_, _, case| Some(Replayed::Compared(tokens(&vocabulary, case))))?;
             report.verdicts.extend(replayed.verdicts);
         } else {
@@ -39,15 +39,15 @@ pub fn chat(traces: &Path) -> Result<Report, ConformanceError> {
 }
 
 /// A file of the recordings' folder, gzip-compressed or not.
-fn beside(folder: &Path, name: &str) -> Result<PathBuf, ConformanceError> {
+fn beside(folder: &Path, name: &str) -> Result<PathBuf, UnreadableError> {
     let path = folder.join(name);
     let packed = folder.join(format!("{name}.gz"));
     if packed.exists() && !path.exists() { Ok(packed) } else { Ok(path) }
 }
 
-fn conversations(folder: &Path) -> Result<BTreeMap<String, Vec<Message>>, ConformanceError> {
+fn conversations(folder: &Path) -> Result<BTreeMap<String, Vec<Message>>, UnreadableError> {
     let path = beside(folder, CONVERSATIONS)?;
-    serde_json::from_str(&read(&path)?).map_err(|e| ConformanceError::Format { path, reason: e.to_string() })
+    serde_json::from_str(&read(&path)?).map_err(|e| UnreadableError::Format { path, reason: e.to_string() })
 }
 
 /// Every case of every template is one of the report's.
@@ -56,8 +56,8 @@ fn templates(
     name: &str,
     conversations: &BTreeMap<String, Vec<Message>>,
     report: &mut Report,
-) -> Result<(), ConformanceError> {
-    let wrong = |line: usize, reason: String| ConformanceError::Format {
+) -> Result<(), UnreadableError> {
+    let wrong = |line: usize, reason: String| UnreadableError::Format {
         path: path.to_owned(),
         reason: format!("line {}: {reason}", line + 1),
     };

@@ -1,11 +1,12 @@
 //! Merges: `manifest.json` (recipes), `manifest-direct.json` and `manifest-activation.json` (operators), and
 //! `resolved-parameters.json`, in a folder or its folders.
 
+use crate::merge_inputs::Inputs;
 use crate::tolerance::Tolerance;
-use crate::{ConformanceError, Report};
+use crate::{Report, UnreadableError};
 use rolegraft_checkpoint::{Checkpoint, Dtype, Tensors};
 use rolegraft_merge::{
-    Compute, Execution, Model, Plan, PlanOptions, Recipe, Value as Setting, keep_probabilities, read_importance,
+    Execution, Model, Plan, PlanOptions, Recipe, Value as Setting, keep_probabilities, read_importance,
 };
 use rolegraft_saliency::{Importance, channel_importance};
 use serde_json::Value;
@@ -17,7 +18,7 @@ type Outcome = Result<(), String>;
 ///
 /// # Errors
 /// If there are none, or a manifest cannot be read.
-pub fn merge(folder: &Path) -> Result<Report, ConformanceError> {
+pub fn merge(folder: &Path) -> Result<Report, UnreadableError> {
     let mut report = Report::default();
     let mut sets = vec![folder.to_owned()];
     if let Ok(entries) = folder.read_dir() {
@@ -30,7 +31,7 @@ pub fn merge(folder: &Path) -> Result<Report, ConformanceError> {
             let path = set.join(manifest);
             let Some(cases) = read(&path)? else { continue };
             let Some(cases) = cases.as_array() else {
-                return Err(ConformanceError::Format { path, reason: "it must be a list of cases".into() });
+                return Err(UnreadableError::Format { path, reason: "it must be a list of cases".into() });
             };
             for case in cases {
                 let label = format!("{name}/{}", case["name"].as_str().unwrap_or("?"));
@@ -47,18 +48,18 @@ pub fn merge(folder: &Path) -> Result<Report, ConformanceError> {
     }
     if report.verdicts.is_empty() {
         let expected = "a manifest.json, or folders that have one, is expected";
-        return Err(ConformanceError::Nothing { path: folder.to_owned(), expected });
+        return Err(UnreadableError::Nothing { path: folder.to_owned(), expected });
     }
     Ok(report)
 }
 
-fn read(path: &Path) -> Result<Option<Value>, ConformanceError> {
+fn read(path: &Path) -> Result<Option<Value>, UnreadableError> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = std::fs::read(path).map_err(|source| ConformanceError::Read { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| UnreadableError::Read { path: path.to_owned(), source })?;
     let parsed = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|e| ConformanceError::Format { path: path.to_owned(), reason: e.to_string() })
+    parsed.map(Some).map_err(|e| UnreadableError::Format { path: path.to_owned(), reason: e.to_string() })
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -412,125 +413,4 @@ fn same<'s>(expected: &Value, ours: impl Fn(&str) -> Option<&'s Setting>) -> Out
         }
     }
     Ok(())
-}
-
-/// A tensor's inputs, whole: the checks work on them in the plainest way.
-struct Inputs {
-    values: Vec<Vec<f32>>,
-    base: Option<usize>,
-    weights: Vec<f32>,
-    densities: Vec<f64>,
-    gammas: Vec<f64>,
-    topk: f64,
-    /// Length of a column's stride: the last axis.
-    row: usize,
-    by_row: bool,
-    compute: Compute,
-}
-
-impl Inputs {
-    fn read(plan: &Plan, name: &str) -> Result<Self, String> {
-        let output = plan.outputs.iter().find(|o| o.name == name).ok_or_else(|| format!("`{name}` is not planned"))?;
-        let compute = plan.recipe.compute;
-        let values = output.inputs.iter().map(|(model, tensor)| {
-            let tensors = &plan.models[*model].tensors;
-            let dtype = tensors.tensor(tensor).map_or(Dtype::F32, |t| t.dtype);
-            let values = dtype.to_f32(tensors.bytes(tensor).map_err(text)?).unwrap_or_default();
-            Ok(values.into_iter().map(|v| compute.round(v)).collect())
-        });
-        let of = |parameter: &str, default: f64| -> Vec<f64> {
-            (0..output.inputs.len()).map(|i| output.parameters.of(i, parameter).unwrap_or(default)).collect()
-        };
-        Ok(Self {
-            values: values.collect::<Result<_, String>>()?,
-            base: output.base,
-            weights: of("weight", 0.0).into_iter().map(|w| w as f32).collect(),
-            densities: of("density", 1.0),
-            gammas: of("gamma", 0.01),
-            topk: output.parameters.number("select_topk"),
-            row: if output.shape.len() > 1 { output.shape[output.shape.len() - 1] } else { 1 },
-            by_row: name.contains("embed_tokens"),
-            compute,
-        })
-    }
-
-    fn experts(&self) -> Vec<usize> {
-        (0..self.values.len()).filter(|i| Some(*i) != self.base).collect()
-    }
-    fn base(&self) -> Vec<f32> {
-        self.base.map_or_else(|| vec![0.0; self.values[0].len()], |b| self.values[b].clone())
-    }
-    fn delta(&self, i: usize) -> Vec<f32> {
-        self.values[i].iter().zip(self.base()).map(|(w, b)| self.compute.round(w - b)).collect()
-    }
-
-    fn has_column_of_base(&self) -> bool {
-        let base = self.base();
-        let columns = if self.by_row { base.len() / self.row } else { self.row };
-        self.experts().iter().any(|e| {
-            let mut differs = vec![false; columns];
-            for (i, (w, b)) in self.values[*e].iter().zip(&base).enumerate() {
-                differs[if self.by_row { i / self.row } else { i % self.row }] |= w.to_bits() != b.to_bits();
-            }
-            differs.contains(&false)
-        })
-    }
-
-    fn each_is_an_input(&self, at: &[usize], ours: &[f32], tolerance: Tolerance) -> bool {
-        at.iter().all(|i| self.values.iter().any(|v| tolerance.accepts(ours[*i], v[*i])))
-    }
-
-    /// W₀ + Σ wᵢΔᵢ / Σ wᵢ over the experts.
-    fn linear(&self) -> Vec<f32> {
-        let (base, experts) = (self.base(), self.experts());
-        let sum: f32 = experts.iter().map(|e| self.weights[*e]).sum();
-        let mean =
-            |i: usize| experts.iter().map(|e| self.weights[*e] / sum * (self.values[*e][i] - base[i])).sum::<f32>();
-        (0..base.len()).map(|i| base[i] + mean(i)).collect()
-    }
-
-    /// Elements that a trim might as well have decided the other way: their key equals that of its last or first element.
-    fn on_threshold(&self, operator: &str) -> Result<Vec<bool>, String> {
-        let n = self.values[0].len();
-        let mut on = vec![false; n];
-        let mut mark = |keys: &[f32], at: &[usize]| {
-            let mut sorted = keys.to_vec();
-            sorted.sort_by(f32::total_cmp);
-            for bound in at.iter().filter_map(|i| sorted.get(*i)) {
-                on.iter_mut().zip(keys).for_each(|(o, k)| *o |= k == bound);
-            }
-        };
-        if operator == "sce" {
-            let deltas: Vec<Vec<f32>> = self.experts().iter().map(|e| self.delta(*e)).collect();
-            let variances: Vec<f32> = (0..n).map(|i| variance(&deltas, i)).collect();
-            let keep = (variances.iter().filter(|v| **v != 0.0).count() as f64 * self.topk) as usize;
-            if keep > 0 && keep < n {
-                // The reference's variances are rounded to the recipe's dtype, and equal where these are.
-                let half = if self.compute == Compute::F32 { Compute::BF16 } else { self.compute };
-                let rounded: Vec<f32> = variances.iter().map(|v| half.round(*v)).collect();
-                mark(&rounded, &[n - keep, n - keep - 1]);
-            }
-            return Ok(on);
-        }
-        for e in self.experts() {
-            let keys: Vec<f32> = self.delta(e).iter().map(|d| d.abs()).collect();
-            let keep = (self.densities[e] * n as f64) as usize;
-            if keep >= n {
-                continue;
-            }
-            let bottom = match operator {
-                "ties" => n - keep.max(1),
-                _ => n.saturating_sub(keep + (self.gammas[e] * n as f64) as usize),
-            };
-            let top = if operator == "ties" { n } else { bottom + keep };
-            mark(&keys, &[bottom, bottom.wrapping_sub(1), top, top.wrapping_sub(1)]);
-        }
-        Ok(on)
-    }
-}
-
-fn variance(deltas: &[Vec<f32>], i: usize) -> f32 {
-    let n = deltas.len() as f32;
-    let mean = deltas.iter().map(|d| d[i]).sum::<f32>() / n;
-    deltas.iter().map(|d| (d[i] - mean).powi(2)).sum::<f32>() / n
 }

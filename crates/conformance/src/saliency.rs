@@ -1,6 +1,6 @@
 //! Saliency as PyTorch recorded it.
 
-use crate::{ConformanceError, Report};
+use crate::{Report, UnreadableError};
 use rolegraft_checkpoint::{Checkpoint, Header};
 use rolegraft_saliency::{Decoder, NeuronSet, Saliency, TokenRun, Trajectory, aos, trace};
 use serde_json::Value;
@@ -19,7 +19,7 @@ type Tensors = BTreeMap<String, Vec<f32>>;
 ///
 /// # Errors
 /// If there are no recordings.
-pub fn saliency(traces: &Path, data: Option<&Path>) -> Result<Report, ConformanceError> {
+pub fn saliency(traces: &Path, data: Option<&Path>) -> Result<Report, UnreadableError> {
     let cases = json(&traces.join("cases.json"))?;
     let mut report = Report::default();
     let models = |name: &str| model_folder(traces, data, name);
@@ -43,15 +43,15 @@ pub(crate) fn model_folder(traces: &Path, data: Option<&Path>, name: &str) -> Re
 }
 
 /// A recording's JSON.
-pub(crate) fn json(path: &Path) -> Result<Value, ConformanceError> {
-    let read = std::fs::read(path).map_err(|source| ConformanceError::Read { path: path.to_owned(), source })?;
+pub(crate) fn json(path: &Path) -> Result<Value, UnreadableError> {
+    let read = std::fs::read(path).map_err(|source| UnreadableError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&read)
-        .map_err(|e| ConformanceError::Format { path: path.to_owned(), reason: format!("{e}; {EXPECTED} is expected") })
+        .map_err(|e| UnreadableError::Format { path: path.to_owned(), reason: format!("{e}; {EXPECTED} is expected") })
 }
 
-fn tensors(path: &Path) -> Result<Tensors, ConformanceError> {
-    let bytes = std::fs::read(path).map_err(|source| ConformanceError::Read { path: path.to_owned(), source })?;
-    let wrong = |reason: String| ConformanceError::Format { path: path.to_owned(), reason };
+fn tensors(path: &Path) -> Result<Tensors, UnreadableError> {
+    let bytes = std::fs::read(path).map_err(|source| UnreadableError::Read { path: path.to_owned(), source })?;
+    let wrong = |reason: String| UnreadableError::Format { path: path.to_owned(), reason };
     let header = Header::parse(&bytes, bytes.len() as u64).map_err(|e| wrong(e.to_string()))?;
     let one = |t: &rolegraft_checkpoint::TensorInfo| {
         let values = bytes.get(t.start as usize..t.end as usize).and_then(|bytes| t.dtype.to_f32(bytes));

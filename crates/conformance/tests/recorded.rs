@@ -1,11 +1,14 @@
 //! Everything recorded of the reference implementations that this project has.
 #![allow(missing_docs, clippy::print_stderr)]
 
-use rolegraft_conformance::{BoxUser, Image, Report};
+use rolegraft_conformance::{IN_PROCESS, Report, runners};
 use rolegraft_spans::python_json;
-use rolegraft_suite_office::{Mode, Program};
+use rolegraft_suite_office::{Mode, Program, recorded_verdict};
+use rolegraft_suites::{AllSettings, Registry};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+mod server;
 
 fn recordings(folder: &str) -> Option<PathBuf> {
     let root = std::env::var_os("ROLEGRAFT_CONFORMANCE")
@@ -16,6 +19,17 @@ fn recordings(folder: &str) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// Replays recordings of a benchmark.
+fn replay(benchmark: &str, traces: &Path, data: &Path) -> Report {
+    let (registry, mut settings) = (Registry::default(), AllSettings::new());
+    for (variable, key) in [("ROLEGRAFT_OS_ROOT", "root"), ("ROLEGRAFT_OS_DOCKER", "image")] {
+        if let Ok(value) = std::env::var(variable) {
+            settings.entry("os".to_owned()).or_default().set(key, value);
+        }
+    }
+    registry.replay(benchmark, (traces, data), &settings).unwrap()
 }
 
 #[test]
@@ -37,7 +51,7 @@ fn conversations_and_tokens_match_transformers() {
 #[test]
 fn replies_are_parsed_as_the_harnesses_do() {
     let Some(folder) = recordings("parse") else { return };
-    let report = rolegraft_conformance::parse(&folder).unwrap();
+    let report = rolegraft_conformance::parse(&folder, &Registry::default()).unwrap();
     assert_eq!((report.failed(), report.verdicts.len()), (0, 654), "{report}");
 }
 
@@ -48,18 +62,26 @@ fn saliencies_match_pytorch() {
     assert_eq!((report.failed(), report.verdicts.len(), report.skipped.len()), (0, 42, 0), "{report}");
 }
 
-/// Both engines.
+/// One list of cases: the engines in process, and a server.
 #[test]
 fn greedy_decoding_matches_transformers() {
     let Some(folder) = recordings("engine-golden") else { return };
-    let report = rolegraft_conformance::engine(&folder, None).unwrap();
-    assert_eq!((report.failed(), report.verdicts.len()), (0, 2 * 48), "{report}");
+    let address = server::start(&folder.join("model"));
+    let engines = runners(IN_PROCESS.into_iter().chain([address.as_str()])).unwrap();
+    let report = rolegraft_conformance::engine(&folder, None, &engines).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len()), (0, 3 * 48), "{report}");
+    // A server that gives no ids is held to its text, and a wrong one is found out.
+    for (model, failed) in [("text", 0), ("wrong", 48)] {
+        let engines = runners([format!("{address}#{model}").as_str()]).unwrap();
+        let report = rolegraft_conformance::engine(&folder, None, &engines).unwrap();
+        assert_eq!((report.failed(), report.verdicts.len()), (failed, 48), "{report}");
+    }
 }
 
 #[test]
 fn tau_episodes_match_upstream() {
     let Some(data) = recordings("tau-bench") else { return };
-    let report = rolegraft_conformance::tau(&data.join("golden.jsonl.gz"), &data).unwrap();
+    let report = replay("tau", &data.join("golden.jsonl.gz"), &data);
     assert_eq!(report.failed(), 0, "{report}");
     assert_eq!(report.verdicts.len(), 1645);
 }
@@ -78,7 +100,7 @@ fn officebench_matches_upstream() {
         ("golden/original-parse.jsonl", 20),
         ("golden.jsonl", 229),
     ] {
-        let report = rolegraft_conformance::officebench(&data.join(file), &data).unwrap();
+        let report = replay("officebench", &data.join(file), &data);
         assert_eq!(report.failed(), 0, "{file}: {report}");
         assert_eq!(report.verdicts.len() + report.skipped.len(), cases, "{file}");
         for skipped in &report.skipped {
@@ -91,12 +113,9 @@ fn officebench_matches_upstream() {
 fn agentbench_matches_upstream() {
     let Some(data) = recordings("agentbench") else { return };
     let golden = data.join("golden");
-    let root = |path: std::ffi::OsString| Image::Root { path: path.into(), user: BoxUser::best() };
-    let image = std::env::var("ROLEGRAFT_OS_DOCKER").map(Image::Docker).ok();
-    let image = image.or_else(|| std::env::var_os("ROLEGRAFT_OS_ROOT").map(root));
     for (file, cases) in [("os_parse", 75), ("os_shell", 60), ("os_fc", 30), ("history_trim", 23), ("os_tasks", 113)] {
         let traces = golden.join(format!("{file}.jsonl"));
-        let report = rolegraft_conformance::os(&traces, &data, image.as_ref()).unwrap();
+        let report = replay("os", &traces, &data);
         assert_eq!(report.failed(), 0, "{file}: {report}");
         counted(file, &report, cases);
     }
@@ -108,7 +127,7 @@ fn agentbench_matches_upstream() {
         ("db_repr", 63),
         ("db_episodes", 597),
     ] {
-        let report = rolegraft_conformance::dbbench(&golden.join(format!("{file}.jsonl")), &data, None).unwrap();
+        let report = replay("dbbench", &golden.join(format!("{file}.jsonl")), &data);
         assert_eq!(report.failed(), 0, "{file}: {report}");
         counted(file, &report, cases);
     }
@@ -140,8 +159,7 @@ fn officebench_verdicts_that_the_sane_mode_changes() {
                 if case["steps"].is_null() {
                     case["steps"] = Vec::<Value>::new().into();
                 }
-                let [official, sane] =
-                    Mode::ALL.map(|mode| rolegraft_conformance::officebench_verdict(&data, &case, mode).unwrap());
+                let [official, sane] = Mode::ALL.map(|mode| recorded_verdict(&data, &case, mode).unwrap());
                 assert_eq!(official, case["success"], "{} {}", case["task"], case["subtask"]);
                 (official != sane).then(|| (format!("{}/{} {}", case["task"], case["subtask"], case["kind"]), sane))
             })
@@ -160,16 +178,16 @@ fn officebench_verdicts_that_the_sane_mode_changes() {
 #[test]
 fn webshop_matches_upstream() {
     let Some(data) = recordings("webshop") else { return };
-    let report = rolegraft_conformance::webshop(&data.join("golden"), &data).unwrap();
+    let report = replay("webshop", &data.join("golden"), &data);
     assert_eq!(report.failed(), 0, "{report}");
     assert_eq!(report.verdicts.len(), 3_765, "{report}");
-    let report = rolegraft_conformance::webshop(&data.join("golden/python_random.json"), &data).unwrap();
+    let report = replay("webshop", &data.join("golden/python_random.json"), &data);
     assert_eq!((report.failed(), report.verdicts.len()), (0, 1), "{report}");
 }
 
 #[test]
 fn alfworld_matches_upstream() {
     let Some(data) = recordings("alfworld") else { return };
-    let report = rolegraft_conformance::alfworld(&data.join("golden"), &data).unwrap();
+    let report = replay("alfworld", &data.join("golden"), &data);
     assert_eq!((report.failed(), report.verdicts.len()), (0, 279), "{report}");
 }

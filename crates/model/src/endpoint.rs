@@ -1,72 +1,13 @@
 //! OpenAI-compatible servers.
 
+use crate::client::{Answer, Client, EndpointConfig};
 use crate::{ChatModel, Completion, ModelError, Reply, Request};
 use rolegraft_trajectory::calls::{self, NativeCall};
 use rolegraft_trajectory::{Finish, Role, Spent};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
 
-/// Environment variable that holds the key of the model that is evaluated; keys are read from nowhere else.
-pub const KEY_VARIABLE: &str = "ROLEGRAFT_API_KEY";
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Longest answer read, in bytes.
-const MAX_BODY: usize = 64 << 20;
-/// What servers say when a conversation does not fit.
-const OVERFLOW: [&str; 5] =
-    ["context length", "context_length", "maximum context", "too many tokens", "prompt is too long"];
-
-/// Where the servers are and how hard to try.
-#[derive(Debug, Clone)]
-pub struct EndpointConfig {
-    /// Base URLs ending in `/v1`; requests go round.
-    pub urls: Vec<String>,
-    /// The model's name there.
-    pub model: String,
-    /// Requests open at once.
-    pub concurrency: usize,
-    /// Tries of one request.
-    pub tries: u32,
-    /// Repeated tries of all requests together; when they are spent, each request has one try.
-    pub retries: usize,
-    /// How long one answer may take.
-    pub timeout: Duration,
-    /// Environment variables that may hold the key; the first that is set does.
-    pub key_variables: Vec<&'static str>,
-}
-
-impl EndpointConfig {
-    /// The usual settings for `URL[,URL…][#MODEL]`.
-    #[must_use]
-    pub fn of(address: &str, concurrency: usize, key_variables: Vec<&'static str>) -> Self {
-        let (urls, model) = address.split_once('#').unwrap_or((address, "default"));
-        Self {
-            urls: urls.split(',').map(str::to_owned).collect(),
-            model: model.to_owned(),
-            concurrency,
-            tries: 6,
-            retries: 1000,
-            timeout: Duration::from_secs(600),
-            key_variables,
-        }
-    }
-}
-
-/// A client of `/chat/completions`. 408, 429, 5xx, broken connections and answers that are none are tried again with
-/// growing, jittered waits; `Retry-After` is obeyed; a context overflow is an answer, not an error.
-pub struct Endpoint {
-    config: EndpointConfig,
-    client: reqwest::Client,
-    key: Option<String>,
-    next: AtomicUsize,
-    retried: AtomicUsize,
-}
-
-enum Failure {
-    Again { reason: String, wait: Option<Duration> },
-    Final(String),
-}
+/// A client of `/chat/completions`.
+pub struct Endpoint(Client);
 
 impl Endpoint {
     /// A client; the key comes from the environment.
@@ -74,22 +15,7 @@ impl Endpoint {
     /// # Errors
     /// If there is no URL, or no TLS on this machine.
     pub fn new(config: EndpointConfig) -> Result<Self, ModelError> {
-        if config.urls.is_empty() {
-            return Err(ModelError::Fatal("no endpoint given".into()));
-        }
-        let client = reqwest::Client::builder().timeout(config.timeout).build();
-        let client = client.map_err(|e| ModelError::Fatal(format!("no HTTP client: {e}")))?;
-        let set = |name: &&str| std::env::var(name).ok().filter(|k| !k.is_empty());
-        let key = config.key_variables.iter().find_map(set);
-        Ok(Self { config, client, key, next: AtomicUsize::new(0), retried: AtomicUsize::new(0) })
-    }
-
-    /// Takes the key out of whatever is shown.
-    fn redact(&self, text: &str) -> String {
-        match &self.key {
-            Some(key) => text.replace(key.as_str(), "[redacted]"),
-            None => text.to_owned(),
-        }
+        Client::new(config).map(Self)
     }
 
     fn body(&self, request: &Request) -> Value {
@@ -119,7 +45,7 @@ impl Endpoint {
             })
             .collect();
         let mut body = json!({
-            "model": self.config.model, "messages": messages, "max_tokens": request.sampling.max_tokens,
+            "model": self.0.config.model, "messages": messages, "max_tokens": request.sampling.max_tokens,
             "temperature": request.sampling.temperature, "top_p": request.sampling.top_p,
             "seed": request.key.bits(0) >> 33,
         });
@@ -127,47 +53,6 @@ impl Endpoint {
             body["tools"] = Value::Array(tools.to_vec());
         }
         body
-    }
-
-    async fn once(&self, url: &str, request: &Request) -> Result<Completion, Failure> {
-        let mut post =
-            self.client.post(format!("{}/chat/completions", url.trim_end_matches('/'))).json(&self.body(request));
-        if let Some(key) = &self.key {
-            post = post.bearer_auth(key);
-        }
-        let again = |reason: String| Failure::Again { reason, wait: None };
-        let mut response = post.send().await.map_err(|e| again(format!("{url}: {}", root_cause(&e))))?;
-        let status = response.status();
-        let wait = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(retry_after);
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| again(format!("{url}: {}", root_cause(&e))))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > MAX_BODY {
-                return Err(Failure::Final(format!("{url}: the answer is longer than {} MiB", MAX_BODY >> 20)));
-            }
-        }
-        let text = String::from_utf8_lossy(&bytes);
-        let shown: String = text.chars().take(200).filter(|c| !c.is_control()).collect();
-        let overflow = || OVERFLOW.iter().any(|w| text.contains(w));
-        if matches!(status.as_u16(), 400 | 413) && overflow() {
-            return Ok(Completion::overflow());
-        }
-        if status.as_u16() == 408 || status.as_u16() == 429 || status.is_server_error() {
-            return Err(Failure::Again { reason: format!("{url}: {status}: {shown}"), wait });
-        }
-        if !status.is_success() {
-            let variable = self.config.key_variables.first().copied().unwrap_or(KEY_VARIABLE);
-            let hint = if status.as_u16() == 401 { format!("; set the key in {variable}") } else { String::new() };
-            return Err(Failure::Final(format!("{url}: {status}: {shown}{hint}")));
-        }
-        if text.trim_start().starts_with("data:") {
-            return Err(Failure::Final(format!("{url}: answers with an event stream that was not asked for")));
-        }
-        let json: Value = serde_json::from_str(&text).map_err(|_| again(format!("{url}: not JSON: {shown}")))?;
-        if !json["error"].is_null() && json["choices"][0].is_null() {
-            return if overflow() { Ok(Completion::overflow()) } else { Err(again(format!("{url}: {shown}"))) };
-        }
-        completion(&json, request.tools.is_some()).ok_or_else(|| again(format!("{url}: no choices: {shown}")))
     }
 }
 
@@ -209,55 +94,22 @@ fn completion(json: &Value, native: bool) -> Option<Completion> {
     })
 }
 
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// Seconds, or an HTTP date.
-fn retry_after(value: &str) -> Option<Duration> {
-    match value.trim().parse::<u64>() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok(),
-    }
-}
-
 impl ChatModel for Endpoint {
     fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a> {
         Box::pin(async move {
-            let mut last = String::new();
-            for attempt in 0..self.config.tries.max(1) {
-                let url = &self.config.urls[self.next.fetch_add(1, Ordering::Relaxed) % self.config.urls.len()];
-                match self.once(url, request).await {
-                    Ok(mut completion) => {
-                        completion.spent.failures = u64::from(attempt);
-                        return Ok(completion);
-                    }
-                    Err(Failure::Final(reason)) => return Err(ModelError::Fatal(self.redact(&reason))),
-                    Err(Failure::Again { reason, wait }) => {
-                        last = self.redact(&reason);
-                        let retried = self.retried.fetch_add(1, Ordering::Relaxed);
-                        if retried >= self.config.retries {
-                            last = format!("{last}; the run's {} repeated tries are spent", self.config.retries);
-                            return Err(ModelError::Unavailable { reason: last, tries: attempt + 1 });
-                        }
-                        if attempt + 1 < self.config.tries {
-                            let grown = FIRST_WAIT.saturating_mul(1 << attempt.min(10));
-                            let jitter = 0.5 + request.key.uniform(u64::from(attempt) + 1);
-                            let pause = wait.unwrap_or(grown.mul_f64(jitter));
-                            tokio::time::sleep(pause.min(LONGEST_WAIT)).await;
-                        }
-                    }
+            let read = |json: &Value| completion(json, request.tools.is_some());
+            let answer = self.0.post("/chat/completions", &self.body(request), request.key, read).await?;
+            Ok(match answer {
+                (Answer::Overflow, _) => Completion::overflow(),
+                (Answer::Given(mut completion), failures) => {
+                    completion.spent.failures = u64::from(failures);
+                    completion
                 }
-            }
-            Err(ModelError::Unavailable { reason: last, tries: self.config.tries })
+            })
         })
     }
     fn concurrency(&self) -> usize {
-        self.config.concurrency
+        self.0.config.concurrency
     }
     fn has_native_tools(&self) -> bool {
         true
@@ -267,8 +119,9 @@ impl ChatModel for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Sampling;
+    use crate::{KEY_VARIABLE, Sampling};
     use rolegraft_trajectory::{EpisodeKey, Key, Message, Seed};
+    use std::time::{Duration, SystemTime};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server that gives one scripted answer a connection.
@@ -407,7 +260,7 @@ mod tests {
         let busy = || answer("503 Busy", "retry-after: 0\r\n", "");
         let (url, seen) = server((0..4).map(|_| busy()).collect()).await;
         let mut endpoint = endpoint(url, 9);
-        endpoint.config.retries = 2;
+        endpoint.0.config.retries = 2;
         for tries in [3, 1] {
             let error = endpoint.complete(&request()).await.unwrap_err();
             assert!(matches!(&error, ModelError::Unavailable { tries: t, .. } if *t == tries), "{error}");
@@ -445,12 +298,5 @@ mod tests {
             matches!(&error, ModelError::Unavailable { tries: 2, reason } if reason.contains(&address.to_string())),
             "{error}"
         );
-    }
-
-    #[test]
-    fn the_key_is_never_shown() {
-        let mut endpoint = endpoint("http://localhost/v1".into(), 1);
-        endpoint.key = Some("sk-canary".into());
-        assert_eq!(endpoint.redact("bad key sk-canary!"), "bad key [redacted]!");
     }
 }

@@ -1,15 +1,19 @@
 //! Who answers: the trait that the episode loop speaks to, and the models that need no engine of ours.
 //!
 //! A [`ChatModel`] gets a conversation and gives the next reply. [`Scripted`] replays recorded or oracle replies;
-//! [`Endpoint`] speaks to OpenAI-compatible servers. [`Chooser`] picks tokens for engines in process: one draw a token,
+//! [`Endpoint`] speaks to OpenAI-compatible servers, [`Completions`] in token ids. [`Chooser`] picks tokens for engines in process: one draw a token,
 //! keyed by run, suite, task, trial and turn, so that an episode depends on its key alone.
 
 mod chooser;
+mod client;
+mod completions;
 mod endpoint;
 mod scripted;
 
 pub use chooser::Chooser;
-pub use endpoint::{Endpoint, EndpointConfig, KEY_VARIABLE};
+pub use client::{EndpointConfig, KEY_VARIABLE};
+pub use completions::{Completions, Continued};
+pub use endpoint::Endpoint;
 pub use scripted::Scripted;
 
 use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message, Recorded, Spent};

@@ -2,7 +2,7 @@
 
 use crate::error::RunError;
 use rolegraft_checkpoint::Digest;
-use rolegraft_suite::Suite;
+use rolegraft_suites::Suite;
 use rolegraft_trajectory::{
     CHAT_RULES, ChatArguments, ChatError, ChatTemplate, Contexts, Episode, Message, Role, TemplateError,
 };

@@ -4,12 +4,12 @@ use crate::artefact::ArtefactError;
 use crate::engine::EngineError;
 use crate::experiment::ExperimentError;
 use crate::store::StoreError;
-use crate::suites::SuitesError;
 use rolegraft_checkpoint::{OpenError, PoolError};
 use rolegraft_evaluate::EvaluationError;
 use rolegraft_graft::ApplyError;
 use rolegraft_merge::MergeError;
 use rolegraft_saliency::DecoderError;
+use rolegraft_suites::{OpenError as OpenSuiteError, SettingsError};
 use rolegraft_trajectory::{ChatError, LogError};
 use std::path::PathBuf;
 
@@ -26,7 +26,9 @@ pub enum RunError {
     #[error(transparent)]
     Pool(#[from] PoolError),
     #[error(transparent)]
-    Suites(#[from] SuitesError),
+    Suites(#[from] OpenSuiteError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -91,7 +93,7 @@ impl RunError {
     pub fn is_environment(&self) -> bool {
         matches!(
             self,
-            Self::Evaluation { source: EvaluationError::Suite(rolegraft_suite::SuiteError::Environment { .. }), .. }
+            Self::Evaluation { source: EvaluationError::Suite(rolegraft_suites::SuiteError::Environment { .. }), .. }
         ) || disk_refuses(self)
     }
 }

@@ -1,11 +1,9 @@
 //! The experiment file.
 
-use crate::agentbench::AgentBenchOptions;
 use crate::engine::EngineKind;
-use crate::progress::Progress;
-use crate::suites::{OfficeOptions, SuiteOptions, TauOptions};
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
+use rolegraft_suites::{AllSettings, Registry, Setup};
 use rolegraft_trajectory::ChatArguments;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,15 +29,12 @@ pub struct Experiment {
     /// Official data; without it every suite plays its built-in tasks.
     #[serde(default)]
     pub data: Option<PathBuf>,
-    /// How τ-bench is played.
-    #[serde(default)]
-    pub tau: TauOptions,
-    /// How OfficeBench's official tasks are played.
-    #[serde(default)]
-    pub officebench: OfficeOptions,
-    /// How AgentBench's official tasks are played.
-    #[serde(default)]
-    pub agentbench: AgentBenchOptions,
+    /// Every benchmark's own settings, which may hold secrets: `[suite.NAME]`.
+    #[serde(default, skip_serializing)]
+    pub suite: AllSettings,
+    /// The benchmarks there are.
+    #[serde(skip)]
+    pub registry: Registry,
     /// Arguments of the chat templates: `enable_thinking = false`, and `date`, the day that some write.
     #[serde(default)]
     pub chat: ChatArguments,
@@ -223,36 +218,33 @@ impl Experiment {
     /// If the file is missing, has unknown keys or operators (the nearest known one is suggested), or contradicts
     /// itself.
     pub fn read(path: &Path) -> Result<Self, ExperimentError> {
+        Self::read_with(path, Registry::default())
+    }
+
+    /// The same, with other benchmarks than the program's own.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_with(path: &Path, registry: Registry) -> Result<Self, ExperimentError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ExperimentError::Read { path: path.to_owned(), source })?;
-        let mut experiment: Self = toml::from_str(&text)
+        let rule = |what: String| ExperimentError::Rule { path: path.to_owned(), what };
+        let former = toml::from_str(&text).ok().map(|table| registry.modern(&table)).transpose();
+        let modern = former.map_err(|e| rule(e.to_string()))?.flatten().map(|table| table.to_string());
+        let mut experiment: Self = toml::from_str(modern.as_deref().unwrap_or(&text))
             .map_err(|e| ExperimentError::Toml { path: path.to_owned(), message: suggest(&e.to_string()) })?;
+        experiment.registry = registry;
         let here = path.parent().unwrap_or(Path::new(""));
         experiment.suites = here.join(&experiment.suites);
         experiment.pool.base = here.join(&experiment.pool.base);
         experiment.pool.experts.values_mut().for_each(|p| *p = here.join(&*p));
-        experiment.check().map_err(|what| ExperimentError::Rule { path: path.to_owned(), what })?;
+        experiment.check().map_err(rule)?;
         Ok(experiment)
     }
 
     /// Where its suites come from and how they are played.
-    pub(crate) fn suite_options<'o>(
-        &'o self,
-        runtime: &'o tokio::runtime::Runtime,
-        progress: &'o dyn Progress,
-    ) -> SuiteOptions<'o> {
-        SuiteOptions {
-            root: &self.suites,
-            data: self.data.as_deref(),
-            tau: &self.tau,
-            office: self.officebench,
-            agentbench: &self.agentbench,
-            person: None,
-            runtime: runtime.handle(),
-            engine: self.engine,
-            chat: &self.chat,
-            progress: Some(progress),
-        }
+    pub(crate) fn setup(&self) -> Setup<'_> {
+        Setup { registry: &self.registry, suites: &self.suites, data: self.data.as_deref(), settings: &self.suite }
     }
 
     /// All suites, each once.
@@ -271,6 +263,7 @@ impl Experiment {
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(fine) {
             return Err(format!("name `{}` must be of letters, digits, `-`, `_` and `.`", self.name));
         }
+        self.registry.check(&self.suite).map_err(|e| e.to_string())?;
         self.chat.validate().map_err(|e| format!("under [chat]: {e}"))?;
         if self.candidate.is_empty() {
             return Err("there is no [[candidate]]; name at least one operator".into());

@@ -4,15 +4,15 @@ use crate::artefact::{self, Calibration, Document, Traced};
 use crate::chat::{Rendering, read_template, takes};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
+use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::merge::merge_candidate;
 use crate::stages::{calibrate, evaluate, select, trace, transplant};
 use crate::store::Store;
-use crate::suites::SuiteLibrary;
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_saliency::union_overlap;
-use rolegraft_suite::Split;
+use rolegraft_suites::{Library, Split};
 use rolegraft_trajectory::Episode;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use std::time::Instant;
 pub(crate) struct Kept<'k> {
     pub(crate) experiment: &'k Experiment,
     pub(crate) store: &'k Store,
-    pub(crate) suites: &'k BTreeMap<String, SuiteLibrary>,
+    pub(crate) suites: &'k BTreeMap<String, Library>,
     pub(crate) machine: &'k Machine<'k>,
     /// Files of the run by the name that they get in its directory.
     pub(crate) files: Vec<(String, PathBuf)>,
@@ -55,7 +55,7 @@ impl Kept<'_> {
         result
     }
 
-    fn library(&self, suite: &str) -> Result<&SuiteLibrary, RunError> {
+    fn library(&self, suite: &str) -> Result<&Library, RunError> {
         self.suites.get(suite).ok_or_else(|| RunError::UnknownSuite(suite.to_owned()))
     }
 
@@ -253,13 +253,15 @@ pub(crate) fn open_suites(
     experiment: &mut Experiment,
     runtime: &tokio::runtime::Runtime,
     progress: &dyn Progress,
-) -> Result<BTreeMap<String, SuiteLibrary>, RunError> {
+) -> Result<BTreeMap<String, Library>, RunError> {
     let (mut suites, mut wanted) = (BTreeMap::new(), Vec::new());
-    for benchmark in std::mem::take(&mut experiment.benchmark) {
+    let (benchmarks, engine, chat) = (std::mem::take(&mut experiment.benchmark), experiment.engine, &experiment.chat);
+    let host = Players { runtime: runtime.handle(), engine, chat, progress, person: None };
+    for benchmark in benchmarks {
         let mut lacking = None;
         for name in &benchmark.suites {
-            let library = SuiteLibrary::open(&experiment.suite_options(runtime, progress), name)?;
-            lacking = lacking.or(library.lacks());
+            let library = experiment.setup().open(name, &host)?;
+            lacking = lacking.or(library.lacks);
             // What is missing is said now, not after hours of play.
             let counts = experiment.tasks;
             library.tasks(Split::Test, Some(counts.test))?;

@@ -84,6 +84,7 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
     }
     let record = json!({
         "format": 1, "program": env!("CARGO_PKG_VERSION"), "experiment": experiment,
+        "suite": experiment.registry.check(&experiment.suite)?,
         "selection": results.selected.selection, "diagnosis": results.diagnosed.diagnosis, "plan": results.planned.plan,
         "seconds": results.timings,
     });

@@ -1,8 +1,7 @@
 //! Recorded episodes, scored again without a model.
 
 use crate::error::RunError;
-use crate::suites::{SuiteLibrary, SuiteOptions};
-use rolegraft_suite::{Split, Task};
+use rolegraft_suites::{Alone, Library, Setup, Task};
 use rolegraft_trajectory::{Context, Episode, EpisodeKey, EpisodeLog, Role, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -29,15 +28,15 @@ pub struct Rescored {
 ///
 /// # Errors
 /// If the log cannot be read, or a task is no longer there.
-pub fn rescore(options: &SuiteOptions<'_>, log: &Path) -> Result<Vec<Rescored>, RunError> {
+pub fn rescore(setup: &Setup<'_>, log: &Path) -> Result<Vec<Rescored>, RunError> {
     let (_, recorded) = EpisodeLog::read(log)?;
-    let mut libraries: BTreeMap<String, (SuiteLibrary, BTreeMap<String, Task>)> = BTreeMap::new();
+    let mut libraries: BTreeMap<String, (Library, BTreeMap<String, Task>)> = BTreeMap::new();
     let mut results = Vec::new();
     for episode in recorded {
         let EpisodeKey { suite, task, .. } = &episode.key;
         if !libraries.contains_key(suite) {
-            let library = SuiteLibrary::open(options, suite)?;
-            let tasks = tasks(&library);
+            let library = setup.open(suite, &Alone)?;
+            let tasks = library.every_task();
             libraries.insert(suite.clone(), (library, tasks));
         }
         let (library, tasks) = &libraries[suite];
@@ -64,13 +63,6 @@ pub fn rescore(options: &SuiteOptions<'_>, log: &Path) -> Result<Vec<Rescored>, 
     Ok(results)
 }
 
-/// Every task of every split that is there.
-fn tasks(library: &SuiteLibrary) -> BTreeMap<String, Task> {
-    let splits = [Split::Calibration, Split::Dev, Split::Test];
-    let sets = splits.into_iter().filter_map(|split| library.tasks(split, None).ok());
-    sets.flat_map(|set| set.tasks).map(|task| (task.id.clone(), task)).collect()
-}
-
 /// What the user of an episode said: user turns that do not answer a call.
 fn user_says(episode: &Episode) -> Vec<&str> {
     let answers_call = |index: usize| {
@@ -91,8 +83,8 @@ struct Replay {
     contexts: Vec<Context>,
 }
 
-fn play(library: &SuiteLibrary, task: &Task, episode: &Episode) -> Result<Replay, RunError> {
-    let failed = |source: rolegraft_suite::SuiteError| RunError::Evaluation {
+fn play(library: &Library, task: &Task, episode: &Episode) -> Result<Replay, RunError> {
+    let failed = |source: rolegraft_suites::SuiteError| RunError::Evaluation {
         suite: episode.key.suite.clone(),
         model: "recorded".into(),
         source: source.into(),

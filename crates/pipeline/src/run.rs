@@ -12,7 +12,7 @@ use crate::stages::select::{File, select};
 use crate::stages::transplant::plan;
 use crate::store::Store;
 use rolegraft_checkpoint::{Checkpoint, check_pool};
-use rolegraft_suite::Split;
+use rolegraft_suites::Split;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

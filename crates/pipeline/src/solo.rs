@@ -1,16 +1,15 @@
 //! One model on one suite.
 
-use crate::agentbench::AgentBenchOptions;
 use crate::chat::{Rendering, read_template, takes};
 use crate::engine::{EngineKind, is_endpoint, open_model};
 use crate::error::RunError;
+use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::calibrate::solutions;
 use crate::stages::evaluate::{ORACLE, Open, Player, episodes, identity, inputs, log_digest, opener};
-use crate::suites::{OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 use rolegraft_model::ChatModel;
-use rolegraft_suite::{Speaker, Split, TaskSet};
+use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
 use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog, Vocabulary};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,19 +20,11 @@ use std::sync::atomic::AtomicBool;
 pub struct Solo<'a> {
     /// A checkpoint directory or an endpoint.
     pub model: &'a str,
-    /// Folder of the suites' folders.
-    pub suites: &'a Path,
     /// The suite.
     pub suite: &'a str,
-    /// Official data instead of the built-in tasks.
-    pub data: Option<&'a Path>,
-    /// How τ-bench is played.
-    pub tau: &'a TauOptions,
-    /// How OfficeBench is played.
-    pub office: OfficeOptions,
-    /// How AgentBench is played.
-    pub agentbench: &'a AgentBenchOptions,
-    /// The person who plays the user, if one does.
+    /// Where suites come from and how they are played.
+    pub setup: Setup<'a>,
+    /// The person who plays the user, where one may.
     pub person: Option<Arc<dyn Speaker>>,
     /// Which tasks.
     pub split: Split,
@@ -65,10 +56,12 @@ pub fn evaluate(
     let machine = solo.machine(&runtime, stop, progress);
     let (library, tasks) = solo.open(&machine)?;
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
+    // A person speaks with one agent at a time.
+    let at_once = library.person.then_some(1);
     // An endpoint is known by its address alone; a checkpoint by its bytes, and how it is spoken to.
     if is_endpoint(solo.model) {
         let model = runtime.block_on(open_model(solo.model, solo.engine, machine.engine_count(), solo.chat))?;
-        let player = Player { name: solo.model, identity: solo.model, at_once: solo.at_once() };
+        let player = Player { name: solo.model, identity: solo.model, at_once };
         return play(solo, &machine, (&library, tasks), &player, log, &mut || Ok(model.clone()));
     }
     let (_, member) = Member::named_by_path("model", Path::new(solo.model))?;
@@ -80,7 +73,7 @@ pub fn evaluate(
         progress.note(&note);
     }
     let identity = identity(&machine, &member)?;
-    let player = Player { name: &member.name, identity: &identity, at_once: solo.at_once() };
+    let player = Player { name: &member.name, identity: &identity, at_once };
     play(solo, &machine, (&library, tasks), &player, log, &mut opener(&machine, &member))
 }
 
@@ -106,7 +99,7 @@ pub fn play_solutions(
 fn play(
     solo: &Solo<'_>,
     machine: &Machine<'_>,
-    (library, tasks): (&SuiteLibrary, TaskSet),
+    (library, tasks): (&Library, TaskSet),
     player: &Player<'_>,
     log: &Path,
     open: &mut Open<'_>,
@@ -127,32 +120,17 @@ impl Solo<'_> {
         Machine { runtime, stop: stop.clone(), progress, engine, engines, chat, seed }
     }
 
-    fn open(&self, machine: &Machine<'_>) -> Result<(SuiteLibrary, TaskSet), RunError> {
-        if self.data.is_some() && !SuiteLibrary::has_official(self.suite) {
-            return Err(SuitesError::NoOfficial(self.suite.to_owned()).into());
+    fn open(&self, machine: &Machine<'_>) -> Result<(Library, TaskSet), RunError> {
+        if self.setup.data.is_some() {
+            self.setup.registry.has_official(self.suite)?;
         }
-        let options = SuiteOptions {
-            root: self.suites,
-            data: self.data,
-            tau: self.tau,
-            office: self.office,
-            agentbench: self.agentbench,
-            person: self.person.clone(),
-            runtime: machine.runtime.handle(),
-            engine: self.engine,
-            chat: self.chat,
-            progress: Some(machine.progress),
-        };
-        let library = SuiteLibrary::open(&options, self.suite)?;
+        let (engine, chat, progress, person) = (self.engine, self.chat, machine.progress, self.person.clone());
+        let host = Players { runtime: machine.runtime.handle(), engine, chat, progress, person };
+        let library = self.setup.open(self.suite, &host)?;
         let tasks = library.tasks(self.split, self.tasks)?;
-        for task in library.not_run() {
+        for task in &library.not_run {
             machine.progress.note(&format!("not run: {} lacks {}", task.task, task.lacks));
         }
         Ok((library, tasks))
-    }
-
-    /// A person speaks with one agent at a time.
-    fn at_once(&self) -> Option<usize> {
-        self.person.is_some().then_some(1)
     }
 }

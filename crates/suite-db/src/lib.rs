@@ -2,13 +2,16 @@
 //!
 //! Rules: THUDM/AgentBench@41e6807:`src/server/tasks/dbbench` (text protocol, the default) and @578c5e9 (function calls).
 
+mod benchmark;
 pub mod compare;
 mod entry;
 mod environment;
+mod replay;
 mod server;
 mod show;
 mod statement;
 
+pub use benchmark::DbBench;
 pub use entry::{Column, Entry, Info, KNOWN_BAD, OfficialError, SETS, Table, Tables, entries, folder};
 pub use environment::{Called, DbSuite, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out};
 pub use server::{Database, Server, ServerError, open};

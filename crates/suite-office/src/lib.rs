@@ -8,6 +8,7 @@
 mod apps;
 mod archive;
 mod arithmetic;
+mod benchmark;
 mod calculator;
 mod calendar;
 mod command_line;
@@ -26,6 +27,7 @@ mod mode;
 mod official;
 mod original;
 pub mod recorded;
+mod replay;
 mod sheet;
 mod shell_word;
 mod tools;
@@ -33,7 +35,9 @@ mod word;
 mod workbook;
 mod xml;
 
+pub use benchmark::OfficeBench;
 pub use convert::Program;
 pub use environment::{OfficeSuite, Prompt, SANE};
 pub use mode::Mode;
 pub use official::{Apps, Official, OfficialError};
+pub use replay::recorded_verdict;

@@ -4,11 +4,13 @@
 //! The server owns the environment; here are the conversation, the client and the bookkeeping: whatever ends an episode, its
 //! session on the server is ended too.
 
+mod benchmark;
 mod client;
 mod environment;
 mod heartbeat;
 pub mod wire;
 
+pub use benchmark::Remote;
 pub use client::{Client, RemoteError};
 pub use environment::{Api, RemoteSuite};
 pub use heartbeat::{Controller, Worker};

@@ -7,6 +7,7 @@
 
 mod airline;
 mod arithmetic;
+mod benchmark;
 mod calculate;
 mod call;
 pub mod database;
@@ -17,11 +18,13 @@ mod known_bad;
 mod official;
 mod prompts;
 mod python;
+mod replay;
 mod retail;
 mod scripted;
 mod user;
 mod users;
 
+pub use benchmark::Tau;
 pub use call::Call;
 pub use domain::Domain;
 pub use environment::{TauSetup, TauSuite};

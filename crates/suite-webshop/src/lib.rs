@@ -4,6 +4,7 @@
 //! Lucene or spaCy (princeton-nlp/WebShop@64fa2a5). [`WebShopSuite`] is AgentBench's loop around it.
 
 pub mod analyzer;
+mod benchmark;
 mod builder;
 mod catalogue;
 mod environment;
@@ -15,9 +16,11 @@ mod product;
 mod random;
 mod ranking;
 mod ratio;
+mod replay;
 mod reward;
 mod shop;
 
+pub use benchmark::WebShop;
 pub use catalogue::{Catalogue, CatalogueError, Settings, Watch};
 pub use environment::{FORMAT, Prompts, Turn, WebShopSuite};
 pub use goals::{Goal, GoalOptions};

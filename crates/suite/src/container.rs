@@ -31,6 +31,17 @@ pub enum BoxUser {
 }
 
 impl BoxUser {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Root, Self::Namespace];
+
+    /// The name used in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Namespace => "namespace",
+        }
+    }
     /// The one with which most tasks work here.
     #[must_use]
     pub fn best() -> Self {

@@ -164,7 +164,7 @@ pub enum SuiteError {
 
 /// A benchmark.
 pub trait Suite: Send + Sync {
-    /// Its id: `tau-retail`, `os`, …
+    /// Its id, as in logs and tables.
     fn id(&self) -> &str;
     /// How replies are read.
     fn format(&self) -> &Format;
@@ -182,7 +182,11 @@ pub trait Suite: Send + Sync {
     /// If the task is not one of this suite's, or the machine lacks something.
     fn start(&self, task: &Task) -> Result<Box<dyn Environment>, SuiteError>;
     /// Version of the rules: part of every digest, raised when a score could change.
-    fn version(&self) -> u32;
+    fn version(&self) -> u32 {
+        1
+    }
     /// Prompts and settings that shape an episode: part of every digest.
-    fn settings(&self) -> Value;
+    fn settings(&self) -> Value {
+        Value::Null
+    }
 }

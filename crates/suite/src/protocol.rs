@@ -1,5 +1,7 @@
 //! How an agent speaks on AgentBench's suites.
 
+use crate::Limits;
+use crate::settings::{Flag, Taken};
 use serde::{Deserialize, Serialize};
 
 /// Which of AgentBench's two protocols.
@@ -34,4 +36,18 @@ impl AgentBenchProtocol {
             Self::Fc => "native",
         }
     }
+
+    /// The flag for it.
+    #[must_use]
+    pub fn flag() -> Flag {
+        Flag::choice("protocol", Taken::Reading, Self::ALL.map(Self::as_str))
+            .or("text")
+            .help("How an agent speaks on AgentBench's official tasks: in words, or with the endpoint's own tool calls")
+    }
+}
+
+/// What an official episode of AgentBench may use (arXiv 2601.07309, table 5), but for its turns, which are upstream's.
+#[must_use]
+pub const fn agentbench_limits(turns: usize) -> Limits {
+    Limits { turns, tokens: 1024, temperature: 0.7, top_p: 1.0 }
 }

@@ -45,6 +45,11 @@ pub enum TasksError {
 }
 
 impl TaskSet {
+    /// Tasks made from something else, whose bytes stand for them.
+    #[must_use]
+    pub fn made_from(tasks: Vec<Task>, bytes: &[u8]) -> Self {
+        Self { tasks, digest: digest(bytes) }
+    }
     /// Reads a task file, or its first `limit` tasks.
     ///
     /// # Errors
@@ -68,7 +73,12 @@ impl TaskSet {
             }
             tasks.truncate(wanted);
         }
-        let digest = format!("{:x}", Sha256::digest(text.as_bytes()));
-        Ok(Self { tasks, digest })
+        Ok(Self::made_from(tasks, text.as_bytes()))
     }
+}
+
+/// The SHA-256 digest of some bytes, in hexadecimal.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }

@@ -7,14 +7,14 @@ use crate::machine::Machine;
 use rolegraft_checkpoint::Digest;
 use rolegraft_model::Scripted;
 use rolegraft_spans::Format;
-use rolegraft_suite::TaskSet;
+use rolegraft_suites::TaskSet;
 use rolegraft_trajectory::{ChatTokenizer, Episode, EpisodeKey};
 use std::ops::Range;
 use std::path::Path;
 
 /// The tasks' own solutions as a model; nothing if a task comes without.
 pub(crate) fn solutions(suite: &str, tasks: &TaskSet) -> Option<Scripted> {
-    let one = |task: &rolegraft_suite::Task| {
+    let one = |task: &rolegraft_suites::Task| {
         let key = EpisodeKey { suite: suite.to_owned(), task: task.id.clone(), trial: 0 };
         Some((key, task.oracle()?))
     };

@@ -4,11 +4,10 @@ use crate::chat::Rendering;
 use crate::engine::open_model;
 use crate::error::RunError;
 use crate::machine::{Machine, Member};
-use crate::suites::SuiteLibrary;
 use rolegraft_checkpoint::Digest;
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_model::ChatModel;
-use rolegraft_suite::TaskSet;
+use rolegraft_suites::{Library, TaskSet};
 use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -30,7 +29,7 @@ pub(crate) struct Player<'p> {
 pub(crate) const ORACLE: Player<'static> = Player { name: "oracle", identity: "oracle", at_once: None };
 
 /// Everything that episodes depend on.
-pub(crate) fn inputs(player: &Player<'_>, library: &SuiteLibrary, tasks: &TaskSet, seed: u64) -> Value {
+pub(crate) fn inputs(player: &Player<'_>, library: &Library, tasks: &TaskSet, seed: u64) -> Value {
     let rules = &library.suite;
     serde_json::json!([
         player.identity,
@@ -56,7 +55,7 @@ pub(crate) fn log_digest(inputs: &Value) -> Digest {
 /// If the log belongs to other inputs, or the model or the suite fails.
 pub(crate) fn episodes(
     machine: &Machine<'_>,
-    library: &SuiteLibrary,
+    library: &Library,
     tasks: TaskSet,
     trials: u32,
     player: &Player<'_>,

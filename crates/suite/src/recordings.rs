@@ -1,11 +1,11 @@
-//! Files of recordings: JSONL, gzip-compressed or not, single or in a folder.
+//! Replays of what reference implementations recorded: JSONL, gzip-compressed or not, single or in a folder.
 
-use crate::{ConformanceError, Report};
 use flate2::read::GzDecoder;
 use rayon::prelude::*;
-use rolegraft_spans::python_json;
+use rolegraft_spans::{Format, python_json};
 use rolegraft_trajectory::{Message, Role};
 use serde_json::{Value, json};
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,70 @@ const EXPECTED: &str = "a JSONL file of recordings, gzip-compressed or not, or a
 /// Longest recording read, in bytes, after decompression.
 const MAX_BYTES: u64 = 4 << 30;
 
+/// Why recordings cannot be replayed at all.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum UnreadableError {
+    #[error("`{}` holds no recordings: {expected}", path.display())]
+    Nothing { path: PathBuf, expected: &'static str },
+    #[error("cannot read `{}`", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("`{}` is not what a recording looks like: {reason}", path.display())]
+    Format { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Data(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What came of one case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// The recording and the case in it.
+    pub case: String,
+    /// What differs, if anything.
+    pub difference: Option<String>,
+}
+
+/// All verdicts, in the recordings' order. Displayed: a line for each difference, then `N passed, M failed`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// One a case.
+    pub verdicts: Vec<Verdict>,
+    /// Recordings that cannot be replayed here, with their size.
+    pub skipped: Vec<String>,
+}
+
+impl Report {
+    /// Adds what came of a case.
+    pub fn add(&mut self, case: String, outcome: Result<(), String>) {
+        self.verdicts.push(Verdict { case, difference: outcome.err() });
+    }
+    /// Cases that differ.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.verdicts.iter().filter(|v| v.difference.is_some()).count()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for skipped in &self.skipped {
+            writeln!(f, "not replayed: {skipped}")?;
+        }
+        for verdict in &self.verdicts {
+            if let Some(difference) = &verdict.difference {
+                writeln!(f, "{}: {difference}", verdict.case)?;
+            }
+        }
+        write!(f, "{} passed, {} failed", self.verdicts.len() - self.failed(), self.failed())
+    }
+}
+
 /// The file itself, or the folder's files, by name.
-pub(crate) fn jsonl_files(traces: &Path) -> Result<Vec<PathBuf>, ConformanceError> {
-    let fail = |source| ConformanceError::Read { path: traces.to_owned(), source };
+///
+/// # Errors
+/// If there is none.
+pub fn jsonl_files(traces: &Path) -> Result<Vec<PathBuf>, UnreadableError> {
+    let fail = |source| UnreadableError::Read { path: traces.to_owned(), source };
     if !std::fs::metadata(traces).map_err(fail)?.is_dir() {
         return Ok(vec![traces.to_owned()]);
     }
@@ -29,14 +90,17 @@ pub(crate) fn jsonl_files(traces: &Path) -> Result<Vec<PathBuf>, ConformanceErro
     }
     paths.sort();
     if paths.is_empty() {
-        return Err(ConformanceError::Nothing { path: traces.to_owned(), expected: EXPECTED });
+        return Err(UnreadableError::Nothing { path: traces.to_owned(), expected: EXPECTED });
     }
     Ok(paths)
 }
 
 /// A recording's text.
-pub(crate) fn read(path: &Path) -> Result<String, ConformanceError> {
-    let fail = |source| ConformanceError::Read { path: path.to_owned(), source };
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read(path: &Path) -> Result<String, UnreadableError> {
+    let fail = |source| UnreadableError::Read { path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(fail)?;
     let mut text = String::new();
     if bytes.starts_with(&[0x1f, 0x8b]) {
@@ -47,8 +111,11 @@ pub(crate) fn read(path: &Path) -> Result<String, ConformanceError> {
     Ok(text)
 }
 
+/// Compares how a reply is read with what its harness made of it: `{"reply": …, "expected": …}`.
+pub type ReplayReply = fn(&Format, &Value) -> Result<(), String>;
+
 /// What came of a case.
-pub(crate) enum Replayed {
+pub enum Replayed {
     /// It was compared.
     Compared(Result<(), String>),
     /// This machine lacks something for it.
@@ -57,10 +124,13 @@ pub(crate) enum Replayed {
 
 /// Replays every line of the recordings, side by side. `replay` is given the file's name up to its first dot, the line's number
 /// from 0 and the case, and gives nothing for recordings that it does not know.
-pub(crate) fn cases(
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn cases(
     traces: &Path,
     replay: impl Fn(&str, usize, &Value) -> Option<Replayed> + Sync,
-) -> Result<Report, ConformanceError> {
+) -> Result<Report, UnreadableError> {
     let mut report = Report::default();
     for path in jsonl_files(traces)? {
         let text = read(&path)?;
@@ -93,17 +163,22 @@ pub(crate) fn cases(
 }
 
 /// Whether two values are the same.
-pub(crate) fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {
+///
+/// # Errors
+/// That they are not, with both.
+pub fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {
     if expected == got { Ok(()) } else { Err(format!("{what}: expected {expected}, got {got}")) }
 }
 
 /// A text field; the empty text if it is none.
-pub(crate) fn text<'c>(case: &'c Value, field: &str) -> &'c str {
+#[must_use]
+pub fn text<'c>(case: &'c Value, field: &str) -> &'c str {
     case[field].as_str().unwrap_or_default()
 }
 
 /// Messages as AgentBench's servers record them.
-pub(crate) fn spoken<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Value {
+#[must_use]
+pub fn spoken<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Value {
     let role = |m: &Message| if m.role == Role::Assistant { "agent" } else { "user" };
     messages.into_iter().map(|m| json!({"role": role(m), "content": m.content})).collect()
 }

@@ -1,12 +1,9 @@
 //! Recordings of ALFWorld's games in TextWorld, and of AgentBench's loop around them.
 
-use crate::recordings::{Replayed, cases, same, spoken, text};
-use crate::{ConformanceError, Report};
+use crate::{AlfWorldSuite, FORMAT, Game, Official, Profile, Prompts, Session, Setup, bleu, chosen, cut};
 use rolegraft_spans::Format;
+use rolegraft_suite::recordings::{Replayed, Report, UnreadableError, cases, same, spoken, text};
 use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Suite, Task, history};
-use rolegraft_suite_alfworld::{
-    AlfWorldSuite, FORMAT, Game, Official, Profile, Prompts, Session, Setup, bleu, chosen, cut,
-};
 use rolegraft_trajectory::{Message, Status};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -20,8 +17,8 @@ const STEPS: usize = 35;
 ///
 /// # Errors
 /// If the recordings or the games' folder cannot be read.
-pub fn alfworld(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
-    let root = Official::open(data).map_err(|e| ConformanceError::Data(e.into()))?.root().to_owned();
+pub(crate) fn replay(traces: &Path, data: &Path) -> Result<Report, UnreadableError> {
+    let root = Official::open(data).map_err(|e| UnreadableError::Data(e.into()))?.root().to_owned();
     let games = Games { root, known: Mutex::default() };
     cases(traces, |kind, _, case| {
         Some(Replayed::Compared(match kind {
@@ -151,4 +148,15 @@ fn transcript(games: &Games, case: &Value) -> Result<(), String> {
     let mut shown: Vec<Message> = last.0.iter().map(|at| kept[*at].message.clone()).collect();
     shown[0].content += &last.1;
     same("what was sent last", &case["sent_last"], &spoken(&shown))
+}
+
+/// A reply as its harness read it: a case of `conformance parse`.
+pub(crate) fn reply(format: &Format, case: &Value) -> Result<(), String> {
+    let (reading, expected) = (format.read(text(case, "reply"), None), &case["expected"]);
+    let choices: Vec<&str> = case["choices"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let said = reading.action().and_then(|action| action.payload.as_str()).map(str::to_lowercase);
+    // What is empty is no action.
+    let action = said.map_or_else(String::new, |said| chosen(&said, &choices));
+    same("action", &json!(expected["action"].as_str().unwrap_or_default()), &json!(action))?;
+    same("violations", &json!(expected["status"] == "ok"), &json!(reading.violations().next().is_none()))
 }

@@ -1,18 +1,47 @@
-//! Models as other parties of an episode.
+//! What benchmarks may ask for when they are set up: models and persons as other parties of an episode.
 
+use crate::engine::{EngineKind, open_user};
+use crate::progress::Progress;
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
-use rolegraft_suite::{Speaker, SpeakerError};
-use rolegraft_trajectory::{EpisodeKey, Finish, Key, Message, Recorded, Seed, Spent};
+use rolegraft_suites::{Host, Speaker, SpeakerError};
+use rolegraft_trajectory::{ChatArguments, EpisodeKey, Finish, Key, Message, Recorded, Seed, Spent};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
 /// How a simulated user speaks (arXiv 2601.07309: temperature 0).
 const SAMPLING: Sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 2048 };
 
+/// The host of suites that are played.
+pub(crate) struct Players<'h> {
+    /// Where a simulated user's model runs.
+    pub(crate) runtime: &'h Handle,
+    /// What plays a user's checkpoint.
+    pub(crate) engine: EngineKind,
+    /// How the agent's conversations are rendered; a user's have the day in common with them.
+    pub(crate) chat: &'h ChatArguments,
+    /// Who is told of work that takes long.
+    pub(crate) progress: &'h dyn Progress,
+    /// The person at the terminal, where one may take part.
+    pub(crate) person: Option<Arc<dyn Speaker>>,
+}
+
+impl Host for Players<'_> {
+    fn speaker(&self, model: &str) -> Result<Arc<dyn Speaker>, Box<dyn std::error::Error + Send + Sync>> {
+        let model = self.runtime.block_on(open_user(model, self.engine, &self.chat.only_date()))?;
+        Ok(Arc::new(ModelSpeaker { model, runtime: self.runtime.clone() }))
+    }
+    fn person(&self) -> Option<Arc<dyn Speaker>> {
+        self.person.clone()
+    }
+    fn note(&self, text: &str) {
+        self.progress.note(text);
+    }
+}
+
 /// A model that speaks for somebody. Environments run on the runtime's blocking threads, where waiting is allowed.
-pub(crate) struct ModelSpeaker {
-    pub(crate) model: Arc<dyn ChatModel>,
-    pub(crate) runtime: Handle,
+struct ModelSpeaker {
+    model: Arc<dyn ChatModel>,
+    runtime: Handle,
 }
 
 impl Speaker for ModelSpeaker {

@@ -8,13 +8,12 @@
 //! | `history_trim.jsonl` | a text's segments, or a history's messages that are shown |
 //! | `os_tasks.jsonl` | one task: right and wrong answers in a box of its own |
 
-use crate::recordings::{Replayed, cases, same, text};
-use crate::{ConformanceError, Report};
+use crate::recorded::{self, Oracle};
+use crate::{FORMAT, Official, OsSuite, Prompt, Setup};
 use rolegraft_spans::Format;
+use rolegraft_suite::recordings::{Replayed, Report, UnreadableError, cases, same, text};
 use rolegraft_suite::sandbox::Image;
 use rolegraft_suite::{AgentBenchProtocol, Limits, Task, history};
-use rolegraft_suite_os::recorded::{self, Oracle};
-use rolegraft_suite_os::{FORMAT, Official, OsSuite, Prompt, Setup};
 use rolegraft_trajectory::{Message, Role, Shown, calls::NativeCall};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,11 +23,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// If the recordings cannot be read.
-pub fn os(traces: &Path, data: &Path, image: Option<&Image>) -> Result<Report, ConformanceError> {
+pub(crate) fn replay(traces: &Path, data: &Path, image: Option<&Image>) -> Result<Report, UnreadableError> {
     let boxes = Boxes::open(data, image);
     cases(traces, |kind, _, case| {
         Some(Replayed::Compared(match kind {
-            "os_parse" => parse(case),
+            "os_parse" => Format::builtin(FORMAT).map_err(|e| e.to_string()).and_then(|f| read_as(&f, case, case)),
             "os_shell" => shell(case),
             "os_fc" => calls(case),
             "history_trim" => trim(case),
@@ -41,16 +40,20 @@ pub fn os(traces: &Path, data: &Path, image: Option<&Image>) -> Result<Report, C
     })
 }
 
-fn parse(case: &Value) -> Result<(), String> {
-    let format = Format::builtin(FORMAT).map_err(|e| e.to_string())?;
+/// A reply as its harness read it: a case of `conformance parse`.
+pub(crate) fn reply(format: &Format, case: &Value) -> Result<(), String> {
+    read_as(format, case, &case["expected"])
+}
+
+fn read_as(format: &Format, case: &Value, expected: &Value) -> Result<(), String> {
     let reading = format.read(text(case, "reply"), None);
     let (action, content) = match reading.action() {
         None => (Value::Null, Value::Null),
         Some(a) if a.name == "bash" => ("bash".into(), a.payload.clone()),
         Some(a) => ("commit".into(), a.payload.clone()),
     };
-    same("action", &case["action"], &action)?;
-    same("content", &case["content"], &content)
+    same("action", &expected["action"], &action)?;
+    same("content", &expected["content"], &content)
 }
 
 /// Bytes written as Latin-1.

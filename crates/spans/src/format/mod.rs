@@ -5,49 +5,17 @@ use crate::reading::{Action, Reading, Role, Span, Violation, ViolationKind};
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
-/// A format that comes with the program.
-struct Builtin {
-    name: &'static str,
-    toml: &'static str,
-    /// The schema's file name and text.
-    schema: Option<(&'static str, &'static str)>,
-}
+mod compile;
+mod error;
+mod reasoning;
 
-const HERMES_SCHEMA: Option<(&str, &str)> =
-    Some(("hermes.schema.json", include_str!("../../../parsers/hermes.schema.json")));
-
-const BUILTIN: [Builtin; 8] = [
-    Builtin { name: "hermes", toml: include_str!("../../../parsers/hermes.toml"), schema: HERMES_SCHEMA },
-    Builtin { name: "native", toml: include_str!("../../../parsers/native.toml"), schema: HERMES_SCHEMA },
-    Builtin { name: "react", toml: include_str!("../../../parsers/react.toml"), schema: HERMES_SCHEMA },
-    Builtin {
-        name: "officebench",
-        toml: include_str!("../../../parsers/officebench.toml"),
-        schema: Some(("officebench.schema.json", include_str!("../../../parsers/officebench.schema.json"))),
-    },
-    Builtin { name: "agentbench-os", toml: include_str!("../../../parsers/agentbench-os.toml"), schema: None },
-    Builtin { name: "agentbench-db", toml: include_str!("../../../parsers/agentbench-db.toml"), schema: None },
-    Builtin {
-        name: "agentbench-webshop",
-        toml: include_str!("../../../parsers/agentbench-webshop.toml"),
-        schema: None,
-    },
-    Builtin {
-        name: "agentbench-alfworld",
-        toml: include_str!("../../../parsers/agentbench-alfworld.toml"),
-        schema: None,
-    },
-];
+pub use error::FormatError;
 
 /// Longest reply that is read; what lies beyond is cut before reading, so that reading stays quick.
 const MAX_REPLY: usize = 4 << 20;
-/// Marks of reasoning that are looked at for a call around them; a reply with more is not a model's honest one.
-const MAX_MARKS: usize = 16;
 /// Longest complaint of a schema that is kept, in characters: it may quote the whole payload.
 const MAX_DETAIL: usize = 300;
 
@@ -120,58 +88,6 @@ struct Alternative {
     value: Option<String>,
 }
 
-/// Why a format file cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages are the documentation")]
-pub enum FormatError {
-    #[error("cannot read `{}`", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("format `{name}`: {source}")]
-    Toml { name: String, source: toml::de::Error },
-    #[error("format `{name}`: pattern `{pattern}` is not a regular expression")]
-    Pattern { name: String, pattern: String, source: regex::Error },
-    #[error("format `{name}`: schema `{file}` {reason}")]
-    Schema { name: String, file: String, reason: String },
-    #[error("tool `{name}` {reason}")]
-    Tool { name: String, reason: String },
-    #[error("there is no format `{name}`; known: {known}")]
-    Unknown { name: String, known: String },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FormatFile {
-    name: String,
-    role: Role,
-    /// A reply without a span is a message, not a violation.
-    #[serde(default)]
-    optional: bool,
-    /// Text beside a span, reasoning excepted, is a violation.
-    #[serde(default)]
-    alone: bool,
-    /// What opens reasoning, and what closes it.
-    reasoning: Option<(String, String)>,
-    schema: Option<String>,
-    action_field: Option<String>,
-    arguments_field: Option<String>,
-    #[serde(default)]
-    span: Vec<RuleFile>,
-    #[serde(default)]
-    confusion: Vec<ConfusionFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleFile {
-    pattern: String,
-    #[serde(default)]
-    select: Select,
-    payload: PayloadKind,
-    fence: Option<(String, String)>,
-    #[serde(default)]
-    alternative: Vec<AlternativeFile>,
-}
-
 #[derive(Deserialize, Default, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum Select {
@@ -189,123 +105,7 @@ enum PayloadKind {
     Text,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AlternativeFile {
-    action: String,
-    when: String,
-    blocks: Option<String>,
-    #[serde(default)]
-    single: bool,
-    #[serde(default)]
-    join: String,
-    value: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConfusionFile {
-    pattern: String,
-    violation: ViolationKind,
-}
-
 impl Format {
-    /// A format that comes with the program.
-    ///
-    /// # Errors
-    /// If there is none of that name.
-    pub fn builtin(name: &str) -> Result<Self, FormatError> {
-        let known = || BUILTIN.each_ref().map(|b| b.name).join(", ");
-        let builtin = BUILTIN
-            .iter()
-            .find(|b| b.name == name)
-            .ok_or_else(|| FormatError::Unknown { name: name.to_owned(), known: known() })?;
-        Self::compile(name, builtin.toml, |file| {
-            let schema = builtin.schema.filter(|(n, _)| *n == file);
-            schema.map(|(_, text)| text.to_owned()).ok_or_else(|| "is not built in".into())
-        })
-    }
-
-    /// A format from `PATH`, its schema beside it.
-    ///
-    /// # Errors
-    /// If a file is missing, or does not say what a format needs.
-    pub fn load(path: &Path) -> Result<Self, FormatError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| FormatError::Read { path: path.to_owned(), source })?;
-        Self::compile(&path.display().to_string(), &text, |file| {
-            std::fs::read_to_string(path.with_file_name(file)).map_err(|e| format!("cannot be read: {e}"))
-        })
-    }
-
-    fn compile(name: &str, text: &str, schema: impl Fn(&str) -> Result<String, String>) -> Result<Self, FormatError> {
-        let file: FormatFile =
-            toml::from_str(text).map_err(|source| FormatError::Toml { name: name.to_owned(), source })?;
-        let regex = |pattern: &str| {
-            Regex::new(pattern).map_err(|source| FormatError::Pattern {
-                name: name.to_owned(),
-                pattern: pattern.to_owned(),
-                source,
-            })
-        };
-        let mut digest_source = text.to_owned();
-        let schema = match &file.schema {
-            None => None,
-            Some(path) => {
-                let wrong = |reason: String| FormatError::Schema { name: name.to_owned(), file: path.clone(), reason };
-                let text = schema(path).map_err(wrong)?;
-                digest_source.push_str(&text);
-                let json: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
-                Some(jsonschema::validator_for(&json).map_err(|e| wrong(format!("is not a JSON Schema: {e}")))?)
-            }
-        };
-        let rules = file
-            .span
-            .into_iter()
-            .map(|rule| {
-                let alternatives = rule
-                    .alternative
-                    .into_iter()
-                    .map(|a| {
-                        Ok(Alternative {
-                            when: regex(&a.when)?,
-                            blocks: a.blocks.as_deref().map(regex).transpose()?,
-                            action: a.action,
-                            single: a.single,
-                            join: a.join,
-                            value: a.value,
-                        })
-                    })
-                    .collect::<Result<_, FormatError>>()?;
-                Ok(Rule {
-                    pattern: regex(&rule.pattern)?,
-                    select: rule.select,
-                    payload: rule.payload,
-                    fence: rule.fence,
-                    alternatives,
-                })
-            })
-            .collect::<Result<_, FormatError>>()?;
-        let confusions = file
-            .confusion
-            .into_iter()
-            .map(|c| Ok((regex(&c.pattern)?, c.violation)))
-            .collect::<Result<_, FormatError>>()?;
-        Ok(Self {
-            name: file.name,
-            role: file.role,
-            optional: file.optional,
-            alone: file.alone,
-            action_field: file.action_field,
-            arguments_field: file.arguments_field,
-            schema,
-            rules,
-            confusions,
-            reasoning: file.reasoning,
-            digest_source,
-        })
-    }
-
     /// The format's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -347,69 +147,6 @@ impl Format {
         reading.drafts = reasoning.iter().map(|thought| self.drafts(&whole[thought.clone()])).sum();
         reading.reasoning = reasoning;
         reading
-    }
-
-    /// Finds reasoning, and gives the reply with blanks in its place. Reasoning begins with its opening mark, or with the
-    /// reply where only the closing one is there (the prompt opened it), and ends with the next closing mark, or with the
-    /// reply. A mark inside a well-formed call is part of the call.
-    fn set_apart<'r>(&self, reply: &'r str) -> (Vec<Range<usize>>, Cow<'r, str>) {
-        let (mut found, mut shown) = (Vec::new(), Cow::Borrowed(reply));
-        let Some((open, close)) = self.reasoning.as_ref().filter(|(open, close)| !open.is_empty() && !close.is_empty())
-        else {
-            return (found, shown);
-        };
-        let all = |mark: &str| reply.match_indices(mark).map(|(at, _)| at).collect::<Vec<usize>>();
-        let (opens, closes) = (all(open), all(close));
-        let next = |marks: &[usize], from: usize| marks.get(marks.partition_point(|at| *at < from)).copied();
-        let (mut at, mut looked_at) = (0, 0);
-        while let Some(mark) = next(&opens, at).into_iter().chain(next(&closes, at)).min() {
-            if looked_at < MAX_MARKS {
-                let mut calls = self.calls(&shown[at..]).peekable();
-                // Where no call is left, none is around a later mark.
-                looked_at = if calls.peek().is_some() { looked_at + 1 } else { MAX_MARKS };
-                if let Some(call) = calls.take_while(|c| at + c.start < mark).find(|c| mark < at + c.end) {
-                    at += call.end;
-                    continue;
-                }
-            }
-            let thought = if next(&opens, at) == Some(mark) {
-                mark..next(&closes, mark + open.len()).map_or(reply.len(), |end| end + close.len())
-            } else if found.is_empty() {
-                0..mark + close.len()
-            } else {
-                // Nobody opened it: a thought that went on after the last one, but not over a call.
-                let after = self.calls(&shown[at..mark]).last().map_or(0, |call| call.end);
-                at + after..mark + close.len()
-            };
-            shown.to_mut().replace_range(thought.clone(), &" ".repeat(thought.len()));
-            at = thought.end;
-            found.push(thought);
-        }
-        (found, shown)
-    }
-
-    /// Where well-formed calls stand in a text, by the first of the format's rules that finds any.
-    fn calls<'t>(&'t self, text: &'t str) -> impl Iterator<Item = Range<usize>> + 't {
-        let of = |rule: &'t Rule| {
-            rule.pattern.captures_iter(text).filter_map(|found| {
-                let whole = found.get(0)?;
-                let payload = found.name("payload").unwrap_or(whole);
-                python_json::loads(payload.as_str()).is_ok().then(|| payload.start()..whole.end())
-            })
-        };
-        let rules = self.rules.iter().filter(|rule| rule.payload == PayloadKind::Json);
-        rules
-            .map(of)
-            .find_map(|mut calls| calls.next().map(|first| std::iter::once(first).chain(calls)))
-            .into_iter()
-            .flatten()
-    }
-
-    /// How many calls a thought holds.
-    fn drafts(&self, thought: &str) -> usize {
-        let Some((open, close)) = &self.reasoning else { return 0 };
-        let inner = thought.strip_prefix(open.as_str()).unwrap_or(thought);
-        self.calls(inner.strip_suffix(close.as_str()).unwrap_or(inner)).count()
     }
 
     fn apply(&self, rule: &Rule, reply: &str, actions: Option<&Actions>) -> Option<Reading> {

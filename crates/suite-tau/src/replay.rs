@@ -5,12 +5,11 @@
 //! hash of the database after the last action, whether `transfer_to_human_agents` ended it, and upstream's reward with
 //! its details. The user is not part of a recording: `respond` observes the constant text `ok`.
 
-use crate::recordings::{jsonl_files, read};
-use crate::{ConformanceError, Report};
+use crate::database::Database;
+use crate::{Call, Domain, Goal, Official};
 use rayon::prelude::*;
 use rolegraft_spans::python_json;
-use rolegraft_suite_tau::database::Database;
-use rolegraft_suite_tau::{Call, Domain, Goal, Official};
+use rolegraft_suite::recordings::{Report, UnreadableError, jsonl_files, read};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -57,13 +56,13 @@ struct World {
 ///
 /// # Errors
 /// If the recordings or the data cannot be read.
-pub fn tau(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
+pub(crate) fn replay(traces: &Path, data: &Path) -> Result<Report, UnreadableError> {
     let mut report = Report::default();
     let mut worlds: BTreeMap<Domain, World> = BTreeMap::new();
     for path in jsonl_files(traces)? {
         let text = read(&path)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let wrong = |line: usize, reason: String| ConformanceError::Format {
+        let wrong = |line: usize, reason: String| UnreadableError::Format {
             path: path.clone(),
             reason: format!("line {line}: {reason}"),
         };
@@ -73,7 +72,7 @@ pub fn tau(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
             let value = python_json::loads(line).map_err(|e| wrong(i + 1, e.to_string()))?;
             let episode: Recording = serde_json::from_value(value).map_err(|e| wrong(i + 1, e.to_string()))?;
             if let Entry::Vacant(missing) = worlds.entry(episode.domain) {
-                missing.insert(World::open(data, episode.domain).map_err(|e| ConformanceError::Data(e.into()))?);
+                missing.insert(World::open(data, episode.domain).map_err(|e| UnreadableError::Data(e.into()))?);
             }
             episodes.push((i + 1, episode));
         }
@@ -95,7 +94,7 @@ pub fn tau(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
 }
 
 impl World {
-    fn open(data: &Path, domain: Domain) -> Result<Self, rolegraft_suite_tau::OfficialError> {
+    fn open(data: &Path, domain: Domain) -> Result<Self, crate::OfficialError> {
         let data = Official::open(data, domain)?;
         let mut splits = BTreeMap::new();
         for split in ["test", "train", "dev"] {

@@ -1,14 +1,13 @@
 //! Recordings of WebShop's text environment, and of AgentBench's loop around it.
 
-use crate::recordings::{Replayed, cases, same, spoken, text};
-use crate::{ConformanceError, Report};
-use rolegraft_python::Object;
-use rolegraft_spans::Format;
-use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Suite, Task, history};
-use rolegraft_suite_webshop::{
+use crate::{
     Catalogue, FORMAT, Goal, Product, Prompts, Random, RawProduct, Session, Settings, WebShopSuite, analyzer,
     normalize_color, nouns, parse_action, reward, token_set_ratio,
 };
+use rolegraft_python::Object;
+use rolegraft_spans::Format;
+use rolegraft_suite::recordings::{Replayed, Report, UnreadableError, cases, same, spoken, text};
+use rolegraft_suite::{AgentBenchProtocol, Environment, Limits, Suite, Task, history};
 use rolegraft_trajectory::{Message, Shown, Status};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -26,7 +25,7 @@ const SCORES: f64 = 2e-3;
 ///
 /// # Errors
 /// If the recordings or the catalogue cannot be read.
-pub fn webshop(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
+pub(crate) fn replay(traces: &Path, data: &Path) -> Result<Report, UnreadableError> {
     let shop = Shop::open(&Catalogue::folder(data, &Settings::default()))?;
     cases(traces, |kind, line, case| {
         Some(Replayed::Compared(match kind {
@@ -103,22 +102,22 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(folder: &Path) -> Result<Self, ConformanceError> {
-        let data = |e: rolegraft_suite_webshop::CatalogueError| ConformanceError::Data(e.into());
+    fn open(folder: &Path) -> Result<Self, UnreadableError> {
+        let data = |e: crate::CatalogueError| UnreadableError::Data(e.into());
         let open = |human_goals| {
             let settings = Settings { price_seed: PRICE_SEED, human_goals, ..Settings::default() };
             Catalogue::open(folder, &settings, &|_| {})
         };
-        let read = |name: &str| -> Result<Value, ConformanceError> {
+        let read = |name: &str| -> Result<Value, UnreadableError> {
             let path: PathBuf = folder.join(name);
-            let bytes = std::fs::read(&path).map_err(|source| ConformanceError::Read { path: path.clone(), source })?;
-            serde_json::from_slice(&bytes).map_err(|e| ConformanceError::Format { path, reason: e.to_string() })
+            let bytes = std::fs::read(&path).map_err(|source| UnreadableError::Read { path: path.clone(), source })?;
+            serde_json::from_slice(&bytes).map_err(|e| UnreadableError::Format { path, reason: e.to_string() })
         };
         let attributes = read("items_ins_v2.json")?;
         let mut raw = HashMap::new();
         for item in read("items_shuffle.json")?.as_array().into_iter().flatten() {
             let product: RawProduct =
-                serde_json::from_value(item.clone()).map_err(|e| ConformanceError::Data(e.into()))?;
+                serde_json::from_value(item.clone()).map_err(|e| UnreadableError::Data(e.into()))?;
             let more = attributes.get(&product.asin).and_then(|m| serde_json::from_value(m.clone()).ok());
             if let Some(product) = Product::load(product, more.as_ref()) {
                 raw.entry(product.asin.clone()).or_insert(product);
@@ -314,4 +313,18 @@ fn page(session: &Session, expected: &Value, what: &str) -> Result<(), String> {
     same(&format!("{what}, actions"), &expected["available"], &got)?;
     let prompt = format!("Observation:\n{}\n\nAvailable Actions:\n{}", session.text(), available.repr());
     same(&format!("{what}, prompt"), &expected["prompt"], &prompt.into())
+}
+
+/// A reply as its harness read it: a case of `conformance parse`.
+pub(crate) fn reply(format: &Format, case: &Value) -> Result<(), String> {
+    let reading = format.read(text(case, "reply"), None);
+    let (action, content) = match reading.action() {
+        Some(action) => {
+            let payload = action.payload.as_str().unwrap_or_default();
+            (json!(action.name), json!(format!("{}[{payload}]", action.name)))
+        }
+        None => (Value::Null, Value::Null),
+    };
+    same("action", &case["expected"]["action"], &action)?;
+    same("content", &case["expected"]["content"], &content)
 }

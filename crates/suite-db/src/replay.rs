@@ -10,13 +10,10 @@
 //!
 //! Error messages that name the server's make are compared as if it were MySQL.
 
-use crate::recordings::{Replayed, cases, same, text};
-use crate::{ConformanceError, Report};
+use crate::{Called, DbSuite, Entry, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out, compare, entries, folder};
 use rolegraft_spans::Format;
+use rolegraft_suite::recordings::{self, Replayed, Report, UnreadableError, cases, same, text};
 use rolegraft_suite::{AgentBenchProtocol, Limits, Suite, Task};
-use rolegraft_suite_db::{
-    Called, DbSuite, Entry, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out, compare, entries, folder,
-};
 use rolegraft_trajectory::Status;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -32,9 +29,9 @@ const ROUNDS: usize = 15;
 ///
 /// # Errors
 /// If the recordings or the tasks cannot be read.
-pub fn dbbench(traces: &Path, data: &Path, url: Option<&str>) -> Result<Report, ConformanceError> {
-    let tasks = Tasks::open(data).map_err(|e| ConformanceError::Data(e.into()))?;
-    let format = Format::builtin(FORMAT).map_err(|e| ConformanceError::Data(e.into()))?;
+pub(crate) fn replay(traces: &Path, data: &Path, url: Option<&str>) -> Result<Report, UnreadableError> {
+    let tasks = Tasks::open(data).map_err(|e| UnreadableError::Data(e.into()))?;
+    let format = Format::builtin(FORMAT).map_err(|e| UnreadableError::Data(e.into()))?;
     let limits = Limits { turns: ROUNDS, tokens: 0, temperature: 0.0, top_p: 1.0 };
     let place = Place::named(url);
     let text = DbSuite::new(AgentBenchProtocol::Text, format, limits, Prompt::upstream(), place);
@@ -63,7 +60,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn open(data: &Path) -> Result<Self, rolegraft_suite_db::OfficialError> {
+    fn open(data: &Path) -> Result<Self, crate::OfficialError> {
         let folder = folder(data)?;
         let standard = entries(&folder, "standard.jsonl", true)?;
         Ok(Self { sets: [("standard", standard), ("dev", entries(&folder, "dev.jsonl", false)?)].into() })
@@ -224,7 +221,7 @@ fn results(suite: &DbSuite, session: &Mutex<Option<Results>>, traces: &Path, cas
 /// Runs the file's statements in order in one database.
 fn replay_all(suite: &DbSuite, traces: &Path) -> Result<Results, String> {
     let path = if traces.is_dir() { traces.join("db_repr.jsonl") } else { traces.to_owned() };
-    let text = crate::recordings::read(&path).map_err(|e| e.to_string())?;
+    let text = recordings::read(&path).map_err(|e| e.to_string())?;
     let server = suite.server().map_err(|e| e.to_string())?;
     let mut database = server.open("agentbench_repr", &[]).map_err(|e| e.to_string())?;
     let mut results = Results::new();
@@ -238,4 +235,29 @@ fn replay_all(suite: &DbSuite, traces: &Path) -> Result<Results, String> {
         }
     }
     Ok(results)
+}
+
+/// A reply as its harness read it: a case of `conformance parse`.
+pub(crate) fn reply(format: &Format, case: &Value) -> Result<(), String> {
+    let (reading, expected) = (format.read(text(case, "reply"), None), &case["expected"]);
+    let (action, content) = match reading.action() {
+        // upstream: line ends of SQL are blanks.
+        Some(action) if action.name == "operation" => {
+            ("operation".into(), json!(action.payload.as_str().unwrap_or_default().trim().replace('\n', " ")))
+        }
+        Some(action) => ("answer".into(), action.payload.clone()),
+        None => (Value::Null, Value::Null),
+    };
+    let read = expected["status"] == "ok";
+    if read != reading.violations().next().is_none() {
+        return Err(format!(
+            "violations: expected status {}, got {:?}",
+            expected["status"],
+            reading.violations().next()
+        ));
+    }
+    if read {
+        same("action", &expected["action"], &action)?;
+    }
+    same("content", &expected["content"], &content)
 }

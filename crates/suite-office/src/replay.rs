@@ -13,9 +13,9 @@
 //!
 //! Other recordings are named as not replayed.
 
-use crate::recordings::{Replayed, cases, same};
-use crate::{ConformanceError, Report};
-use rolegraft_suite_office::{Mode, Program, recorded};
+use crate::{Mode, Program, recorded};
+use rolegraft_spans::Format;
+use rolegraft_suite::recordings::{Replayed, Report, UnreadableError, cases, same, text};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ const FOLDERS: [&str; 2] = ["tasks", "tasks-1app"];
 ///
 /// # Errors
 /// If the recordings or the data cannot be read.
-pub fn officebench(traces: &Path, data: &Path) -> Result<Report, ConformanceError> {
+pub(crate) fn replay(traces: &Path, data: &Path) -> Result<Report, UnreadableError> {
     let nested = data.join("officebench");
     let data = if nested.is_dir() { nested } else { data.to_owned() };
     cases(traces, |kind, _, case| {
@@ -307,7 +307,7 @@ fn episode(data: &Path, case: &Value) -> Result<(), String> {
 ///
 /// # Errors
 /// If the data has no such task, or the recording is not one of an episode.
-pub fn officebench_verdict(data: &Path, case: &Value, mode: Mode) -> Result<bool, String> {
+pub fn recorded_verdict(data: &Path, case: &Value, mode: Mode) -> Result<bool, String> {
     let text = |field: &str| case[field].as_str().unwrap_or_default();
     let (task, source) = task(data, text("task"), text("subtask"))?;
     let folder = format!("./local_workdir/tasks/{}", text("task"));
@@ -359,4 +359,18 @@ fn left_file(folder: &Path, path: &str, expected: &Value) -> Result<(), String> 
 /// What counts of a message: From, To, Subject and the decoded body.
 fn mail(text: &str) -> String {
     recorded::message(text.as_bytes()).unwrap_or_else(|| format!("not a message: {text}"))
+}
+
+/// A reply as its harness read it: a case of `conformance parse`.
+pub(crate) fn reply(format: &Format, case: &Value) -> Result<(), String> {
+    let (reading, expected) = (format.read(text(case, "reply"), None), &case["expected"]);
+    let payload = reading.action().map_or(Value::Null, |action| action.payload.clone());
+    same("payload", &expected["payload"], &payload)?;
+    // Python's own complaint stands in what the model is told.
+    match expected["error"].as_str().filter(|error| error.contains("(char ")) {
+        Some(error) if !reading.violations().next().is_some_and(|v| error.contains(v.detail.as_str())) => {
+            Err(format!("error: expected {error}"))
+        }
+        _ => Ok(()),
+    }
 }
