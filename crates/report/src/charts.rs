@@ -108,20 +108,51 @@ pub fn scatter(title: Option<&str>, x_label: &str, y_label: &str, points: &[Poin
             .y_label_area_size(58)
             .build_cartesian_2d(x.clone(), y.clone())?;
         axes(&mut chart, x_label, y_label)?;
+        let mut taken = Vec::new();
         for (i, point) in points.iter().enumerate() {
             let (colour, (px, py)) = (COLOURS[i % COLOURS.len()], point.at);
             let across = vec![(point.x_range.0, py), (point.x_range.1, py)];
             let along = vec![(px, point.y_range.0), (px, point.y_range.1)];
             chart.draw_series([across, along].map(|bar| PathElement::new(bar, colour.mix(0.55).stroke_width(2))))?;
             chart.draw_series(std::iter::once(Circle::new(point.at, 5, colour.filled())))?;
+            let name = plain(&point.name);
             // A label that would leave the plot on the right stands on the left of its point.
-            let left = px > x.start + 0.8 * (x.end - x.start);
-            let (side, shift) = if left { (HPos::Right, -9) } else { (HPos::Left, 9) };
-            let label = Text::new(plain(&point.name), (shift, -3), text(Pos::new(side, VPos::Bottom)));
+            let on_left = px > x.start + 0.8 * (x.end - x.start);
+            let side = place(&mut taken, chart.plotting_area().map_coordinate(&point.at), &name, on_left);
+            let horizontal = if side.left { HPos::Right } else { HPos::Left };
+            let vertical = if side.below { VPos::Top } else { VPos::Bottom };
+            let shift = (if side.left { -9 } else { 9 }, if side.below { 3 } else { -3 });
+            let label = Text::new(name, shift, text(Pos::new(horizontal, vertical)));
             chart.draw_series(std::iter::once(EmptyElement::at(point.at) + label))?;
         }
         Ok(())
     })
+}
+
+/// Where a label stands, seen from its point.
+#[derive(Clone, Copy)]
+struct Side {
+    left: bool,
+    below: bool,
+}
+
+/// The first side of a point at which a label covers no earlier one; if all do, the first.
+fn place(taken: &mut Vec<(Range<i32>, Range<i32>)>, (x, y): (i32, i32), name: &str, left: bool) -> Side {
+    let width = CHARACTER * name.chars().count() as i32;
+    let covered = |side: &Side| {
+        let across = if side.left { x - 9 - width..x - 9 } else { x + 9..x + 9 + width };
+        let along = if side.below { y + 3..y + 3 + TEXT } else { y - 3 - TEXT..y - 3 };
+        (across, along)
+    };
+    let sides = [(left, false), (left, true), (!left, true), (!left, false)].map(|(left, below)| Side { left, below });
+    let apart = |a: &Range<i32>, b: &Range<i32>| a.end <= b.start || b.end <= a.start;
+    let free = |side: &&Side| {
+        let (across, along) = covered(side);
+        taken.iter().all(|(x, y)| apart(x, &across) || apart(y, &along))
+    };
+    let side = sides.iter().find(free).copied().unwrap_or(sides[0]);
+    taken.push(covered(&side));
+    side
 }
 
 /// Lying bars from 0: a group a row, a bar a series in it, in the order given; a group is (name, a value a series).
@@ -280,6 +311,13 @@ mod tests {
             assert!(!chart.contains("<b>") && !chart.contains("style=") && !chart.contains("NaN"), "{chart}");
         }
         assert!(charts[0].contains("a &lt;b&gt;\\u{202e}") && charts[0].contains("<polygon"));
+    }
+
+    #[test]
+    fn labels_of_near_points_do_not_cover_each_other() {
+        let mut taken = Vec::new();
+        let sides = [(); 4].map(|()| place(&mut taken, (100, 100), "average", true));
+        assert_eq!(sides.map(|s| (s.left, s.below)), [(true, false), (true, true), (false, true), (false, false)]);
     }
 
     #[test]
