@@ -14,7 +14,7 @@ use rolegraft_checkpoint::Checkpoint;
 use rolegraft_saliency::union_overlap;
 use rolegraft_suites::{Library, Split};
 use rolegraft_trajectory::Episode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -108,6 +108,28 @@ impl Kept<'_> {
             all.extend(self.logged(suite, split, (count, trials), &player, &mut open)?);
         }
         Ok(all)
+    }
+
+    /// Plays like [`play`](Self::play) and gives the logs: the episodes of all models need not fit into memory.
+    pub(crate) fn logs(
+        &mut self,
+        model: &Member,
+        suites: &[String],
+        split: Split,
+        counts: (usize, u32),
+    ) -> Result<Vec<PathBuf>, RunError> {
+        let before = self.files.len();
+        self.play(model, suites, split, counts)?;
+        Ok(self.files[before..].iter().map(|(_, log)| log.clone()).collect())
+    }
+
+    /// Ids of the tasks of every suite.
+    pub(crate) fn task_ids(&self, split: Split, count: usize) -> Result<BTreeMap<String, BTreeSet<String>>, RunError> {
+        let ids = |(suite, library): (&String, &SuiteLibrary)| {
+            let tasks = library.tasks(split, Some(count))?.tasks;
+            Ok((suite.clone(), tasks.into_iter().map(|task| task.id).collect()))
+        };
+        self.suites.iter().map(ids).collect()
     }
 
     fn logged(

@@ -5,8 +5,8 @@ use crate::error::RunError;
 use crate::experiment::Experiment;
 use crate::kept::{Kept, open_suites, served};
 use crate::machine::{Machine, Member};
-use crate::outputs::{self, Results};
 use crate::progress::Progress;
+use crate::record::{self, Results};
 use crate::stages::diagnose::{Compared, diagnose};
 use crate::stages::select::{File, select};
 use crate::stages::transplant::plan;
@@ -55,7 +55,7 @@ pub fn run(
     let results = all_stages(&mut kept)?;
     let dir = store.run(&experiment.name);
     progress.stage("report");
-    let tables = outputs::write(&experiment, &dir, &results)?;
+    let tables = record::write(&experiment, &dir, &results)?;
     Ok(RunSummary { dir, tables })
 }
 
@@ -103,7 +103,7 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
         for (benchmark, expert) in &served {
             let mut dev = |model| kept.play(model, &benchmark.suites, Split::Dev, (experiment.tasks.dev, 1));
             let (ours, theirs) = (dev(backbone)?, dev(expert)?);
-            compared.push(Compared { benchmark: outputs::benchmark(benchmark), backbone: ours, expert: theirs });
+            compared.push(Compared { benchmark: record::benchmark(benchmark), backbone: ours, expert: theirs });
         }
         let diagnosed = diagnose(&compared, &experiment.diagnosis);
         kept.document("diagnosis.json", &diagnosed.clone(), || Ok(diagnosed))
@@ -123,12 +123,14 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
         |(expert, member): &(Checkpoint, Member)| Ok((member.name.clone(), task_vector_energy(&base, expert)?));
     let energy = experts.iter().map(energy).collect::<Result<Vec<_>, RunError>>()?;
     let models: Vec<Member> = [vec![base_member], members.clone(), candidates.clone(), vec![arm]].concat();
-    let test = kept.stage("evaluate", |kept| {
+    let tasks = kept.task_ids(Split::Test, experiment.tasks.test)?;
+    let models = kept.stage("evaluate", |kept| {
         let suites = experiment.suite_names();
-        let mut play = |model: &Member| {
-            Ok((model.name.clone(), kept.play(model, &suites, Split::Test, (experiment.tasks.test, 1))?))
+        let mut play = |model: Member| {
+            let logs = kept.logs(&model, &suites, Split::Test, (experiment.tasks.test, 1))?;
+            Ok((model, logs))
         };
-        models.iter().map(&mut play).collect::<Result<BTreeMap<_, _>, RunError>>()
+        models.into_iter().map(&mut play).collect::<Result<Vec<_>, RunError>>()
     })?;
     let traced = traces
         .experts
@@ -136,5 +138,6 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
         .map(|(b, (_, t))| (b.clone(), (t.saliency.traced, t.saliency.traced + t.saliency.without_role)));
     let (traced, files, timings) =
         (traced.collect(), std::mem::take(&mut kept.files), std::mem::take(&mut kept.timings));
-    Ok(Results { models, test, selected, diagnosed, planned, energy, files, overlap: traces.overlap, timings, traced })
+    let overlap = traces.overlap;
+    Ok(Results { models, tasks, selected, diagnosed, planned, energy, files, overlap, timings, traced })
 }
