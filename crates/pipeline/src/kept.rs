@@ -1,16 +1,17 @@
 //! The stages of an experiment, with what they make kept in the store: a stage whose inputs are known already is read.
 
-use crate::artefact::{self, Calibration, Document, Traced};
+use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::chat::{Rendering, read_template, takes};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::merge::merge_candidate;
+use crate::stages::trace::{Passed, Reading, View};
 use crate::stages::{calibrate, evaluate, select, trace, transplant};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::suites::SuiteLibrary;
-use rolegraft_checkpoint::Checkpoint;
+use rolegraft_checkpoint::{Checkpoint, Digest, write_atomic};
 use rolegraft_saliency::union_overlap;
 use rolegraft_suite::Split;
 use rolegraft_trajectory::Episode;
@@ -28,7 +29,12 @@ pub(crate) struct Kept<'k> {
     /// Files of the run by the name that they get in its directory.
     pub(crate) files: Vec<(String, PathBuf)>,
     pub(crate) timings: Vec<(String, f64)>,
+    /// What went through models: whose, on which benchmark, how much.
+    pub(crate) passes: Vec<(Digest, String, Passed)>,
 }
+
+/// Calibration trajectories by benchmark, with their digest.
+pub(crate) type Trajectories = BTreeMap<String, (Vec<Episode>, String)>;
 
 /// What was traced.
 pub(crate) struct Traces {
@@ -110,6 +116,27 @@ impl Kept<'_> {
         Ok(all)
     }
 
+    /// How many episodes of a model the store lacks.
+    pub(crate) fn lacking(
+        &self,
+        model: &Member,
+        suites: &[String],
+        split: Split,
+        (count, trials): (usize, u32),
+    ) -> Result<usize, RunError> {
+        let identity = evaluate::identity(self.machine, model)?;
+        let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
+        let mut lacking = 0;
+        for suite in suites {
+            let library = self.library(suite)?;
+            let tasks = library.tasks(split, Some(count))?;
+            let inputs = evaluate::inputs(&player, library, &tasks, self.machine.seed);
+            let path = self.store.place("episodes", &inputs).with_extension("jsonl");
+            lacking += evaluate::lacking(suite, &tasks, trials, &path);
+        }
+        Ok(lacking)
+    }
+
     fn logged(
         &mut self,
         suite: &str,
@@ -140,28 +167,32 @@ impl Kept<'_> {
         self.logged(suite, Split::Calibration, (counts.calibration, 1), &evaluate::ORACLE, &mut || Ok(model.clone()))
     }
 
-    /// A model's saliency on a benchmark's trajectories, whose digest is `said`.
+    /// A model's saliencies on a benchmark's trajectories, whose digest is `said`. What the store lacks is traced in one
+    /// pass.
     fn traced(
         &mut self,
         model: &Member,
         benchmark: &str,
         (episodes, said): (&[Episode], &str),
-        tokens: Tokens,
-    ) -> Result<select::File, RunError> {
+        readings: &[Reading],
+    ) -> Result<Vec<select::File>, RunError> {
         let (shift, machine) = (self.experiment.saliency.shift, self.machine);
         let head = calibrate::head(machine, &model.dir, benchmark, said.to_owned())?;
         let set_path = self.store.place("tokens", &head).with_extension("calibration.jsonl");
-        let set = || {
-            let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
-            self.store.file(&set_path, Calibration::read, make, Calibration::encode)
-        };
-        let path = self.store.place("saliency", &(&model.digest, &head, shift, tokens));
-        let path = path.with_extension("saliency.safetensors");
-        let make = || {
+        let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
+        let set = || self.store.file(&set_path, Calibration::read, make, Calibration::encode);
+        let paths: Vec<PathBuf> = readings.iter().map(|reading| self.saliency(model, &head, reading)).collect();
+        let lacking = |path: &&PathBuf| Traced::read(path).is_err();
+        let missing: Vec<(&PathBuf, &Reading)> = paths.iter().zip(readings).filter(|(path, _)| lacking(path)).collect();
+        if !missing.is_empty() {
             let (sets, checkpoint) = ([(set_path.clone(), set()?)], Checkpoint::open(&model.dir)?);
-            trace::trace(machine, (&checkpoint, &model.digest), &sets, tokens, shift)
-        };
-        let traced = self.store.file(&path, Traced::read, make, Traced::encode)?;
+            let wanted: Vec<Reading> = missing.iter().map(|(_, reading)| **reading).collect();
+            let (traced, passed) = trace::readings(machine, (&checkpoint, &model.digest), &sets, &wanted, shift)?;
+            self.passes.push((model.digest.clone(), benchmark.to_owned(), passed));
+            for ((path, _), traced) in missing.iter().zip(traced) {
+                write_atomic(path, &traced.encode()).map_err(StoreError::from)?;
+            }
+        }
         if !set_path.exists() {
             set()?;
         }
@@ -171,10 +202,38 @@ impl Kept<'_> {
             let own = format!("calibration/{benchmark}-{}.calibration.jsonl", model.name);
             self.files.push((if taken { own } else { named }, set_path));
         }
-        if tokens == self.experiment.saliency.tokens {
-            self.files.push((format!("saliency/{}-{benchmark}.saliency.safetensors", model.name), path.clone()));
+        if let Some(at) = readings.iter().position(|r| *r == Reading::whole(self.experiment.saliency.tokens)) {
+            let name = format!("saliency/{}-{benchmark}.saliency.safetensors", model.name);
+            self.files.push((name, paths[at].clone()));
         }
-        Ok((path, traced))
+        let read = |path: PathBuf| Ok((path.clone(), Traced::read(&path)?));
+        paths.into_iter().map(read).collect()
+    }
+
+    /// Where a saliency is kept.
+    fn saliency(&self, model: &Member, head: &CalibrationHead, reading: &Reading) -> PathBuf {
+        let (shift, tokens) = (self.experiment.saliency.shift, reading.tokens);
+        let place = match reading.view {
+            View::Whole => self.store.place("saliency", &(&model.digest, head, shift, tokens)),
+            view => self.store.place("saliency", &(&model.digest, head, shift, tokens, view)),
+        };
+        place.with_extension("saliency.safetensors")
+    }
+
+    /// Saliencies of models on benchmarks, a file a reading.
+    pub(crate) fn read(
+        &mut self,
+        pairs: &[(&Member, &BenchmarkEntry)],
+        trajectories: &Trajectories,
+        readings: &[Reading],
+    ) -> Result<Vec<Vec<select::File>>, RunError> {
+        let mut all = Vec::new();
+        for (at, (model, BenchmarkEntry { id, .. })) in pairs.iter().enumerate() {
+            let (episodes, said) = &trajectories[id];
+            all.push(self.traced(model, id, (episodes, said), readings)?);
+            self.machine.progress.update(at + 1, pairs.len(), &format!("{} · {id}", model.name));
+        }
+        Ok(all)
     }
 
     /// Every candidate's and every serving expert's saliency, by benchmark.
@@ -182,37 +241,27 @@ impl Kept<'_> {
         &mut self,
         candidates: &[Member],
         served: &[(&BenchmarkEntry, &Member)],
-        trajectories: &BTreeMap<String, Vec<Episode>>,
+        trajectories: &Trajectories,
+        tokens: Tokens,
     ) -> Result<Traces, RunError> {
-        let (k, tokens) = (self.experiment.saliency.k, self.experiment.saliency.tokens);
-        let (of, mut done) = ((candidates.len() + 2) * served.len(), 0);
-        let said = |(benchmark, episodes): (&String, &Vec<Episode>)| {
-            (benchmark.clone(), calibrate::digest_with(episodes, None))
-        };
-        let said: BTreeMap<String, String> = trajectories.iter().map(said).collect();
-        let mut traced = |kept: &mut Self, model: &Member, benchmark: &str, tokens| {
-            let episodes = (trajectories[benchmark].as_slice(), said[benchmark].as_str());
-            let file = kept.traced(model, benchmark, episodes, tokens)?;
-            done += 1;
-            kept.machine.progress.update(done, of, &format!("{} · {benchmark}", model.name));
-            Ok::<select::File, RunError>(file)
-        };
+        let k = self.experiment.saliency.k;
+        let of_experts: Vec<_> = served.iter().map(|(benchmark, expert)| (*expert, *benchmark)).collect();
+        let readings = [tokens, Tokens::Reply].map(Reading::whole);
         let (mut experts, mut replies) = (BTreeMap::new(), Vec::new());
-        for (benchmark, expert) in served {
-            experts.insert(benchmark.id.clone(), traced(self, expert, &benchmark.id, tokens)?);
-            replies.push(traced(self, expert, &benchmark.id, Tokens::Reply)?.1.saliency.top(k));
+        for ((benchmark, _), mut files) in served.iter().zip(self.read(&of_experts, trajectories, &readings)?) {
+            replies.push(files.swap_remove(1).1.saliency.top(k));
+            experts.insert(benchmark.id.clone(), files.swap_remove(0));
         }
-        let mut of_candidates = Vec::new();
-        for model in candidates {
-            let mut files = BTreeMap::new();
-            for (benchmark, _) in served {
-                files.insert(benchmark.id.clone(), traced(self, model, &benchmark.id, tokens)?);
-            }
-            of_candidates.push((model.name.clone(), files));
-        }
+        let of_candidates = pairs(candidates, served);
+        let mut files = self.read(&of_candidates, trajectories, &readings[..1])?.into_iter().flatten();
+        let by_benchmark = |model: &Member| {
+            let files = served.iter().zip(&mut files).map(|((benchmark, _), file)| (benchmark.id.clone(), file));
+            (model.name.clone(), files.collect())
+        };
+        let candidates = candidates.iter().map(by_benchmark).collect();
         let roles: Vec<_> = experts.values().map(|(_, t)| t.saliency.top(k)).collect();
         let overlap = (union_overlap(&roles), union_overlap(&replies));
-        Ok(Traces { candidates: of_candidates, experts, overlap })
+        Ok(Traces { candidates, experts, overlap })
     }
 
     /// A document of the run, which also gets a file in its directory.
@@ -280,6 +329,14 @@ pub(crate) fn open_suites(
     }
     experiment.benchmark = wanted;
     Ok(suites)
+}
+
+/// Every model with every served benchmark.
+pub(crate) fn pairs<'m>(
+    models: &'m [Member],
+    served: &[(&'m BenchmarkEntry, &'m Member)],
+) -> Vec<(&'m Member, &'m BenchmarkEntry)> {
+    models.iter().flat_map(|model| served.iter().map(move |(benchmark, _)| (model, *benchmark))).collect()
 }
 
 /// The benchmarks that an expert serves, with it.

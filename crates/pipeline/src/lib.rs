@@ -19,6 +19,7 @@ mod logs;
 pub mod machine;
 mod outputs;
 mod progress;
+mod repair;
 mod rescore;
 mod run;
 mod solo;
