@@ -16,8 +16,9 @@ use rolegraft_saliency::union_overlap;
 use rolegraft_suite::Split;
 use rolegraft_trajectory::Episode;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// What the stages of one experiment share.
@@ -46,7 +47,25 @@ pub(crate) struct Traces {
     pub(crate) overlap: (f64, f64),
 }
 
-impl Kept<'_> {
+impl<'k> Kept<'k> {
+    fn new(
+        experiment: &'k Experiment,
+        store: &'k Store,
+        suites: &'k BTreeMap<String, SuiteLibrary>,
+        machine: &'k Machine<'k>,
+    ) -> Self {
+        let (files, timings, passes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { experiment, store, suites, machine, files, timings, passes }
+    }
+
+    /// The same stages on a machine of another seed, or that tells others.
+    pub(crate) fn on<'o>(&self, machine: &'o Machine<'o>) -> Kept<'o>
+    where
+        'k: 'o,
+    {
+        Kept::new(self.experiment, self.store, self.suites, machine)
+    }
+
     /// A stage: announced, timed, not begun after a stop.
     pub(crate) fn stage<T>(
         &mut self,
@@ -117,7 +136,7 @@ impl Kept<'_> {
     }
 
     /// How many episodes of a model the store lacks.
-    pub(crate) fn lacking(
+    pub(crate) fn lacking_episodes(
         &self,
         model: &Member,
         suites: &[String],
@@ -169,7 +188,7 @@ impl Kept<'_> {
 
     /// A model's saliencies on a benchmark's trajectories, whose digest is `said`. What the store lacks is traced in one
     /// pass.
-    fn traced(
+    pub(crate) fn traced(
         &mut self,
         model: &Member,
         benchmark: &str,
@@ -182,15 +201,16 @@ impl Kept<'_> {
         let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
         let set = || self.store.file(&set_path, Calibration::read, make, Calibration::encode);
         let paths: Vec<PathBuf> = readings.iter().map(|reading| self.saliency(model, &head, reading)).collect();
-        let lacking = |path: &&PathBuf| Traced::read(path).is_err();
-        let missing: Vec<(&PathBuf, &Reading)> = paths.iter().zip(readings).filter(|(path, _)| lacking(path)).collect();
-        if !missing.is_empty() {
+        let mut found: Vec<Option<Traced>> = paths.iter().map(|path| Traced::read(path).ok()).collect();
+        let lacking: Vec<usize> = (0..readings.len()).filter(|at| found[*at].is_none()).collect();
+        if !lacking.is_empty() {
             let (sets, checkpoint) = ([(set_path.clone(), set()?)], Checkpoint::open(&model.dir)?);
-            let wanted: Vec<Reading> = missing.iter().map(|(_, reading)| **reading).collect();
+            let wanted: Vec<Reading> = lacking.iter().map(|at| readings[*at]).collect();
             let (traced, passed) = trace::readings(machine, (&checkpoint, &model.digest), &sets, &wanted, shift)?;
             self.passes.push((model.digest.clone(), benchmark.to_owned(), passed));
-            for ((path, _), traced) in missing.iter().zip(traced) {
-                write_atomic(path, &traced.encode()).map_err(StoreError::from)?;
+            for (at, traced) in lacking.into_iter().zip(traced) {
+                write_atomic(&paths[at], &traced.encode()).map_err(StoreError::from)?;
+                found[at] = Some(traced);
             }
         }
         if !set_path.exists() {
@@ -206,8 +226,20 @@ impl Kept<'_> {
             let name = format!("saliency/{}-{benchmark}.saliency.safetensors", model.name);
             self.files.push((name, paths[at].clone()));
         }
-        let read = |path: PathBuf| Ok((path.clone(), Traced::read(&path)?));
-        paths.into_iter().map(read).collect()
+        Ok(paths.into_iter().zip(found.into_iter().flatten()).collect())
+    }
+
+    /// Which of a model's saliencies the store lacks.
+    pub(crate) fn lacking_traces(
+        &self,
+        model: &Member,
+        benchmark: &str,
+        said: &str,
+        readings: &[Reading],
+    ) -> Result<Vec<Reading>, RunError> {
+        let head = calibrate::head(self.machine, &model.dir, benchmark, said.to_owned())?;
+        let lacks = |reading: &&Reading| !self.saliency(model, &head, reading).exists();
+        Ok(readings.iter().filter(lacks).copied().collect())
     }
 
     /// Where a saliency is kept.
@@ -226,12 +258,13 @@ impl Kept<'_> {
         pairs: &[(&Member, &BenchmarkEntry)],
         trajectories: &Trajectories,
         readings: &[Reading],
+        tell: impl Fn(usize, usize, &str),
     ) -> Result<Vec<Vec<select::File>>, RunError> {
         let mut all = Vec::new();
         for (at, (model, BenchmarkEntry { id, .. })) in pairs.iter().enumerate() {
             let (episodes, said) = &trajectories[id];
             all.push(self.traced(model, id, (episodes, said), readings)?);
-            self.machine.progress.update(at + 1, pairs.len(), &format!("{} · {id}", model.name));
+            tell(at + 1, pairs.len(), &format!("{} · {id}", model.name));
         }
         Ok(all)
     }
@@ -247,13 +280,15 @@ impl Kept<'_> {
         let k = self.experiment.saliency.k;
         let of_experts: Vec<_> = served.iter().map(|(benchmark, expert)| (*expert, *benchmark)).collect();
         let readings = [tokens, Tokens::Reply].map(Reading::whole);
+        let progress = self.machine.progress;
+        let tell = |done: usize, of: usize, what: &str| progress.update(done, of, what);
         let (mut experts, mut replies) = (BTreeMap::new(), Vec::new());
-        for ((benchmark, _), mut files) in served.iter().zip(self.read(&of_experts, trajectories, &readings)?) {
+        for ((benchmark, _), mut files) in served.iter().zip(self.read(&of_experts, trajectories, &readings, tell)?) {
             replies.push(files.swap_remove(1).1.saliency.top(k));
             experts.insert(benchmark.id.clone(), files.swap_remove(0));
         }
         let of_candidates = pairs(candidates, served);
-        let mut files = self.read(&of_candidates, trajectories, &readings[..1])?.into_iter().flatten();
+        let mut files = self.read(&of_candidates, trajectories, &readings[..1], tell)?.into_iter().flatten();
         let by_benchmark = |model: &Member| {
             let files = served.iter().zip(&mut files).map(|((benchmark, _), file)| (benchmark.id.clone(), file));
             (model.name.clone(), files.collect())
@@ -293,12 +328,33 @@ impl Kept<'_> {
     }
 }
 
+/// Sets up what the stages of an experiment share, and does some work with it.
+///
+/// # Errors
+/// What the work says, or what keeps it from beginning.
+pub(crate) fn with_stages<T>(
+    experiment: &Experiment,
+    results: &Path,
+    stop: Arc<AtomicBool>,
+    progress: &dyn Progress,
+    work: impl FnOnce(&mut Kept<'_>) -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let store = Store::new(results);
+    let _lock = store.lock(&experiment.name)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let mut experiment = experiment.clone();
+    let suites = open_suites(&mut experiment, &runtime, progress)?;
+    let (engine, engines, seed) = (experiment.engine, experiment.engines, experiment.seed);
+    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat: &experiment.chat, seed };
+    work(&mut Kept::new(&experiment, &store, &suites, &machine))
+}
+
 /// Every suite of an experiment. A benchmark that only looks on is left out, with a note, where the machine lacks
 /// something for it.
 ///
 /// # Errors
 /// If a suite cannot be opened, has too few tasks, or lacks something that the loop hangs on.
-pub(crate) fn open_suites(
+fn open_suites(
     experiment: &mut Experiment,
     runtime: &tokio::runtime::Runtime,
     progress: &dyn Progress,

@@ -4,6 +4,7 @@
 //! their digest, so a second run does only what changed, a killed run resumes, and experiments share what they have in
 //! common. Results land in `results/runs/NAME/`.
 
+mod ablate;
 mod agentbench;
 pub mod artefact;
 mod chat;
@@ -29,6 +30,7 @@ pub mod steps;
 mod store;
 mod suites;
 
+pub use ablate::{AblationSummary, Grid, ablate};
 pub use agentbench::AgentBenchOptions;
 pub use data::{OfficialData, official_data};
 pub use engine::{EngineError, EngineKind, open_model};

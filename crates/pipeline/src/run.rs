@@ -3,12 +3,11 @@
 use crate::energy::task_vector_energy;
 use crate::error::RunError;
 use crate::experiment::Experiment;
-use crate::kept::{Kept, open_suites};
-use crate::machine::{Machine, Member};
+use crate::kept::{Kept, with_stages};
+use crate::machine::Member;
 use crate::outputs::{self, Results};
 use crate::progress::Progress;
 use crate::repair::{Repaired, pool, repair};
-use crate::store::Store;
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_suite::Split;
 use std::collections::BTreeMap;
@@ -35,27 +34,13 @@ pub fn run(
     stop: Arc<AtomicBool>,
     progress: &dyn Progress,
 ) -> Result<RunSummary, RunError> {
-    let store = Store::new(results);
-    let _lock = store.lock(&experiment.name)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let mut experiment = experiment.clone();
-    let suites = open_suites(&mut experiment, &runtime, progress)?;
-    let (engine, engines, seed) = (experiment.engine, experiment.engines, experiment.seed);
-    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat: &experiment.chat, seed };
-    let mut kept = Kept {
-        experiment: &experiment,
-        store: &store,
-        suites: &suites,
-        machine: &machine,
-        files: Vec::new(),
-        timings: Vec::new(),
-        passes: Vec::new(),
-    };
-    let results = all_stages(&mut kept)?;
-    let dir = store.run(&experiment.name);
-    progress.stage("report");
-    let tables = outputs::write(&experiment, &dir, &results)?;
-    Ok(RunSummary { dir, tables })
+    with_stages(experiment, results, stop, progress, |kept| {
+        let results = all_stages(kept)?;
+        let dir = kept.store.run(&experiment.name);
+        progress.stage("report");
+        let tables = outputs::write(kept.experiment, &dir, &results)?;
+        Ok(RunSummary { dir, tables })
+    })
 }
 
 fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {

@@ -23,6 +23,6 @@ pub use page::{Page, Section, bar_chart, scatter_chart};
 pub use paired::{PairedEpisode, pair, paired_view};
 pub use scores::{Benchmark, ModelScores, Scoreboard, Summary, rhm, worst};
 pub use spending::{Price, spending, spending_table};
-pub use stats::{correlation, interval, mcnemar, ranks};
+pub use stats::{correlation, interval, mcnemar, nested_interval, ranks};
 pub use table::{Format, Table, plain};
 pub use trials::{SuiteScore, pass_hat, score_table, suite_scores};
