@@ -4,6 +4,7 @@
 //! printed. Model text is hostile: it is escaped for the format it lands in.
 
 mod cascades;
+pub mod charts;
 mod failures;
 mod kinds;
 mod overview;
