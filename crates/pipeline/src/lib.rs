@@ -42,7 +42,7 @@ pub use logs::read_logs;
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
 pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};
-pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
+pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions, nearest};
 pub use rolegraft_suite::AgentBenchProtocol;
 pub use rolegraft_suite::Split;
 pub use rolegraft_suite::docker::has_image;

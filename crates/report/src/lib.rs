@@ -3,6 +3,7 @@
 //! Everything here is a function of episodes and plain numbers; nothing is computed from weights, and nothing is
 //! printed. Model text is hostile: it is escaped for the format it lands in.
 
+mod ablation;
 mod cascades;
 pub mod charts;
 mod failures;
@@ -16,6 +17,7 @@ mod stats;
 mod table;
 mod trials;
 
+pub use ablation::{AblationPart, ablation_page};
 pub use cascades::{Cascades, cascade_table, cascades};
 pub use failures::{FailureRates, failure_rates, status_table, unparsable_table, violation_table};
 pub use kinds::{KindScores, kind_scores, kind_table};

@@ -1,6 +1,6 @@
 //! What can be asked of traces alone: figure 4, a pool of one expert, and how much selection hangs on spans and trajectories.
 
-use crate::ablate::values::{Changed, Overlap, OneExpert};
+use crate::ablate::values::{Changed, OneExpert, Overlap};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Tokens};
 use crate::kept::{Kept, pairs};
@@ -40,7 +40,8 @@ pub(crate) fn overlap(
 ) -> Result<Overlap, RunError> {
     let k = kept.experiment.saliency.k;
     let files = of_experts(kept, pool, served, Reading::whole(tokens))?;
-    let sets: Vec<(String, NeuronSet)> = files.into_iter().map(|(b, (_, traced))| (b, traced.saliency.top(k))).collect();
+    let sets: Vec<(String, NeuronSet)> =
+        files.into_iter().map(|(b, (_, traced))| (b, traced.saliency.top(k))).collect();
     let layers = sets.first().map_or(0, |(_, set)| set.layers.len());
     let layer = |set: &NeuronSet, at: usize| NeuronSet { layers: set.layers.get(at).cloned().into_iter().collect() };
     let union = |at: usize| union_overlap(&sets.iter().map(|(_, set)| layer(set, at)).collect::<Vec<_>>());
@@ -55,11 +56,7 @@ pub(crate) fn overlap(
 }
 
 /// The loop on each expert as a pool of its own.
-pub(crate) fn one_expert(
-    kept: &mut Kept<'_>,
-    pool: &Pool,
-    served: &Served<'_>,
-) -> Result<Vec<OneExpert>, RunError> {
+pub(crate) fn one_expert(kept: &mut Kept<'_>, pool: &Pool, served: &Served<'_>) -> Result<Vec<OneExpert>, RunError> {
     let experiment = kept.experiment;
     let (k, seed) = (experiment.saliency.k, experiment.seed);
     let files = of_experts(kept, pool, served, Reading::whole(experiment.saliency.tokens))?;

@@ -5,6 +5,7 @@
 //! the names that a run gives them, so nothing that a run made is made again.
 
 mod checks;
+mod figures;
 mod outputs;
 mod play;
 mod values;
@@ -15,8 +16,9 @@ use crate::kept::{Kept, pairs, served, with_stages};
 use crate::machine::Member;
 use crate::progress::Progress;
 use crate::repair::{Pool, Repaired, pool, repair, serving};
-use crate::stages::trace::Reading;
+use crate::stages::trace::{Passed, Reading};
 use crate::stages::transplant::{Planned, plan};
+use rolegraft_checkpoint::Digest;
 use rolegraft_graft::Protect;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +35,8 @@ pub struct AblationSummary {
     pub dir: PathBuf,
     /// What figures and checks show, a line each.
     pub says: Vec<String>,
+    /// What went through models this time.
+    pub passes: String,
 }
 
 /// Runs the ablations of an experiment, or what is left of them. `stop` ends them between turns; what is finished is kept.
@@ -56,7 +60,7 @@ pub fn ablate(
         progress.stage("report");
         let dir = kept.store.run(&experiment.name).join("ablation");
         let says = outputs::write(&dir, &ablation)?;
-        Ok(AblationSummary { dir, says })
+        Ok(AblationSummary { dir, says, passes: passes(kept) })
     })
 }
 
@@ -114,9 +118,7 @@ fn ablation(kept: &mut Kept<'_>, grid: &Grid) -> Result<Ablation, RunError> {
     models.extend(sweep.iter().map(|(_, arm)| arm.clone()));
     models.extend(by_tokens.iter().map(|(_, repaired)| repaired.arm.clone()));
     let rewards = kept.stage("evaluate", |kept| play::play(kept, &models, grid))?;
-    let score = |model: &Member| {
-        play::score(&rewards[model.digest.as_str()], &experiment.benchmark, experiment.seed)
-    };
+    let score = |model: &Member| play::score(&rewards[model.digest.as_str()], &experiment.benchmark, experiment.seed);
 
     kept.stage("checks", |kept| {
         let overlap: Result<Vec<_>, _> =
@@ -152,13 +154,16 @@ fn ablation(kept: &mut Kept<'_>, grid: &Grid) -> Result<Ablation, RunError> {
                 })
                 .collect(),
             overlap: overlap?,
-            sweep: sweep.iter().map(|(planned, arm)| SweepPoint {
-                protect: planned.protect,
-                k: planned.k,
-                neurons: planned.plan.neurons(),
-                protected_away: planned.plan.protected_away(),
-                score: score(arm),
-            }).collect(),
+            sweep: sweep
+                .iter()
+                .map(|(planned, arm)| SweepPoint {
+                    protect: planned.protect,
+                    k: planned.k,
+                    neurons: planned.plan.neurons(),
+                    protected_away: planned.plan.protected_away(),
+                    score: score(arm),
+                })
+                .collect(),
             one_expert,
             tokens: by_tokens.iter().map(|(tokens, repaired)| tokens_check(*tokens, repaired, &score)).collect(),
             jitter,
@@ -167,11 +172,7 @@ fn ablation(kept: &mut Kept<'_>, grid: &Grid) -> Result<Ablation, RunError> {
     })
 }
 
-fn tokens_check(
-    tokens: Tokens,
-    repaired: &Repaired,
-    score: &dyn Fn(&Member) -> values::Score,
-) -> TokensCheck {
+fn tokens_check(tokens: Tokens, repaired: &Repaired, score: &dyn Fn(&Member) -> values::Score) -> TokensCheck {
     let rows = &repaired.selected.selection.rows;
     TokensCheck {
         tokens,
@@ -217,13 +218,22 @@ fn pass(
         let left = play::time_left(begun, at + 1, lacking.len());
         progress.update(at + 1, lacking.len(), &format!("{} · {}, {left}", model.name, benchmark.id));
     }
-    let runs: usize = kept.passes.iter().map(|(.., passed)| passed.runs).sum();
-    let tokens: usize = kept.passes.iter().map(|(.., passed)| passed.tokens).sum();
-    let again = kept.passes.iter().enumerate().filter(|(at, (model, benchmark, _))| {
-        kept.passes[..*at].iter().any(|(m, b, _)| m == model && b == benchmark)
-    });
-    progress.note(&format!("forward passes: {runs} runs of {tokens} tokens; {} passed twice", again.count()));
     Ok(())
+}
+
+/// How much went through models, in words.
+fn passes(kept: &Kept<'_>) -> String {
+    let all = &kept.passes;
+    let (runs, tokens) =
+        all.iter().fold((0, 0), |(runs, tokens), (.., passed)| (runs + passed.runs, tokens + passed.tokens));
+    let seen = |(at, (model, benchmark, _)): &(usize, &(Digest, String, Passed))| {
+        all[..*at].iter().any(|(m, b, _)| m == model && b == benchmark)
+    };
+    let again = all.iter().enumerate().filter(seen).count();
+    format!(
+        "forward passes: {} of a model over a calibration set, {again} of them again; {runs} runs, {tokens} tokens",
+        all.len()
+    )
 }
 
 /// A plan and its checkpoint for every k and protection. Plans that take the same neurons share a checkpoint.

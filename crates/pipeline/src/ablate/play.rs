@@ -62,11 +62,7 @@ impl Progress for Pace<'_> {
 }
 
 /// Plays every model with every seed on the suites that experts serve, each checkpoint once; the rewards by its digest.
-pub(crate) fn play(
-    kept: &Kept<'_>,
-    models: &[Member],
-    grid: &Grid,
-) -> Result<BTreeMap<String, Rewards>, RunError> {
+pub(crate) fn play(kept: &Kept<'_>, models: &[Member], grid: &Grid) -> Result<BTreeMap<String, Rewards>, RunError> {
     let mut distinct: Vec<&Member> = Vec::new();
     for model in models {
         if !distinct.iter().any(|known| known.digest == model.digest) {
