@@ -263,7 +263,8 @@ fn jitter(ablation: &Ablation) -> AblationPart {
         table.rows.push([vec![by.to_string()], changed_cells(changed)].concat());
     }
     let moved = || ablation.jitter.iter().filter(|(by, _)| *by != 0).map(|(_, changed)| changed);
-    let (same, of, lowest) = agreement(moved(), &ablation.backbone);
+    let unmoved = ablation.jitter.iter().find(|(by, _)| *by == 0).map(|(_, changed)| &changed.backbone);
+    let (same, of, lowest) = agreement(moved(), unmoved.unwrap_or(&ablation.backbone));
     AblationPart {
         id: "jitter".into(),
         title: "Check: spans moved".into(),
