@@ -87,13 +87,39 @@ pub(crate) fn one_expert(kept: &mut Kept<'_>, pool: &Pool, served: &Served<'_>) 
     Ok(found)
 }
 
-/// The AOS table of one reading, with the experts' sets.
-pub(crate) fn selection(
+/// Selection with role spans moved.
+pub(crate) fn jitter(
     kept: &mut Kept<'_>,
     pool: &Pool,
     served: &Served<'_>,
-    reading: Reading,
-) -> Result<(Selection, BTreeMap<String, NeuronSet>), RunError> {
+    offsets: &[i32],
+) -> Result<Vec<(i32, Changed)>, RunError> {
+    let unmoved = selection(kept, pool, served, Reading::jitter(0))?;
+    let mut moved = |by| Ok((by, changed(&unmoved, &selection(kept, pool, served, Reading::jitter(by))?)));
+    offsets.iter().map(|by| moved(*by)).collect()
+}
+
+/// Selection by shares of the trajectories, each drawn by a seed.
+pub(crate) fn calibration(
+    kept: &mut Kept<'_>,
+    pool: &Pool,
+    served: &Served<'_>,
+    shares: impl Iterator<Item = (f64, u64)>,
+) -> Result<Vec<(f64, u64, Changed)>, RunError> {
+    let tokens = kept.experiment.saliency.tokens;
+    let whole = selection(kept, pool, served, Reading::whole(tokens))?;
+    let mut drawn = |(share, seed)| {
+        let drawn = selection(kept, pool, served, Reading::share(tokens, share, seed))?;
+        Ok((share, seed, changed(&whole, &drawn)))
+    };
+    shares.map(&mut drawn).collect()
+}
+
+/// The AOS table, with the experts' sets.
+type Sets = (Selection, BTreeMap<String, NeuronSet>);
+
+/// What selection makes of one reading.
+fn selection(kept: &mut Kept<'_>, pool: &Pool, served: &Served<'_>, reading: Reading) -> Result<Sets, RunError> {
     let k = kept.experiment.saliency.k;
     let experts = of_experts(kept, pool, served, reading)?;
     let of_candidates = pairs(&pool.candidates, served);
@@ -108,10 +134,7 @@ pub(crate) fn selection(
 }
 
 /// What a reading changes in the selection by another.
-pub(crate) fn changed(
-    (unchanged, unchanged_sets): &(Selection, BTreeMap<String, NeuronSet>),
-    (selection, sets): &(Selection, BTreeMap<String, NeuronSet>),
-) -> Changed {
+fn changed((unchanged, unchanged_sets): &Sets, (selection, sets): &Sets) -> Changed {
     let means = |s: &Selection| s.rows.iter().map(|(.., mean)| *mean).collect::<Vec<f64>>();
     let shared: Vec<f64> = sets.iter().filter_map(|(b, set)| Some(aos(set, unchanged_sets.get(b)?))).collect();
     Changed {

@@ -16,6 +16,7 @@ use crate::kept::{Kept, pairs, served, with_stages};
 use crate::machine::Member;
 use crate::progress::Progress;
 use crate::repair::{Pool, Repaired, pool, repair, serving};
+use crate::stages::select::Selected;
 use crate::stages::trace::{Passed, Reading};
 use crate::stages::transplant::{Planned, plan};
 use rolegraft_checkpoint::Digest;
@@ -26,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 pub use values::Grid;
-use values::{Ablation, CandidatePoint, SweepPoint, TokensCheck};
+use values::{Ablation, CandidatePoint, Score, SweepPoint, TokensCheck};
 
 /// What finished ablations say on the terminal.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,35 +109,28 @@ fn ablation(kept: &mut Kept<'_>, grid: &Grid) -> Result<Ablation, RunError> {
     let served = served(experiment, &pool.members);
     kept.stage("trace", |kept| pass(kept, &pool, &served, &readings(experiment, grid)))?;
     let repaired = repair(kept, &pool, tokens)?;
-    let mut by_tokens: Vec<(Tokens, Repaired)> = Vec::new();
-    for other in &grid.tokens {
-        by_tokens.push((*other, repair(kept, &pool, *other)?));
+    let mut others: Vec<(Tokens, Repaired)> = Vec::new();
+    for other in grid.tokens.iter().filter(|other| **other != tokens) {
+        kept.machine.progress.note(&format!("the same by {} tokens", other.as_str()));
+        others.push((*other, repair(kept, &pool, *other)?));
     }
+    let by_tokens = |tokens: &Tokens| others.iter().find(|(other, _)| other == tokens).map_or(&repaired, |(_, r)| r);
     let sweep = kept.stage("transplant", |kept| transplants(kept, &pool, &repaired, grid))?;
 
     let mut models: Vec<Member> = pool.candidates.clone();
     models.extend(sweep.iter().map(|(_, arm)| arm.clone()));
-    models.extend(by_tokens.iter().map(|(_, repaired)| repaired.arm.clone()));
+    models.extend(grid.tokens.iter().map(|tokens| by_tokens(tokens).arm.clone()));
     let rewards = kept.stage("evaluate", |kept| play::play(kept, &models, grid))?;
     let score = |model: &Member| play::score(&rewards[model.digest.as_str()], &experiment.benchmark, experiment.seed);
 
     kept.stage("checks", |kept| {
-        let overlap: Result<Vec<_>, _> =
-            grid.tokens.iter().map(|tokens| checks::overlap(kept, &pool, &served, *tokens)).collect();
-        let one_expert = checks::one_expert(kept, &pool, &served)?;
-        let mut select = |reading| checks::selection(kept, &pool, &served, reading);
-        let by_role = select(Reading::jitter(0))?;
-        let mut jitter = Vec::new();
-        for by in &grid.jitter {
-            jitter.push((*by, checks::changed(&by_role, &select(Reading::jitter(*by))?)));
-        }
-        let whole = select(Reading::whole(tokens))?;
-        let mut calibration = Vec::new();
-        for (share, seed) in shares(grid) {
-            let changed = checks::changed(&whole, &select(Reading::share(tokens, share, seed))?);
-            calibration.push((share, seed, changed));
-        }
-        let rows = pool.candidates.iter().zip(&repaired.selected.selection.rows).zip(&repaired.selected.intervals);
+        let overlap = |tokens: &Tokens| checks::overlap(kept, &pool, &served, *tokens);
+        let overlap = grid.tokens.iter().map(overlap).collect::<Result<_, _>>()?;
+        let Selected { selection, intervals, .. } = &repaired.selected;
+        let points = pool.candidates.iter().enumerate().zip(&selection.rows).map(|((at, model), (name, _, aos))| {
+            let interval = intervals.get(at).copied().flatten();
+            CandidatePoint { name: name.clone(), aos: *aos, interval, score: score(model) }
+        });
         Ok(Ablation {
             experiment: experiment.name.clone(),
             grid: grid.clone(),
@@ -145,34 +139,24 @@ fn ablation(kept: &mut Kept<'_>, grid: &Grid) -> Result<Ablation, RunError> {
             backbone: repaired.backbone.name.clone(),
             backbone_score: score(&repaired.backbone),
             weak: repaired.diagnosed.diagnosis.weak.clone(),
-            selection: rows
-                .map(|((model, (name, _, aos)), interval)| CandidatePoint {
-                    name: name.clone(),
-                    aos: *aos,
-                    interval: *interval,
-                    score: score(model),
-                })
-                .collect(),
-            overlap: overlap?,
-            sweep: sweep
-                .iter()
-                .map(|(planned, arm)| SweepPoint {
-                    protect: planned.protect,
-                    k: planned.k,
-                    neurons: planned.plan.neurons(),
-                    protected_away: planned.plan.protected_away(),
-                    score: score(arm),
-                })
-                .collect(),
-            one_expert,
-            tokens: by_tokens.iter().map(|(tokens, repaired)| tokens_check(*tokens, repaired, &score)).collect(),
-            jitter,
-            calibration,
+            selection: points.collect(),
+            overlap,
+            sweep: sweep.iter().map(|(planned, arm)| sweep_point(planned, score(arm))).collect(),
+            one_expert: checks::one_expert(kept, &pool, &served)?,
+            tokens: grid.tokens.iter().map(|tokens| tokens_check(*tokens, by_tokens(tokens), &score)).collect(),
+            jitter: checks::jitter(kept, &pool, &served, &grid.jitter)?,
+            calibration: checks::calibration(kept, &pool, &served, shares(grid))?,
         })
     })
 }
 
-fn tokens_check(tokens: Tokens, repaired: &Repaired, score: &dyn Fn(&Member) -> values::Score) -> TokensCheck {
+fn sweep_point(planned: &Planned, score: Score) -> SweepPoint {
+    let Planned { protect, k, plan, .. } = planned;
+    let (neurons, protected_away) = (plan.neurons(), plan.protected_away());
+    SweepPoint { protect: *protect, k: *k, neurons, protected_away, score }
+}
+
+fn tokens_check(tokens: Tokens, repaired: &Repaired, score: &dyn Fn(&Member) -> Score) -> TokensCheck {
     let rows = &repaired.selected.selection.rows;
     TokensCheck {
         tokens,
