@@ -11,7 +11,7 @@ use rolegraft_pipeline::{
     AgentBenchOptions, AgentBenchProtocol, ChatArguments, Episode, Mode, OfficeOptions, Profile, Progress, Protocol,
     Runtime, Shell, Solo, Speaker, Split, Strategy, SuiteLibrary, SuiteOptions, TauOptions, evaluate, rescore,
 };
-use rolegraft_report::{Price, SuiteScore, cascades, failure_rates, spending, suite_scores};
+use rolegraft_report::{Price, SuiteScore, Tally, cascades, failure_rates, spending, suite_scores};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -199,7 +199,7 @@ impl Eval {
         let outcome = evaluate(&solo, &self.log, &stop_flag()?, progress);
         reporter.done();
         let episodes = outcome?;
-        for score in suite_scores(&episodes, self.seed) {
+        for score in suite_scores(&Tally::of(&episodes), self.seed) {
             say(&if self.json { self.as_json(&score, &episodes).to_string() } else { self.as_text(&score, &episodes) });
         }
         Ok(ExitCode::SUCCESS)

@@ -12,6 +12,7 @@ mod merge;
 mod report;
 mod stages;
 mod talk;
+mod view;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Command {
     Score(eval::Score),
     /// Show what episode logs say: scores with pass^k, failures, cascades, spending; several side by side.
     Report(report::Report),
+    /// Serve a report's page to a browser on this machine.
+    View(view::View),
     /// Read replies (JSONL on stdin, each a string or an object with `reply`) and print spans and violations as JSONL.
     Parse(commands::Parse),
     /// Replay what reference implementations recorded and count agreements; exit 1 if anything differs.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Eval(c) => c.execute(),
         Command::Score(c) => c.execute(),
         Command::Report(c) => c.execute(),
+        Command::View(c) => c.execute(),
         Command::Parse(c) => c.execute(),
         Command::Nano(c) => c.execute(),
         Command::Data(c) => c.execute(),

@@ -3,7 +3,7 @@
 use crate::talk::{note, say};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::{Context, read_logs};
+use rolegraft_pipeline::{logs_report, write_page};
 use rolegraft_report::{Format, Price, overview};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,24 +46,28 @@ pub(crate) struct Report {
     /// Seed of the intervals.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Also write a page into this directory: tables, and any two logs side by side, turn by turn.
+    #[arg(long, value_name = "DIR")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     prices: Prices,
 }
 
 impl Report {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let models = read_logs(&self.logs)?;
-        if models.iter().all(|(_, episodes)| episodes.is_empty()) {
+        let report = logs_report(&self.logs, self.seed, (self.prices.price, self.prices.user_price))?;
+        let models = match &self.html {
+            Some(dir) => write_page(&report, dir)?,
+            None => report.tallies()?,
+        };
+        if models.iter().all(|(_, tally)| tally.episodes == 0) {
             bail!("the logs hold no finished episode");
         }
-        for (name, episodes) in &models {
-            let unknown = episodes.iter().filter(|e| e.turns.iter().any(|t| t.shown == Context::Unknown)).count();
-            if unknown > 0 {
-                note(&format!(
-                    "`{name}`: {unknown} of {} episodes were logged before logs said what the model was shown",
-                    episodes.len()
-                ));
-            }
+        for (name, tally) in models.iter().filter(|(_, tally)| tally.without_contexts > 0) {
+            note(&format!(
+                "`{name}`: {} of {} episodes were logged before logs said what the model was shown",
+                tally.without_contexts, tally.episodes
+            ));
         }
         let format = match self.format {
             FormatName::Md => Format::Markdown,
@@ -71,8 +75,11 @@ impl Report {
             FormatName::Latex => Format::Latex,
             FormatName::Html => Format::Html,
         };
-        for table in overview(&models, self.seed, (self.prices.price, self.prices.user_price)) {
+        for table in overview(&models, self.seed, report.prices) {
             say(&table.render(format));
+        }
+        if let Some(dir) = &self.html {
+            note(&format!("the page is {}", dir.join("report.html").display()));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -3,7 +3,8 @@
 use crate::{Progress, RunError};
 use rolegraft_checkpoint::{Difference, DifferenceKind, Digest, Tensors, diff, module_of};
 use rolegraft_merge::{MergeError, Model, TaskVectors, task_vectors};
-use rolegraft_report::{Format, Page, Section, Table, bar_chart};
+use rolegraft_report::charts::bars;
+use rolegraft_report::{Format, Page, Part, Section, Table};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,9 +23,9 @@ pub struct Findings {
 
 fn findings(title: &str, tables: &[Table], charts: Vec<Section>, json: Value, exceeds: bool) -> Findings {
     let text = tables.iter().map(|t| t.render(Format::Markdown)).collect::<Vec<_>>().join("\n");
-    let tabled = tables.iter().map(|t| Section { title: t.title.clone(), body: t.render(Format::Html) });
+    let tabled = tables.iter().map(|t| Section::new(&t.title, vec![Part::Table(t.clone())]));
     let sections = charts.into_iter().chain(tabled).collect();
-    let html = Page { title: title.to_owned(), summary: String::new(), sections }.render();
+    let html = Page { title: title.to_owned(), sections, ..Page::default() }.render();
     Findings { text, json, html, exceeds }
 }
 
@@ -200,19 +201,16 @@ fn distances(titles: &[String], vectors: &[(String, TaskVectors)]) -> (Vec<Table
         let each = (0..n).map(|j| total.cosine(i, j).map_or("n/a".into(), |c| format!("{c:.4}")));
         cosines.rows.push(std::iter::once(title.clone()).chain(each).collect());
     }
-    // Bars run from 0 to 100: shares of the largest norm.
-    let top = by_module.values().flat_map(|v| (0..n).map(|i| v.relative_norm(i))).fold(f64::MIN_POSITIVE, f64::max);
     let groups = |f: &dyn Fn(&TaskVectors, usize) -> f64| -> Vec<(String, Vec<f64>)> {
         let short = |m: &str| m.trim_start_matches("model.layers.*.").trim_end_matches(".weight").to_owned();
         by_module.iter().map(|(m, v)| (short(m), (0..n).map(|i| f(v, i)).collect())).collect()
     };
-    let chart = |title: &str, f: &dyn Fn(&TaskVectors, usize) -> f64| Section {
-        title: title.to_owned(),
-        body: bar_chart(titles, &groups(f)),
+    let chart = |title: &str, unit: &str, f: &dyn Fn(&TaskVectors, usize) -> f64| {
+        Section::new(title, vec![Part::Chart(title.to_owned(), bars(None, unit, titles, &groups(f)))])
     };
     let charts = vec![
-        chart("Norm relative to the base's, in % of the largest", &|v, i| 100.0 * v.relative_norm(i) / top),
-        chart("Elements changed, in %", &|v, i| 100.0 * (1.0 - v.sparsity(i))),
+        chart("Norm relative to the base's", "norm / base's", &|v, i| v.relative_norm(i)),
+        chart("Elements changed", "%", &|v, i| 100.0 * (1.0 - v.sparsity(i))),
     ];
     let value = |v: &TaskVectors| {
         json!({

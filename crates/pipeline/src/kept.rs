@@ -15,7 +15,7 @@ use rolegraft_checkpoint::{Checkpoint, Digest, write_atomic};
 use rolegraft_saliency::union_overlap;
 use rolegraft_suite::Split;
 use rolegraft_trajectory::Episode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -154,6 +154,28 @@ impl<'k> Kept<'k> {
             lacking += evaluate::lacking(suite, &tasks, trials, &path);
         }
         Ok(lacking)
+    }
+
+    /// Plays like [`play`](Self::play) and gives the logs: the episodes of all models need not fit into memory.
+    pub(crate) fn logs(
+        &mut self,
+        model: &Member,
+        suites: &[String],
+        split: Split,
+        counts: (usize, u32),
+    ) -> Result<Vec<PathBuf>, RunError> {
+        let before = self.files.len();
+        self.play(model, suites, split, counts)?;
+        Ok(self.files[before..].iter().map(|(_, log)| log.clone()).collect())
+    }
+
+    /// Ids of the tasks of every suite.
+    pub(crate) fn task_ids(&self, split: Split, count: usize) -> Result<BTreeMap<String, BTreeSet<String>>, RunError> {
+        let ids = |(suite, library): (&String, &SuiteLibrary)| {
+            let tasks = library.tasks(split, Some(count))?.tasks;
+            Ok((suite.clone(), tasks.into_iter().map(|task| task.id).collect()))
+        };
+        self.suites.iter().map(ids).collect()
     }
 
     fn logged(

@@ -18,8 +18,8 @@ mod inspect;
 mod kept;
 mod logs;
 pub mod machine;
-mod outputs;
 mod progress;
+mod record;
 mod repair;
 mod rescore;
 mod run;
@@ -29,6 +29,7 @@ pub mod stages;
 pub mod steps;
 mod store;
 mod suites;
+mod view;
 
 pub use ablate::{AblationSummary, Grid, ablate};
 pub use agentbench::AgentBenchOptions;
@@ -38,7 +39,7 @@ pub use error::RunError;
 pub use experiment::{Experiment, ExperimentError, Shift, Tokens};
 pub use import::{Imported, import, write_log};
 pub use inspect::{Findings, compare, inspect};
-pub use logs::read_logs;
+pub use logs::{logs_report, write_page};
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
 pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};
@@ -59,6 +60,7 @@ pub use stages::merge::plan_merge;
 pub use store::{Store, StoreError};
 pub use suites::{NotRun, OfficeOptions, SuiteLibrary, SuiteOptions, SuitesError, TauOptions};
 pub use tokio::runtime::Runtime;
+pub use view::{ViewError, view};
 
 /// Whether model-written shell can run here, and what is missing if not.
 ///

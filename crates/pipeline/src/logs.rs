@@ -1,31 +1,58 @@
-//! Episode logs by path: single files, or the test episodes of runs.
+//! Episode logs by path, single files or the test episodes of runs, and the reports made of logs.
 
 use crate::error::RunError;
-use rolegraft_trajectory::{Episode, EpisodeLog, LogError};
+use crate::store::StoreError;
+use rolegraft_checkpoint::write_atomic;
+use rolegraft_report::{DATA, LogsReport, Price, Put, Tally};
+use rolegraft_trajectory::{Episodes, LogError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What runs call the logs of their test episodes: `test-SUITE-MODEL.jsonl`.
 const TEST: &str = "test-";
 
-/// Reads logs, or `episodes/` of run directories, and groups the episodes by model: the file's name, or what the run
-/// calls it.
+/// A report of logs, or of `episodes/` of run directories, by model: the file's name, or what the run calls it. Intervals
+/// are drawn from `seed`; prices are the agent's and the users'.
 ///
 /// # Errors
 /// If a path cannot be read, or holds something else.
-pub fn read_logs(paths: &[PathBuf]) -> Result<Vec<(String, Vec<Episode>)>, RunError> {
-    let mut models: BTreeMap<(usize, String), Vec<Episode>> = BTreeMap::new();
+pub fn logs_report(
+    paths: &[PathBuf],
+    seed: u64,
+    prices: (Option<Price>, Option<Price>),
+) -> Result<LogsReport, RunError> {
+    let mut models: BTreeMap<(usize, String), Vec<PathBuf>> = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
         for file in files(path)? {
-            let (_, episodes) = EpisodeLog::read(&file)?;
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let suite = episodes.first().map_or("", |e| e.key.suite.as_str());
-            let of_run = stem.strip_prefix(TEST).and_then(|s| s.strip_prefix(suite)?.strip_prefix('-'));
+            let first = Episodes::open(&file)?.next().transpose()?;
+            let suite = first.map_or_else(String::new, |e| e.key.suite);
+            let of_run = stem.strip_prefix(TEST).and_then(|s| s.strip_prefix(&suite)?.strip_prefix('-'));
             let model = if *path == file { stem.clone() } else { of_run.unwrap_or(&stem).to_owned() };
-            models.entry((i, model)).or_default().extend(episodes);
+            models.entry((i, model)).or_default().push(file);
         }
     }
-    Ok(models.into_iter().map(|((_, model), episodes)| (model, episodes)).collect())
+    Ok(LogsReport { models: models.into_iter().map(|((_, model), logs)| (model, logs)).collect(), seed, prices })
+}
+
+/// Writes the page of a report of logs into `dir`, and gives the counts.
+///
+/// # Errors
+/// If a log cannot be read, or the disk refuses.
+pub fn write_page(report: &LogsReport, dir: &Path) -> Result<Vec<(String, Tally)>, RunError> {
+    write_report(dir, |put| report.write(put))
+}
+
+/// Writes a report into `dir`, in place of what stood there.
+pub(crate) fn write_report<T>(
+    dir: &Path,
+    write: impl FnOnce(&mut Put<'_, RunError>) -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let data = dir.join(DATA);
+    if data.exists() {
+        std::fs::remove_dir_all(&data).map_err(|source| StoreError::Io { path: data, source })?;
+    }
+    write(&mut |name, bytes| write_atomic(&dir.join(name), bytes).map_err(|e| RunError::Store(e.into())))
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, LogError> {

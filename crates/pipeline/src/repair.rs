@@ -4,7 +4,7 @@ use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Tokens};
 use crate::kept::{Kept, Traces, Trajectories, served};
 use crate::machine::Member;
-use crate::outputs;
+use crate::record;
 use crate::stages::calibrate::digest_with;
 use crate::stages::diagnose::{Compared, Diagnosed, diagnose};
 use crate::stages::select::{File, Selected, select};
@@ -92,7 +92,7 @@ pub(crate) fn repair(kept: &mut Kept<'_>, pool: &Pool, tokens: Tokens) -> Result
         for (benchmark, expert) in &served {
             let mut dev = |model| kept.play(model, &benchmark.suites, Split::Dev, (experiment.tasks.dev, 1));
             let (ours, theirs) = (dev(backbone)?, dev(expert)?);
-            compared.push(Compared { benchmark: outputs::benchmark(benchmark), backbone: ours, expert: theirs });
+            compared.push(Compared { benchmark: record::benchmark(benchmark), backbone: ours, expert: theirs });
         }
         let diagnosed = diagnose(&compared, &experiment.diagnosis);
         kept.document("diagnosis.json", &diagnosed.clone(), || Ok(diagnosed))

@@ -5,12 +5,11 @@ use crate::error::RunError;
 use crate::experiment::Experiment;
 use crate::kept::{Kept, with_stages};
 use crate::machine::Member;
-use crate::outputs::{self, Results};
 use crate::progress::Progress;
+use crate::record::{self, Results};
 use crate::repair::{Repaired, pool, repair};
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_suite::Split;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,7 +37,7 @@ pub fn run(
         let results = all_stages(kept)?;
         let dir = kept.store.run(&experiment.name);
         progress.stage("report");
-        let tables = outputs::write(kept.experiment, &dir, &results)?;
+        let tables = record::write(kept.experiment, &dir, &results)?;
         Ok(RunSummary { dir, tables })
     })
 }
@@ -52,12 +51,14 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
         |(expert, member): &(Checkpoint, Member)| Ok((member.name.clone(), task_vector_energy(&base, expert)?));
     let energy = pool.experts.iter().map(energy).collect::<Result<Vec<_>, RunError>>()?;
     let models: Vec<Member> = [vec![base_member], pool.members, pool.candidates, vec![arm]].concat();
-    let test = kept.stage("evaluate", |kept| {
+    let tasks = kept.task_ids(Split::Test, experiment.tasks.test)?;
+    let models = kept.stage("evaluate", |kept| {
         let suites = experiment.suite_names();
-        let mut play = |model: &Member| {
-            Ok((model.name.clone(), kept.play(model, &suites, Split::Test, (experiment.tasks.test, 1))?))
+        let mut play = |model: Member| {
+            let logs = kept.logs(&model, &suites, Split::Test, (experiment.tasks.test, 1))?;
+            Ok((model, logs))
         };
-        models.iter().map(&mut play).collect::<Result<BTreeMap<_, _>, RunError>>()
+        models.into_iter().map(&mut play).collect::<Result<Vec<_>, RunError>>()
     })?;
     let traced = traces
         .experts
@@ -65,5 +66,6 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
         .map(|(b, (_, t))| (b.clone(), (t.saliency.traced, t.saliency.traced + t.saliency.without_role)));
     let (traced, files, timings) =
         (traced.collect(), std::mem::take(&mut kept.files), std::mem::take(&mut kept.timings));
-    Ok(Results { models, test, selected, diagnosed, planned, energy, files, overlap: traces.overlap, timings, traced })
+    let overlap = traces.overlap;
+    Ok(Results { models, tasks, selected, diagnosed, planned, energy, files, overlap, timings, traced })
 }

@@ -88,21 +88,54 @@ fn found(episode: &Episode) -> Option<Found> {
     Some(found)
 }
 
+/// Cascades of one model on one suite, counted an episode at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct CascadeCounts {
+    episodes: usize,
+    repeated_failure: usize,
+    redundant_query: usize,
+    redundant: usize,
+    calls: usize,
+    missing_action: usize,
+    wrong_target: usize,
+    needless_change: usize,
+}
+
+impl CascadeCounts {
+    /// Counts an episode, if it is one of τ-bench's.
+    pub(crate) fn add(&mut self, episode: &Episode) {
+        let Some(found) = found(episode) else { return };
+        self.episodes += 1;
+        self.repeated_failure += usize::from(found.repeated_failure);
+        self.redundant_query += usize::from(found.redundant > 0);
+        self.redundant += found.redundant;
+        self.calls += found.calls;
+        self.missing_action += usize::from(found.missing_action);
+        self.wrong_target += usize::from(found.wrong_target);
+        self.needless_change += usize::from(found.needless_change);
+    }
+
+    /// `None` if no episode was one of τ-bench's.
+    pub(crate) fn shares(&self) -> Option<Cascades> {
+        let of_episodes = |count: usize| count as f64 / self.episodes as f64;
+        (self.episodes > 0).then(|| Cascades {
+            episodes: self.episodes,
+            repeated_failure: of_episodes(self.repeated_failure),
+            redundant_query: of_episodes(self.redundant_query),
+            redundant_calls: self.redundant as f64 / self.calls.max(1) as f64,
+            missing_action: of_episodes(self.missing_action),
+            wrong_target: of_episodes(self.wrong_target),
+            needless_change: of_episodes(self.needless_change),
+        })
+    }
+}
+
 /// Counts over episodes; `None` if none of them is one of τ-bench's.
 #[must_use]
 pub fn cascades<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Option<Cascades> {
-    let found: Vec<Found> = episodes.into_iter().filter_map(found).collect();
-    let share = |count: usize, of: usize| count as f64 / of.max(1) as f64;
-    let episodes = |of: &dyn Fn(&Found) -> bool| share(found.iter().filter(|f| of(f)).count(), found.len());
-    (!found.is_empty()).then(|| Cascades {
-        episodes: found.len(),
-        repeated_failure: episodes(&|f| f.repeated_failure),
-        redundant_query: episodes(&|f| f.redundant > 0),
-        redundant_calls: share(found.iter().map(|f| f.redundant).sum(), found.iter().map(|f| f.calls).sum()),
-        missing_action: episodes(&|f| f.missing_action),
-        wrong_target: episodes(&|f| f.wrong_target),
-        needless_change: episodes(&|f| f.needless_change),
-    })
+    let mut counts = CascadeCounts::default();
+    episodes.into_iter().for_each(|episode| counts.add(episode));
+    counts.shares()
 }
 
 /// Cascades as a table; rows are (suite, model, cascades).

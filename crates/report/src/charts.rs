@@ -65,13 +65,13 @@ pub struct Point {
 #[must_use]
 pub fn lines(title: Option<&str>, x_label: &str, y_label: &str, series: &[Series]) -> String {
     let finite = |p: &&(f64, f64, f64, f64)| [p.0, p.1, p.2, p.3].iter().all(|v| v.is_finite());
-    let series: Vec<(&str, Vec<(f64, f64, f64, f64)>)> =
-        series.iter().map(|s| (s.name.as_str(), s.points.iter().filter(finite).copied().collect())).collect();
-    let all = || series.iter().flat_map(|(_, points)| points);
+    let whole = |s: &Series| Series { name: s.name.clone(), points: s.points.iter().filter(finite).copied().collect() };
+    let series: Vec<Series> = series.iter().map(whole).collect();
+    let all = || series.iter().flat_map(|s| &s.points);
     let x = around(all().map(|p| p.0));
     let y = around(all().flat_map(|p| [p.1, p.2, p.3]));
     svg(HEIGHT, title, |area| {
-        let names: Vec<&str> = series.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = series.iter().map(|s| s.name.as_str()).collect();
         let area = if names.len() > 1 { legend(area, &names)? } else { area };
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
@@ -79,7 +79,7 @@ pub fn lines(title: Option<&str>, x_label: &str, y_label: &str, series: &[Series
             .y_label_area_size(58)
             .build_cartesian_2d(x.clone(), y.clone())?;
         axes(&mut chart, x_label, y_label)?;
-        for (i, (_, points)) in series.iter().enumerate() {
+        for (i, Series { points, .. }) in series.iter().enumerate() {
             let colour = COLOURS[i % COLOURS.len()];
             if points.iter().any(|p| p.2 < p.3) {
                 let there = points.iter().map(|p| (p.0, p.3));

@@ -26,35 +26,60 @@ pub struct FailureRates {
     pub statuses: BTreeMap<Status, f64>,
 }
 
-/// Counts the failures of some episodes.
-#[must_use]
-pub fn failure_rates<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> FailureRates {
-    let mut rates = FailureRates::default();
-    for episode in episodes {
-        rates.episodes += 1;
-        rates.turns += episode.turns.len();
-        *rates.statuses.entry(episode.status).or_default() += 1.0;
-        rates.turn_violations += episode.turns.iter().filter(|t| !t.violations.is_empty()).count() as f64;
-        rates.blocked += f64::from(u8::from(episode.reward < 1.0 && episode.blocking_violation().is_some()));
-        let unparsable = episode.turns.last().is_some_and(|t| t.violations.iter().any(|v| v.kind.is_unparsable()));
-        rates.unparsable += f64::from(u8::from(unparsable));
-        rates.drafts += episode.turns.iter().filter(|t| t.drafts > 0).count() as f64;
+/// The failures of one model on one suite, counted an episode at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct FailureCounts {
+    episodes: usize,
+    turns: usize,
+    violating: usize,
+    blocked: usize,
+    unparsable: usize,
+    drafting: usize,
+    kinds: BTreeMap<ViolationKind, usize>,
+    statuses: BTreeMap<Status, usize>,
+}
+
+impl FailureCounts {
+    pub(crate) fn add(&mut self, episode: &Episode) {
+        self.episodes += 1;
+        self.turns += episode.turns.len();
+        *self.statuses.entry(episode.status).or_default() += 1;
+        self.violating += episode.turns.iter().filter(|t| !t.violations.is_empty()).count();
+        self.blocked += usize::from(episode.reward < 1.0 && episode.blocking_violation().is_some());
+        let last = episode.turns.last();
+        self.unparsable += usize::from(last.is_some_and(|t| t.violations.iter().any(|v| v.kind.is_unparsable())));
+        self.drafting += episode.turns.iter().filter(|t| t.drafts > 0).count();
         for turn in &episode.turns {
             for kind in ViolationKind::ALL {
                 if turn.violations.iter().any(|v| v.kind == kind) {
-                    *rates.kinds.entry(kind).or_default() += 1.0;
+                    *self.kinds.entry(kind).or_default() += 1;
                 }
             }
         }
     }
-    let (episodes, turns) = (rates.episodes.max(1) as f64, rates.turns.max(1) as f64);
-    rates.turn_violations /= turns;
-    rates.drafts /= turns;
-    rates.blocked /= episodes;
-    rates.unparsable /= episodes;
-    rates.kinds.values_mut().for_each(|v| *v /= turns);
-    rates.statuses.values_mut().for_each(|v| *v /= episodes);
-    rates
+
+    pub(crate) fn rates(&self) -> FailureRates {
+        let of_turns = |count: usize| count as f64 / self.turns.max(1) as f64;
+        let of_episodes = |count: usize| count as f64 / self.episodes.max(1) as f64;
+        FailureRates {
+            episodes: self.episodes,
+            turns: self.turns,
+            turn_violations: of_turns(self.violating),
+            blocked: of_episodes(self.blocked),
+            unparsable: of_episodes(self.unparsable),
+            kinds: self.kinds.iter().map(|(kind, count)| (*kind, of_turns(*count))).collect(),
+            drafts: of_turns(self.drafting),
+            statuses: self.statuses.iter().map(|(status, count)| (*status, of_episodes(*count))).collect(),
+        }
+    }
+}
+
+/// Counts the failures of some episodes.
+#[must_use]
+pub fn failure_rates<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> FailureRates {
+    let mut counts = FailureCounts::default();
+    episodes.into_iter().for_each(|episode| counts.add(episode));
+    counts.rates()
 }
 
 type Rows<'a> = &'a [(String, String, FailureRates)];

@@ -29,23 +29,44 @@ pub struct KindScores {
     pub overall: f64,
 }
 
-/// The accuracies of some episodes, if they are DB-bench's.
-#[must_use]
-pub fn kind_scores<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Option<KindScores> {
-    let mut counts: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
-    for episode in episodes {
-        let kind = episode.detail["type"].as_str()?;
+/// Rewards by type, counted an episode at a time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct KindCounts {
+    counts: BTreeMap<&'static str, (f64, f64)>,
+    /// Whether an episode was not one of DB-bench's.
+    others: bool,
+}
+
+impl KindCounts {
+    pub(crate) fn add(&mut self, episode: &Episode) {
+        let Some(kind) = episode.detail["type"].as_str() else {
+            self.others = true;
+            return;
+        };
         let group = if ["INSERT", "UPDATE"].contains(&kind) { kind } else { "SELECT" };
         for counted in KINDS.into_iter().filter(|k| *k == kind || *k == group) {
-            let count = counts.entry(counted).or_default();
+            let count = self.counts.entry(counted).or_default();
             count.0 += episode.reward;
             count.1 += 1.0;
         }
     }
-    let accuracy: BTreeMap<&'static str, f64> =
-        counts.into_iter().map(|(kind, (right, of))| (kind, right / of)).collect();
-    let groups: Vec<f64> = KINDS[8..].iter().filter_map(|kind| accuracy.get(kind).copied()).collect();
-    (!groups.is_empty()).then(|| KindScores { overall: groups.iter().sum::<f64>() / groups.len() as f64, accuracy })
+
+    /// `None` if not all episodes were DB-bench's.
+    pub(crate) fn scores(&self) -> Option<KindScores> {
+        let accuracy: BTreeMap<&'static str, f64> =
+            self.counts.iter().map(|(kind, (right, of))| (*kind, right / of)).collect();
+        let groups: Vec<f64> = KINDS[8..].iter().filter_map(|kind| accuracy.get(kind).copied()).collect();
+        let overall = groups.iter().sum::<f64>() / groups.len() as f64;
+        (!self.others && !groups.is_empty()).then_some(KindScores { accuracy, overall })
+    }
+}
+
+/// The accuracies of some episodes, if they are DB-bench's.
+#[must_use]
+pub fn kind_scores<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Option<KindScores> {
+    let mut counts = KindCounts::default();
+    episodes.into_iter().for_each(|episode| counts.add(episode));
+    counts.scores()
 }
 
 /// Rows are (model, scores).

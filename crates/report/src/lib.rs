@@ -1,31 +1,42 @@
 //! What a run says: scores with intervals, paired tests, failure analysis, tables in four formats, and the page.
 //!
 //! Everything here is a function of episodes and plain numbers; nothing is computed from weights, and nothing is
-//! printed. Model text is hostile: it is escaped for the format it lands in.
+//! printed. Logs are read an episode at a time, and files are handed to the caller, who writes them. Model text is
+//! hostile: it is escaped for the format it lands in, and reaches the page's document as text nodes alone.
 
-mod ablation;
 mod cascades;
 pub mod charts;
+mod conversation;
+mod episode_files;
 mod failures;
+mod heat;
 mod kinds;
-mod overview;
+mod logs_report;
+mod markup;
 mod page;
-mod paired;
+mod run_report;
+mod run_tables;
 mod scores;
 mod spending;
 mod stats;
 mod table;
+mod tally;
 mod trials;
+mod verdict;
 
-pub use ablation::{AblationPart, ablation_page};
 pub use cascades::{Cascades, cascade_table, cascades};
+pub use episode_files::{DATA, Put};
 pub use failures::{FailureRates, failure_rates, status_table, unparsable_table, violation_table};
+pub use heat::{HeatCell, HeatMap, HeatRow};
 pub use kinds::{KindScores, kind_scores, kind_table};
-pub use overview::overview;
-pub use page::{Page, Section, bar_chart, scatter_chart};
-pub use paired::{PairedEpisode, pair, paired_view};
-pub use scores::{Benchmark, ModelScores, Scoreboard, Summary, rhm, worst};
+pub use logs_report::{LogsReport, overview};
+pub use page::{Page, Part, Section};
+pub use run_report::{NamedTables, RunReport};
+pub use run_tables::{DiagnosisRow, GraftRow, OverlapRow, Overlaps};
+pub use scores::{Benchmark, Difference, ModelScores, Scoreboard, Summary, rhm, worst};
 pub use spending::{Price, spending, spending_table};
 pub use stats::{correlation, interval, mcnemar, nested_interval, ranks};
 pub use table::{Format, Table, plain};
+pub use tally::Tally;
 pub use trials::{SuiteScore, pass_hat, score_table, suite_scores};
+pub use verdict::{leader, verdict};

@@ -54,6 +54,42 @@ impl ModelScores {
     }
 }
 
+/// A paired difference in points, with its 95 % interval (bootstrap over tasks).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difference {
+    /// The difference.
+    pub points: f64,
+    /// The interval's lower end.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+}
+
+impl Difference {
+    /// Whether the interval leaves out 0.
+    #[must_use]
+    pub fn is_significant(&self) -> bool {
+        self.low > 0.0 || self.high < 0.0
+    }
+}
+
+/// Rewards of the tasks that two models played, by suite.
+fn shared(ours: &ModelScores, other: &ModelScores, benchmark: &Benchmark) -> Vec<Vec<(f64, f64)>> {
+    let of = |suite: &String| {
+        let (ours, other) = (ours.rewards.get(suite), other.rewards.get(suite));
+        ours.into_iter().flatten().filter_map(|(task, reward)| Some((*reward, *other?.get(task)?))).collect()
+    };
+    benchmark.suites.iter().map(of).collect()
+}
+
+fn changes(suites: Vec<Vec<(f64, f64)>>) -> Vec<Vec<f64>> {
+    suites.into_iter().map(|s| s.into_iter().map(|(a, o)| a - o).collect()).collect()
+}
+
+fn mean_of_means(suites: &[Vec<f64>]) -> f64 {
+    suites.iter().map(|s| s.iter().sum::<f64>() / s.len().max(1) as f64).sum::<f64>() / suites.len().max(1) as f64
+}
+
 /// RHM = n / Σ (best/score); 0 if any score is 0.
 #[must_use]
 pub fn rhm(scores: &[f64], best: &[f64]) -> f64 {
@@ -189,11 +225,51 @@ impl Scoreboard {
         1.0 / (benchmark.suites.len() * self.benchmarks.len()) as f64
     }
 
-    fn average_interval(&self, model: &ModelScores) -> (f64, f64) {
+    /// The 95 % interval of a model's AVG.
+    #[must_use]
+    pub fn average_interval(&self, model: &ModelScores) -> (f64, f64) {
         let suites: Vec<_> =
             self.benchmarks.iter().flat_map(|b| b.suites.iter().map(|s| (self.share(b), model.suite(s)))).collect();
         let (low, high) = interval(&suites, self.seed);
         (100.0 * low, 100.0 * high)
+    }
+
+    /// The expert that is best on a benchmark.
+    #[must_use]
+    pub fn best_expert_on(&self, benchmark: &Benchmark) -> Option<&ModelScores> {
+        let played = self.experts.iter().filter_map(|e| self.model(e)).filter(|m| m.score(benchmark).is_some());
+        played.reduce(|best, next| if next.score(benchmark) > best.score(benchmark) { next } else { best })
+    }
+
+    /// What a model has more than another on a benchmark, on the tasks that both played.
+    #[must_use]
+    pub fn difference(&self, ours: &ModelScores, other: &ModelScores, benchmark: &Benchmark) -> Option<Difference> {
+        let suites = changes(shared(ours, other, benchmark));
+        let weight = 1.0 / suites.len() as f64;
+        self.weighted(suites.into_iter().map(|s| (weight, s)).collect())
+    }
+
+    /// What a model has more of AVG than others, one of which is asked for by benchmark.
+    #[must_use]
+    pub fn average_difference<'m>(
+        &'m self,
+        ours: &ModelScores,
+        other: &dyn Fn(&Benchmark) -> Option<&'m ModelScores>,
+    ) -> Option<Difference> {
+        let mut all = Vec::new();
+        for b in &self.benchmarks {
+            all.extend(changes(shared(ours, other(b)?, b)).into_iter().map(|s| (self.share(b), s)));
+        }
+        self.weighted(all)
+    }
+
+    fn weighted(&self, suites: Vec<(f64, Vec<f64>)>) -> Option<Difference> {
+        if suites.is_empty() || suites.iter().any(|(_, s)| s.is_empty()) {
+            return None;
+        }
+        let points = suites.iter().map(|(w, s)| w * s.iter().sum::<f64>() / s.len() as f64).sum::<f64>();
+        let (low, high) = interval(&suites, self.seed);
+        Some(Difference { points: 100.0 * points, low: 100.0 * low, high: 100.0 * high })
     }
 
     /// Paired differences of `model` against every other: points, and the McNemar p-value where rewards are 0 or 1.
@@ -209,25 +285,11 @@ impl Scoreboard {
             let mut row = vec![other.name.clone()];
             let mut all = Vec::new();
             for b in &self.benchmarks {
-                let (mut wins, mut losses) = (0, 0);
-                let suites: Vec<Vec<f64>> = b
-                    .suites
-                    .iter()
-                    .map(|s| {
-                        let (a, o) = (ours.rewards.get(s), other.rewards.get(s));
-                        let shared = a.into_iter().flatten().filter_map(|(t, r)| Some((*r, *o?.get(t)?)));
-                        shared
-                            .map(|(a, o)| {
-                                wins += usize::from(a > o);
-                                losses += usize::from(a < o);
-                                a - o
-                            })
-                            .collect()
-                    })
-                    .collect();
-                let means = suites.iter().map(|s| s.iter().sum::<f64>() / s.len().max(1) as f64);
-                let points = 100.0 * means.sum::<f64>() / suites.len().max(1) as f64;
-                row.push(format!("{points:+.1} (p = {:.3})", mcnemar(wins, losses)));
+                let suites = shared(ours, other, b);
+                let of = |wins: &dyn Fn(&(f64, f64)) -> bool| suites.iter().flatten().filter(|pair| wins(pair)).count();
+                let (wins, losses) = (of(&|(a, o)| a > o), of(&|(a, o)| a < o));
+                let suites = changes(suites);
+                row.push(format!("{:+.1} (p = {:.3})", 100.0 * mean_of_means(&suites), mcnemar(wins, losses)));
                 all.extend(suites.into_iter().map(|s| (self.share(b), s)));
             }
             let (low, high) = interval(&all, self.seed);

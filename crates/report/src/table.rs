@@ -1,5 +1,7 @@
 //! Tables, and how each format wants its cells.
 
+use crate::markup::written;
+use askama::Template;
 use std::fmt::Write;
 
 /// Output formats.
@@ -28,6 +30,12 @@ pub struct Table {
     pub note: String,
 }
 
+#[derive(Template)]
+#[template(path = "table.html")]
+struct TableTemplate<'t> {
+    table: &'t Table,
+}
+
 /// A text with control characters, direction overrides and escapes made visible: safe for a terminal.
 #[must_use]
 pub fn plain(text: &str) -> String {
@@ -44,16 +52,6 @@ pub fn plain(text: &str) -> String {
         }
     }
     out
-}
-
-/// A text as HTML.
-pub(crate) fn html(text: &str) -> String {
-    plain(text)
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
 }
 
 fn latex(text: &str) -> String {
@@ -106,19 +104,7 @@ impl Table {
                     "% {caption}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\n\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n"
                 )
             }
-            Format::Html => {
-                let row = |cells: &[String], tag: &str| -> String {
-                    let cells: Vec<_> = cells.iter().map(|c| format!("<{tag}>{}</{tag}>", html(c))).collect();
-                    format!("<tr>{}</tr>\n", cells.concat())
-                };
-                let rows: String = self.rows.iter().map(|r| row(r, "td")).collect();
-                format!(
-                    "<figure><figcaption>{}</figcaption><table><thead>{}</thead><tbody>\n{rows}</tbody></table><p class=\"note\">{}</p></figure>\n",
-                    html(&self.title),
-                    row(&self.head, "th").trim_end(),
-                    html(&self.note)
-                )
-            }
+            Format::Html => written(&TableTemplate { table: self }),
         }
     }
 
@@ -171,7 +157,7 @@ mod tests {
         table.rows.push(vec!["=cmd()|'".into(), "</script>\u{1b}[31m\u{202e}".into()]);
         let csv = table.render(Format::Csv);
         assert!(csv.contains("'=cmd()") && csv.contains("\\u{1b}"), "{csv}");
-        assert!(table.render(Format::Html).contains("&lt;/script&gt;\\u{1b}[31m\\u{202e}"));
+        assert!(table.render(Format::Html).contains("&#60;/script&#62;\\u{1b}[31m\\u{202e}"));
         assert!(table.render(Format::Markdown).contains("=cmd()\\|'"));
         assert_eq!(super::csv("-1.5"), "-1.5");
         assert!(table.render(Format::Latex).contains("\\textbackslash{}u\\{1b\\}"));

@@ -1,11 +1,7 @@
 //! Scores of suites as their own benchmarks report them: average reward and, over several trials, pass^k.
 
-use crate::{Table, interval};
-use rolegraft_trajectory::Episode;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// How far a reward may be from 1 and still be a success (upstream's `is_successful`).
-const TOLERANCE: f64 = 1e-6;
+use crate::tally::TaskTally;
+use crate::{Table, Tally, interval};
 
 /// One model on one suite.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,28 +36,19 @@ pub fn pass_hat(successes: &[usize], trials: usize, k: usize) -> f64 {
 
 /// Scores per suite, in the suites' order; the last is the macro-average where there are several.
 #[must_use]
-pub fn suite_scores(episodes: &[Episode], seed: u64) -> Vec<SuiteScore> {
-    let mut suites: BTreeMap<&str, Vec<&Episode>> = BTreeMap::new();
-    for episode in episodes {
-        suites.entry(&episode.key.suite).or_default().push(episode);
-    }
+pub fn suite_scores(tally: &Tally, seed: u64) -> Vec<SuiteScore> {
+    let suites = tally.by_suite();
     let (mut scores, mut groups) = (Vec::new(), Vec::new());
-    for (suite, episodes) in &suites {
-        let mut tasks: BTreeMap<&str, (f64, usize, usize)> = BTreeMap::new();
-        for episode in episodes {
-            let task = tasks.entry(&episode.key.task).or_default();
-            task.0 += episode.reward;
-            task.1 += 1;
-            task.2 += usize::from((episode.reward - 1.0).abs() <= TOLERANCE);
-        }
-        let trials = episodes.iter().map(|e| e.key.trial).collect::<BTreeSet<_>>().len();
-        let means: Vec<f64> = tasks.values().map(|(sum, n, _)| sum / *n as f64).collect();
-        let successes: Vec<usize> = tasks.values().map(|(.., c)| *c).collect();
+    for (suite, counts) in suites {
+        let sum = |of: &dyn Fn(&TaskTally) -> f64| counts.tasks.values().map(of).sum::<f64>();
+        let trials = counts.trials.len();
+        let means: Vec<f64> = counts.tasks.values().map(|task| task.rewards / task.trials as f64).collect();
+        let successes: Vec<usize> = counts.tasks.values().map(|task| task.successes).collect();
         scores.push(SuiteScore {
-            suite: (*suite).to_owned(),
-            tasks: tasks.len(),
+            suite: suite.clone(),
+            tasks: counts.tasks.len(),
             trials,
-            reward: episodes.iter().map(|e| e.reward).sum::<f64>() / episodes.len() as f64,
+            reward: sum(&|task| task.rewards) / sum(&|task| task.trials as f64),
             interval: interval(&[(1.0, means.clone())], seed),
             pass: (1..=trials).map(|k| pass_hat(&successes, trials, k)).collect(),
         });

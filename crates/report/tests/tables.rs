@@ -2,8 +2,8 @@
 #![allow(missing_docs)]
 
 use rolegraft_report::{
-    Benchmark, Format, ModelScores, Scoreboard, failure_rates, kind_scores, pair, paired_view, status_table,
-    unparsable_table, violation_table,
+    Benchmark, Format, ModelScores, Scoreboard, failure_rates, kind_scores, status_table, unparsable_table,
+    violation_table,
 };
 use rolegraft_spans::{Role, Violation, ViolationKind};
 use rolegraft_trajectory::{Context, Episode, EpisodeKey, Finish, Message, Spent, Status, Turn};
@@ -67,12 +67,6 @@ fn tables_read_as_they_should() {
         let text: String = tables.iter().map(|t| t.render(format) + "\n").collect();
         insta::assert_snapshot!(format!("tables.{name}"), text);
     }
-}
-
-#[test]
-fn the_paired_view_marks_what_is_wrong() {
-    let (left, right) = (episodes(0)[..1].to_vec(), episodes(1)[..1].to_vec());
-    insta::assert_snapshot!("paired", paired_view(("a & b", "arm"), &pair(&left, &right), 1));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{Context, Episode, EpisodeKey};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// 2: turns say what the model was shown.
@@ -54,27 +54,25 @@ impl EpisodeLog {
             std::fs::create_dir_all(parent).map_err(at)?;
         }
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(at)?;
-        let bytes = std::fs::read(path).map_err(at)?;
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-        let torn = whole < bytes.len();
+        let mut found = Episodes::open(path)?;
+        let mut done = HashSet::new();
+        for episode in &mut found {
+            done.insert(episode?.key);
+        }
+        let torn = found.whole < file.metadata().map_err(at)?.len();
         if torn {
-            file.set_len(whole as u64).map_err(at)?;
+            file.set_len(found.whole).map_err(at)?;
             file.seek(SeekFrom::End(0)).map_err(at)?;
         }
-        let mut done = HashSet::new();
-        if whole == 0 {
+        if found.whole == 0 {
             let header = Header { rolegraft_log: VERSION, digest: digest.to_owned() };
             let mut line = serde_json::to_vec(&header).map_err(|e| at(e.into()))?;
             line.push(b'\n');
             file.write_all(&line).map_err(at)?;
             file.sync_data().map_err(at)?;
-        } else {
-            let found = parse(path, &bytes[..whole], |episode| {
-                done.insert(episode.key);
-            })?;
-            if found != digest {
-                return Err(LogError::OtherInputs { path: path.to_owned(), found, expected: digest.to_owned() });
-            }
+        } else if found.digest != digest {
+            let (path, found, expected) = (path.to_owned(), found.digest, digest.to_owned());
+            return Err(LogError::OtherInputs { path, found, expected });
         }
         Ok(Self { path: path.to_owned(), file, done, torn })
     }
@@ -115,34 +113,87 @@ impl EpisodeLog {
     /// # Errors
     /// If a line before the last cannot be read, or the version is newer.
     pub fn read(path: &Path) -> Result<(String, Vec<Episode>), LogError> {
-        let bytes = std::fs::read(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-        let mut episodes = Vec::new();
-        let digest = parse(path, &bytes[..whole], |e| episodes.push(e))?;
-        Ok((digest, episodes))
+        let mut episodes = Episodes::open(path)?;
+        let all = episodes.by_ref().collect::<Result<_, _>>()?;
+        Ok((episodes.digest, all))
     }
 }
 
-fn parse(path: &Path, bytes: &[u8], mut each: impl FnMut(Episode)) -> Result<String, LogError> {
-    let bad = |line: usize, reason: String| LogError::Line { path: path.to_owned(), line: line + 1, reason };
-    let (mut digest, mut version) = (String::new(), VERSION);
-    for (i, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
-        if i == 0 {
-            let header: Header = serde_json::from_slice(line).map_err(|e| bad(i, format!("not a log header: {e}")))?;
+/// The episodes of a log, read one at a time. A torn last line is ignored; nothing comes after an error.
+pub struct Episodes {
+    path: PathBuf,
+    reader: BufReader<File>,
+    line: usize,
+    version: u32,
+    digest: String,
+    /// Bytes of the whole lines read so far.
+    whole: u64,
+    ended: bool,
+}
+
+impl Episodes {
+    /// Opens a log and reads its header.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or its version is newer.
+    pub fn open(path: &Path) -> Result<Self, LogError> {
+        let file = File::open(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
+        let (reader, digest) = (BufReader::new(file), String::new());
+        let mut log = Self { path: path.to_owned(), reader, line: 0, version: VERSION, digest, whole: 0, ended: false };
+        if let Some(line) = log.next_line()? {
+            let header: Header =
+                serde_json::from_slice(&line).map_err(|e| log.bad(format!("not a log header: {e}")))?;
             if header.rolegraft_log > VERSION {
                 return Err(LogError::Newer { path: path.to_owned(), found: header.rolegraft_log });
             }
-            (digest, version) = (header.digest, header.rolegraft_log);
-        } else {
-            let mut episode: Episode =
-                serde_json::from_slice(line).map_err(|e| bad(i, format!("not an episode: {e}")))?;
-            if version < WITH_CONTEXTS {
-                episode.turns.iter_mut().for_each(|turn| turn.shown = Context::Unknown);
+            (log.digest, log.version) = (header.digest, header.rolegraft_log);
+        }
+        Ok(log)
+    }
+
+    fn bad(&self, reason: String) -> LogError {
+        LogError::Line { path: self.path.clone(), line: self.line, reason }
+    }
+
+    /// The next line that is not empty, without its end.
+    fn next_line(&mut self) -> Result<Option<Vec<u8>>, LogError> {
+        loop {
+            let mut line = Vec::new();
+            let read = self.reader.read_until(b'\n', &mut line);
+            let read = read.map_err(|source| LogError::Io { path: self.path.clone(), source })?;
+            if line.pop() != Some(b'\n') {
+                return Ok(None);
             }
-            each(episode);
+            self.line += 1;
+            self.whole += read as u64;
+            if !line.is_empty() {
+                return Ok(Some(line));
+            }
         }
     }
-    Ok(digest)
+
+    fn next_episode(&mut self) -> Result<Option<Episode>, LogError> {
+        let Some(line) = self.next_line()? else { return Ok(None) };
+        let mut episode: Episode =
+            serde_json::from_slice(&line).map_err(|e| self.bad(format!("not an episode: {e}")))?;
+        if self.version < WITH_CONTEXTS {
+            episode.turns.iter_mut().for_each(|turn| turn.shown = Context::Unknown);
+        }
+        Ok(Some(episode))
+    }
+}
+
+impl Iterator for Episodes {
+    type Item = Result<Episode, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.next_episode().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Tokens};
 use crate::kept::{Kept, pairs};
 use crate::machine::Member;
-use crate::outputs::benchmark;
+use crate::record::benchmark;
 use crate::repair::Pool;
 use crate::stages::diagnose::{Compared, diagnose};
 use crate::stages::select::{File, select, table};

@@ -3,10 +3,35 @@
 use crate::ablate::values::{Ablation, CandidatePoint, Changed, Overlap, Score};
 use rolegraft_graft::Protect;
 use rolegraft_report::charts::{Point, Series, lines, scatter};
-use rolegraft_report::{AblationPart, Table, correlation, ranks};
+use rolegraft_report::{Part, Section, Table, correlation, ranks};
+
+/// A figure or a check: what it shows, and the values.
+#[derive(Default)]
+pub(crate) struct Finding {
+    /// Names its files.
+    pub(crate) id: &'static str,
+    /// Its heading.
+    pub(crate) title: &'static str,
+    /// A sentence on what it shows.
+    pub(crate) says: String,
+    /// An SVG, for a figure.
+    pub(crate) chart: Option<String>,
+    /// Its values.
+    pub(crate) table: Table,
+}
+
+impl Finding {
+    /// Its section of the page.
+    pub(crate) fn section(&self) -> Section {
+        let mut parts = vec![Part::Text(self.says.clone())];
+        parts.extend(self.chart.clone().map(|chart| Part::Chart(self.title.to_owned(), chart)));
+        parts.push(Part::Table(self.table.clone()));
+        Section::new(self.title, parts)
+    }
+}
 
 /// The figures and the checks, in the order of the page.
-pub(crate) fn parts(ablation: &Ablation) -> Vec<AblationPart> {
+pub(crate) fn findings(ablation: &Ablation) -> Vec<Finding> {
     vec![
         selection(ablation),
         overlap(ablation),
@@ -54,7 +79,7 @@ fn apart(a: &Score, b: &Score) -> &'static str {
 }
 
 /// Figure 3: AOS against AVG.
-fn selection(ablation: &Ablation) -> AblationPart {
+fn selection(ablation: &Ablation) -> Finding {
     let candidates = &ablation.selection;
     let mut table = Table::new("Values", &["candidate", "AOS", "low", "high", "AVG", "low", "high"]);
     for c in candidates {
@@ -73,9 +98,9 @@ fn selection(ablation: &Ablation) -> AblationPart {
     let (x, y): (Vec<f64>, Vec<f64>) = points.iter().map(|p| p.at).unzip();
     let ahead = y.iter().filter(|avg| **avg > ablation.backbone_score.avg).count();
     let place = if ahead == 0 { "none scores higher".into() } else { format!("{ahead} of them score higher") };
-    AblationPart {
-        id: "figure3".into(),
-        title: "Figure 3: overlap against score".into(),
+    Finding {
+        id: "figure3",
+        title: "Figure 3: overlap against score",
         says: format!(
             "Over {} candidates AOS and AVG correlate with Pearson's {} and Spearman's {}; the one of highest AOS is `{}` with AVG {}, and {place}.",
             candidates.len(),
@@ -85,12 +110,12 @@ fn selection(ablation: &Ablation) -> AblationPart {
             said(&ablation.backbone_score),
         ),
         chart: Some(scatter(None, "AOS", "AVG", &points)),
-        tables: vec![table],
+        table,
     }
 }
 
 /// Figure 4: how much the experts' sets share.
-fn overlap(ablation: &Ablation) -> AblationPart {
+fn overlap(ablation: &Ablation) -> Finding {
     let all = &ablation.overlap;
     let mut table = Table { title: "Values".into(), head: vec!["layer".into()], ..Table::default() };
     for o in all {
@@ -117,17 +142,17 @@ fn overlap(ablation: &Ablation) -> AblationPart {
         let less = first.union.iter().zip(&second.union).filter(|(a, b)| a < b).count();
         says += &format!("; {} tokens share less in {less} of {} layers", first.tokens.as_str(), first.union.len());
     }
-    AblationPart {
-        id: "figure4".into(),
-        title: "Figure 4: overlap of the experts' sets".into(),
+    Finding {
+        id: "figure4",
+        title: "Figure 4: overlap of the experts' sets",
         says: says + ".",
         chart: Some(lines(None, "layer", "overlap", &all.iter().map(series).collect::<Vec<_>>())),
-        tables: vec![table],
+        table,
     }
 }
 
 /// Figure 5: the score over k, protected and not.
-fn sweep(ablation: &Ablation) -> AblationPart {
+fn sweep(ablation: &Ablation) -> Finding {
     let points = &ablation.sweep;
     let mut table =
         Table::new("Values", &["protection", "k", "neurons", "removed by protection", "AVG", "low", "high"]);
@@ -166,17 +191,17 @@ fn sweep(ablation: &Ablation) -> AblationPart {
         ),
         None => "No transplant was made.".into(),
     };
-    AblationPart {
-        id: "figure5".into(),
-        title: "Figure 5: how much is transplanted".into(),
+    Finding {
+        id: "figure5",
+        title: "Figure 5: how much is transplanted",
         says,
         chart: Some(lines(None, "k", "AVG", &series)),
-        tables: vec![table],
+        table,
     }
 }
 
 /// The check on pools of one expert.
-fn one_expert(ablation: &Ablation) -> AblationPart {
+fn one_expert(ablation: &Ablation) -> Finding {
     let all = &ablation.one_expert;
     let mut table = Table::new("Values", &["expert", "AOS", "weak benchmarks", "neurons taken"]);
     for one in all {
@@ -188,17 +213,17 @@ fn one_expert(ablation: &Ablation) -> AblationPart {
         ]);
     }
     let holds = all.iter().filter(|one| one.aos == 1.0 && one.weak == 0 && one.neurons == 0).count();
-    AblationPart {
-        id: "one-expert".into(),
-        title: "Check: a pool of one expert".into(),
+    Finding {
+        id: "one-expert",
+        title: "Check: a pool of one expert",
         says: format!("AOS is 1 and nothing is transplanted for {holds} of {} experts.", all.len()),
-        tables: vec![table],
-        ..AblationPart::default()
+        table,
+        ..Finding::default()
     }
 }
 
 /// The check of role tokens against others.
-fn tokens(ablation: &Ablation) -> AblationPart {
+fn tokens(ablation: &Ablation) -> Finding {
     let all = &ablation.tokens;
     let mut table =
         Table::new("Values", &["tokens", "backbone", "its AOS", "weak", "neurons taken", "AVG", "low", "high"]);
@@ -225,13 +250,7 @@ fn tokens(ablation: &Ablation) -> AblationPart {
     if let [first, second, ..] = all.as_slice() {
         says += &format!(": {}", apart(&first.score, &second.score));
     }
-    AblationPart {
-        id: "tokens".into(),
-        title: "Check: which tokens are traced".into(),
-        says: says + ".",
-        tables: vec![table],
-        ..AblationPart::default()
-    }
+    Finding { id: "tokens", title: "Check: which tokens are traced", says: says + ".", table, ..Finding::default() }
 }
 
 /// Cells of a changed selection: the backbone, its rank correlation, the sets, the candidates' overlaps.
@@ -257,7 +276,7 @@ fn agreement<'c>(changed: impl Iterator<Item = &'c Changed>, backbone: &str) -> 
 }
 
 /// The check of moved spans.
-fn jitter(ablation: &Ablation) -> AblationPart {
+fn jitter(ablation: &Ablation) -> Finding {
     let mut table = changed_table(ablation, &["tokens later"]);
     for (by, changed) in &ablation.jitter {
         table.rows.push([vec![by.to_string()], changed_cells(changed)].concat());
@@ -265,21 +284,21 @@ fn jitter(ablation: &Ablation) -> AblationPart {
     let moved = || ablation.jitter.iter().filter(|(by, _)| *by != 0).map(|(_, changed)| changed);
     let unmoved = ablation.jitter.iter().find(|(by, _)| *by == 0).map(|(_, changed)| &changed.backbone);
     let (same, of, lowest) = agreement(moved(), unmoved.unwrap_or(&ablation.backbone));
-    AblationPart {
-        id: "jitter".into(),
-        title: "Check: spans moved".into(),
+    Finding {
+        id: "jitter",
+        title: "Check: spans moved",
         says: format!(
             "With role spans moved, {same} of {of} times the same backbone is chosen; ranks correlate with at least {}, and the experts' sets keep {:.2} on average.",
             shown(lowest),
             mean(moved().map(|changed| changed.sets))
         ),
-        tables: vec![table],
-        ..AblationPart::default()
+        table,
+        ..Finding::default()
     }
 }
 
 /// The check of fewer trajectories.
-fn calibration(ablation: &Ablation) -> AblationPart {
+fn calibration(ablation: &Ablation) -> Finding {
     let mut table = changed_table(ablation, &["share", "seed"]);
     for (share, seed, changed) in &ablation.calibration {
         table.rows.push([vec![share.to_string(), seed.to_string()], changed_cells(changed)].concat());
@@ -290,14 +309,14 @@ fn calibration(ablation: &Ablation) -> AblationPart {
         format!("{:.0} % of them {same} of {of} times (ranks correlate with at least {})", 100.0 * share, shown(lowest))
     });
     let each: Vec<String> = each.collect();
-    AblationPart {
-        id: "calibration".into(),
-        title: "Check: fewer trajectories".into(),
+    Finding {
+        id: "calibration",
+        title: "Check: fewer trajectories",
         says: match each.is_empty() {
             true => "Only all trajectories were traced.".into(),
             false => format!("With a share of the trajectories the same backbone is chosen: {}.", each.join(", ")),
         },
-        tables: vec![table],
-        ..AblationPart::default()
+        table,
+        ..Finding::default()
     }
 }

@@ -1,0 +1,141 @@
+//! Everything that logs alone can say, for several models side by side: as tables, and as a page.
+
+use crate::episode_files::{EpisodeFiles, Put};
+use crate::verdict::leader;
+use crate::{
+    Benchmark, HeatMap, Page, Part, Price, Scoreboard, Section, Table, Tally, cascade_table, kind_table, score_table,
+    spending_table, status_table, suite_scores, unparsable_table, violation_table,
+};
+use rolegraft_trajectory::{Episode, Episodes, LogError, Spent};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// Tables of recorded episodes by model: scores with pass^k, failures, DB-bench's types, τ-bench's cascades, spending.
+/// Intervals are drawn from `seed`; prices are the agent's and the users'.
+#[must_use]
+pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, Option<Price>)) -> Vec<Table> {
+    let scores: Vec<_> = models.iter().map(|(name, tally)| (name.clone(), suite_scores(tally, seed))).collect();
+    let suites: BTreeSet<&str> = models.iter().flat_map(|(_, tally)| tally.suites()).collect();
+    let (mut failures, mut patterns, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+    for suite in suites {
+        for (name, tally) in models.iter().filter(|(_, tally)| tally.suites().any(|s| s == suite)) {
+            failures.push((suite.to_owned(), name.clone(), tally.failures(suite)));
+            kinds.extend(tally.kinds(suite).map(|k| (name.clone(), k)));
+            patterns.extend(tally.cascades(suite).map(|c| (suite.to_owned(), name.clone(), c)));
+        }
+    }
+    let spent = spent(models, prices);
+    let mut tables =
+        vec![score_table(&scores), unparsable_table(&failures), violation_table(&failures), status_table(&failures)];
+    if !kinds.is_empty() {
+        tables.push(kind_table(&kinds));
+    }
+    if !patterns.is_empty() {
+        tables.push(cascade_table(&patterns));
+    }
+    if !spent.is_empty() {
+        tables.push(spending_table(&spent));
+    }
+    tables
+}
+
+/// Rows of the table of spending: the agents' and the users', where anything was spent.
+pub(crate) fn spent(
+    models: &[(String, Tally)],
+    prices: (Option<Price>, Option<Price>),
+) -> Vec<(String, Spent, Option<Price>)> {
+    let both = |(name, tally): &(String, Tally)| {
+        [(name.clone(), tally.agent, prices.0), (format!("{name}: users"), tally.others, prices.1)]
+    };
+    models.iter().flat_map(both).filter(|(_, spent, _)| !spent.is_nothing()).collect()
+}
+
+/// Logs by model.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LogsReport {
+    /// Models in the order of rows, with their logs.
+    pub models: Vec<(String, Vec<PathBuf>)>,
+    /// The seed of the intervals.
+    pub seed: u64,
+    /// Prices of the agent's tokens and of the users'.
+    pub prices: (Option<Price>, Option<Price>),
+}
+
+impl LogsReport {
+    /// Counts every episode.
+    ///
+    /// # Errors
+    /// If a log cannot be read.
+    pub fn tallies(&self) -> Result<Vec<(String, Tally)>, LogError> {
+        read(&self.models, None, None)
+    }
+
+    /// Writes the episodes and, last, `report.html`; gives the counts. One episode is in memory at a time.
+    ///
+    /// # Errors
+    /// If a log cannot be read, or `put` refuses.
+    pub fn write<E: From<LogError>>(&self, put: &mut Put<'_, E>) -> Result<Vec<(String, Tally)>, E> {
+        let tallies = read(&self.models, None, Some(put))?;
+        put("report.html", self.page(&tallies).render().as_bytes())?;
+        Ok(tallies)
+    }
+
+    fn page(&self, tallies: &[(String, Tally)]) -> Page {
+        let suites: BTreeSet<&str> = tallies.iter().flat_map(|(_, tally)| tally.suites()).collect();
+        let column = |s: &str| Benchmark { id: s.to_owned(), title: s.to_owned(), suites: vec![s.to_owned()] };
+        let board = Scoreboard {
+            benchmarks: suites.into_iter().map(column).collect(),
+            models: tallies.iter().map(|(name, tally)| tally.scores(name)).collect(),
+            experts: Vec::new(),
+            seed: self.seed,
+        };
+        let name = |model: Option<&(String, Tally)>| model.map(|(name, _)| name.clone()).unwrap_or_default();
+        let tables = overview(tallies, self.seed, self.prices).into_iter().map(Part::Table).collect();
+        let episodes: usize = tallies.iter().map(|(_, tally)| tally.episodes).sum();
+        Page {
+            title: "rolegraft: episode logs".into(),
+            lead: leader(&board),
+            summary: format!("{} models, {episodes} episodes, seed {}.", tallies.len(), self.seed),
+            sections: vec![
+                Section::new("Scores", vec![Part::Heat(HeatMap::new(&board))]),
+                Section::new("Tables", tables),
+                Section::new("Paired view", vec![Part::Episodes(name(tallies.first()), name(tallies.get(1)))]),
+            ],
+        }
+    }
+}
+
+/// Counts the episodes of models' logs, of `tasks` alone where these are given, and hands them on to `put` as the files beside a page.
+pub(crate) fn read<'p, E: From<LogError>>(
+    models: &[(String, Vec<PathBuf>)],
+    tasks: Option<&BTreeMap<String, BTreeSet<String>>>,
+    put: Option<&'p mut Put<'p, E>>,
+) -> Result<Vec<(String, Tally)>, E> {
+    let mut files = put.map(EpisodeFiles::new);
+    let wanted =
+        |e: &Episode| tasks.is_none_or(|tasks| tasks.get(&e.key.suite).is_some_and(|ids| ids.contains(&e.key.task)));
+    let mut tallies = Vec::new();
+    for (name, logs) in models {
+        let mut tally = Tally::default();
+        if let Some(files) = &mut files {
+            files.model(name);
+        }
+        for log in logs {
+            for episode in Episodes::open(log)? {
+                let episode = episode?;
+                if !wanted(&episode) {
+                    continue;
+                }
+                tally.add(&episode);
+                if let Some(files) = &mut files {
+                    files.add(&episode)?;
+                }
+            }
+        }
+        tallies.push((name.clone(), tally));
+    }
+    if let Some(files) = files {
+        files.finish()?;
+    }
+    Ok(tallies)
+}
