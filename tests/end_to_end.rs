@@ -99,12 +99,10 @@ fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {
     page(&whole.join("runs/nano/report.html"));
 }
 
-/// The page in a real browser: the document it builds holds the tables and charts.
+/// The page in a real browser: the document that it builds holds the answer, the tables, and every test episode.
 fn page(path: &Path) {
-    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|b| Command::new(b).arg("--version").output().is_ok_and(|o| o.status.success()))
-    else {
+    let works = |b: &&str| Command::new(b).arg("--version").output().is_ok_and(|o| o.status.success());
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(works) else {
         eprintln!("skipped: the page in a browser (no chromium)");
         return;
     };
@@ -118,17 +116,73 @@ fn page(path: &Path) {
             "--no-first-run",
             "--disable-background-networking",
         ])
-        .args(["--disable-component-update", "--disable-sync", "--dump-dom"])
+        .args(["--disable-component-update", "--disable-sync", "--dump-dom", "--virtual-time-budget=20000"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("file://{}", path.display()))
         .output()
         .unwrap();
     let dom = String::from_utf8_lossy(&output.stdout);
-    assert!(dom.matches("<table>").count() >= 10, "tables: {}", dom.matches("<table>").count());
-    assert!(dom.contains("<svg class=\"bars\"") && dom.contains("<svg class=\"scatter\""));
-    let first = dom.find("<section").map(|at| &dom[at..at + 200]).unwrap_or_default();
-    assert!(first.contains("Paired view: "), "{first}");
-    assert!(dom.contains("<details open"));
+    assert!(dom.matches("<table>").count() >= 12, "tables: {}", dom.matches("<table>").count());
+    let lead = dom.find("class=\"lead\"").map(|at| dom[at..].chars().take(300).collect::<String>()).unwrap_or_default();
+    assert!(lead.contains("ARM (backbone `") && lead.contains(" the best expert of each benchmark (95 % "), "{lead}");
+    assert!(dom.contains("<svg") && dom.find("class=\"heat\"") < dom.find("<svg"));
+    let logs = path.parent().unwrap().join("episodes");
+    let tests = std::fs::read_dir(logs).unwrap().map(|e| e.unwrap().path());
+    let tests = tests.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("test-"));
+    let episodes: usize = tests.map(|p| EpisodeLog::read(&p).unwrap().1.len()).sum();
+    assert!(dom.contains(&format!("data-ready=\"{episodes}\"")), "{episodes} episodes");
+    let status =
+        dom.find("id=\"status\"").map(|at| dom[at..].chars().take(200).collect::<String>()).unwrap_or_default();
+    assert!(status.contains(" pairs; the outcome differs in "), "{status}");
+}
+
+/// What a server says to a request.
+fn get(address: &str, path: &str, host: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn logs_become_a_page_that_view_serves_and_nothing_else() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().unwrap();
+    let (log, site) = (dir.path().join("one.jsonl"), dir.path().join("site"));
+    let (log_arg, site_arg) = (log.to_str().unwrap(), site.to_str().unwrap());
+    let missing = rolegraft(&["view", site_arg]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(2), "{}", text(&missing));
+    assert!(text(&missing).contains("holds no `report.html`"), "{}", text(&missing));
+    std::fs::copy(root().join("tests/data/log-format-1.jsonl"), &log).unwrap();
+    let output = rolegraft(&["report", log_arg, "--html", site_arg]).output().unwrap();
+    assert!(output.status.success() && text(&output).contains("Scores (%)"), "{}", text(&output));
+
+    let mut child = rolegraft(&["view", site_arg]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("http://").nth(1).and_then(|l| l.split('/').next()).unwrap_or_default().to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    for (path, content) in [
+        ("/", "<title>rolegraft: episode logs"),
+        ("/report-data/index.js", "rolegraft.index("),
+        ("/report-data/0.js", "chunk(0"),
+    ] {
+        let answer = get(&address, path, &address);
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(content), "{path}: {answer}");
+    }
+    for (path, host) in [
+        ("/../one.jsonl", address.as_str()),
+        ("/report-data/../../one.jsonl", &address),
+        ("/report-data/%2e%2e/x.js", &address),
+        ("/", "evil.example"),
+    ] {
+        let answer = get(&address, path, host);
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn help_reads_as_it_should() {
         &["eval"],
         &["score"],
         &["report"],
+        &["view"],
         &["parse"],
         &["nano"],
         &["nano", "build"],

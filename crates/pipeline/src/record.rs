@@ -83,13 +83,13 @@ fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
 /// The results as plain values.
 fn report(experiment: &Experiment, results: &Results) -> RunReport {
     let (selection, plan) = (&results.selected.selection, &results.planned.plan);
-    let candidates = selection.rows.iter().zip(&results.selected.intervals);
-    let overlap = |((name, overlaps, mean), interval): (&(String, Vec<f64>, f64), &Option<(f64, f64)>)| OverlapRow {
-        name: name.clone(),
-        overlaps: overlaps.clone(),
-        mean: *mean,
-        interval: *interval,
-    };
+    let candidates =
+        selection.rows.iter().zip(&results.selected.intervals).map(|((name, overlaps, mean), interval)| OverlapRow {
+            name: name.clone(),
+            overlaps: overlaps.clone(),
+            mean: *mean,
+            interval: *interval,
+        });
     let diagnosis = &results.diagnosed.diagnosis;
     let signal = |s: &Signal| DiagnosisRow {
         benchmark: s.benchmark.clone(),
@@ -116,7 +116,7 @@ fn report(experiment: &Experiment, results: &Results) -> RunReport {
         overlaps: Overlaps {
             k: experiment.saliency.k,
             benchmarks: selection.benchmarks.clone(),
-            rows: candidates.map(overlap).collect(),
+            rows: candidates.collect(),
             traced: results.traced.iter().map(|(b, counts)| (b.clone(), *counts)).collect(),
             between: results.overlap,
         },

@@ -115,8 +115,6 @@ impl RunReport {
         repair.extend(tabled(&["energy"]));
         let mut cost = tabled(&["time"]);
         cost.push(Part::Table(spending_table(&spent(tallies, (None, None)))));
-        let mut scores = vec![Part::Heat(HeatMap::new(board))];
-        scores.extend(tabled(&["table1", "table3", "paired"]));
         Page {
             title: format!("rolegraft: {}", self.name),
             lead: verdict(board, &self.result, &self.backbone),
@@ -128,11 +126,12 @@ impl RunReport {
                 self.seed
             ),
             sections: vec![
-                Section::new("Scores", scores),
+                Section::new("Scores", vec![Part::Heat(HeatMap::new(board))]),
                 Section::new("Selection", [self.selection(board), tabled(&["aos"])].concat()),
                 Section::new("Repair", repair),
                 Section::new("Failures", tabled(&["table6", "table7", "table8"])),
                 Section::new("Cost", cost),
+                Section::new("Scores in full", tabled(&["table1", "table3", "paired"])),
                 Section::new("Paired view", vec![Part::Episodes(self.backbone.clone(), self.result.clone())]),
                 Section::new("Provenance", vec![Part::Table(provenance_table(&self.provenance))]),
             ],
