@@ -155,7 +155,7 @@ mod tests {
             (offsets("a..b").err(), "`a` is not a whole number"),
             (protections("strict,other-donor").err(), "did you mean `other-donors`?"),
             (token_kinds("rolle").err(), "did you mean `role`?"),
-            (at_least_one("0").err().map(|e| e), "at least 1"),
+            (at_least_one("0").err(), "at least 1"),
         ] {
             assert!(error.as_ref().is_some_and(|error| error.contains(part)), "{error:?} should say `{part}`");
         }

@@ -182,7 +182,8 @@ fn sweep(ablation: &Ablation) -> Finding {
     series.push(Series { name: format!("{}, nothing transplanted", ablation.backbone), points: level });
     let says = match points.iter().reduce(|a, b| if b.score.avg > a.score.avg { b } else { a }) {
         Some(best) => format!(
-            "The best transplant, k = {} with protection {}, has AVG {}; the backbone as it is has {}: {}.",
+            "Of {} transplants the best on these tasks, k = {} with protection {}, has AVG {}; the backbone as it is has {}: {}.",
+            points.len(),
             best.k,
             best.protect.as_str(),
             said(&best.score),
