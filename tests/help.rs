@@ -9,6 +9,7 @@ fn help_reads_as_it_should() {
     for command in [
         &[][..],
         &["run"],
+        &["ablate"],
         &["merge"],
         &["diff"],
         &["inspect"],

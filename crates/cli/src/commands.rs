@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 pub(crate) struct Results {
     /// Where results land: `cache/` and `runs/NAME/`.
     #[arg(long, default_value = "results", env = "ROLEGRAFT_RESULTS")]
-    results: PathBuf,
+    pub(crate) results: PathBuf,
 }
 
 /// Engines by name.

@@ -1,6 +1,7 @@
 //! The `rolegraft` command: arguments in, one call into a library, results on stdout, talk on stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "this crate alone speaks to the terminal")]
 
+mod ablate;
 mod commands;
 mod conformance;
 mod data;
@@ -33,6 +34,8 @@ struct Arguments {
 enum Command {
     /// Run the whole loop of an experiment file, or what is left of it.
     Run(commands::Run),
+    /// Vary what an experiment decides: the paper's figures 3 to 5 and three checks, as SVG, CSV and one page.
+    Ablate(ablate::Ablate),
     /// Merge checkpoints by a recipe.
     Merge(merge::Merge),
     /// Compare two checkpoints number by number; exit 1 if they differ by more than a tolerance.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Command::Run(c) => c.execute(),
+        Command::Ablate(c) => c.execute(),
         Command::Merge(c) => c.execute(),
         Command::Diff(c) => c.execute(),
         Command::Inspect(c) => c.execute(),

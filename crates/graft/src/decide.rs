@@ -124,6 +124,21 @@ pub enum Protect {
     None,
 }
 
+impl Protect {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Strict, Self::OtherDonors, Self::None];
+
+    /// The name used in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::OtherDonors => "other-donors",
+            Self::None => "none",
+        }
+    }
+}
+
 /// A transplant for one benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Graft {
@@ -144,6 +159,19 @@ pub struct Plan {
     pub grafts: Vec<Graft>,
     /// Neurons that more than one graft claims.
     pub contested: usize,
+}
+
+impl Plan {
+    /// How many neurons are taken.
+    #[must_use]
+    pub fn neurons(&self) -> usize {
+        self.grafts.iter().map(|graft| graft.neurons.len()).sum()
+    }
+    /// How many were wanted, but are protected.
+    #[must_use]
+    pub fn protected_away(&self) -> usize {
+        self.grafts.iter().flat_map(|graft| &graft.protected_away).sum()
+    }
 }
 
 /// Plans the repair of `weak` benchmarks (largest gap first, as [`diagnose`] gives them).

@@ -1,6 +1,6 @@
 //! The stages of an experiment, with what they make kept in the store: a stage whose inputs are known already is read.
 
-use crate::artefact::{self, Calibration, Document, Traced};
+use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::chat::{Rendering, read_template, takes};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
@@ -8,15 +8,17 @@ use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::merge::merge_candidate;
+use crate::stages::trace::{Passed, Reading, View};
 use crate::stages::{calibrate, evaluate, select, trace, transplant};
-use crate::store::Store;
-use rolegraft_checkpoint::Checkpoint;
+use crate::store::{Store, StoreError};
+use rolegraft_checkpoint::{Checkpoint, Digest, write_atomic};
 use rolegraft_saliency::union_overlap;
 use rolegraft_suites::{Library, Split};
 use rolegraft_trajectory::Episode;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// What the stages of one experiment share.
@@ -28,7 +30,12 @@ pub(crate) struct Kept<'k> {
     /// Files of the run by the name that they get in its directory.
     pub(crate) files: Vec<(String, PathBuf)>,
     pub(crate) timings: Vec<(String, f64)>,
+    /// What went through models: whose, on which benchmark, how much.
+    pub(crate) passes: Vec<(Digest, String, Passed)>,
 }
+
+/// Calibration trajectories by benchmark, with their digest.
+pub(crate) type Trajectories = BTreeMap<String, (Vec<Episode>, String)>;
 
 /// What was traced.
 pub(crate) struct Traces {
@@ -40,7 +47,25 @@ pub(crate) struct Traces {
     pub(crate) overlap: (f64, f64),
 }
 
-impl Kept<'_> {
+impl<'k> Kept<'k> {
+    fn new(
+        experiment: &'k Experiment,
+        store: &'k Store,
+        suites: &'k BTreeMap<String, Library>,
+        machine: &'k Machine<'k>,
+    ) -> Self {
+        let (files, timings, passes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { experiment, store, suites, machine, files, timings, passes }
+    }
+
+    /// The same stages on a machine of another seed, or that tells others.
+    pub(crate) fn on<'o>(&self, machine: &'o Machine<'o>) -> Kept<'o>
+    where
+        'k: 'o,
+    {
+        Kept::new(self.experiment, self.store, self.suites, machine)
+    }
+
     /// A stage: announced, timed, not begun after a stop.
     pub(crate) fn stage<T>(
         &mut self,
@@ -110,6 +135,27 @@ impl Kept<'_> {
         Ok(all)
     }
 
+    /// How many episodes of a model the store lacks.
+    pub(crate) fn lacking_episodes(
+        &self,
+        model: &Member,
+        suites: &[String],
+        split: Split,
+        (count, trials): (usize, u32),
+    ) -> Result<usize, RunError> {
+        let identity = evaluate::identity(self.machine, model)?;
+        let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
+        let mut lacking = 0;
+        for suite in suites {
+            let library = self.library(suite)?;
+            let tasks = library.tasks(split, Some(count))?;
+            let inputs = evaluate::inputs(&player, library, &tasks, self.machine.seed);
+            let path = self.store.place("episodes", &inputs).with_extension("jsonl");
+            lacking += evaluate::lacking(suite, &tasks, trials, &path);
+        }
+        Ok(lacking)
+    }
+
     /// Plays like [`play`](Self::play) and gives the logs: the episodes of all models need not fit into memory.
     pub(crate) fn logs(
         &mut self,
@@ -125,7 +171,7 @@ impl Kept<'_> {
 
     /// Ids of the tasks of every suite.
     pub(crate) fn task_ids(&self, split: Split, count: usize) -> Result<BTreeMap<String, BTreeSet<String>>, RunError> {
-        let ids = |(suite, library): (&String, &SuiteLibrary)| {
+        let ids = |(suite, library): (&String, &Library)| {
             let tasks = library.tasks(split, Some(count))?.tasks;
             Ok((suite.clone(), tasks.into_iter().map(|task| task.id).collect()))
         };
@@ -162,28 +208,33 @@ impl Kept<'_> {
         self.logged(suite, Split::Calibration, (counts.calibration, 1), &evaluate::ORACLE, &mut || Ok(model.clone()))
     }
 
-    /// A model's saliency on a benchmark's trajectories, whose digest is `said`.
-    fn traced(
+    /// A model's saliencies on a benchmark's trajectories, whose digest is `said`. What the store lacks is traced in one
+    /// pass.
+    pub(crate) fn traced(
         &mut self,
         model: &Member,
         benchmark: &str,
         (episodes, said): (&[Episode], &str),
-        tokens: Tokens,
-    ) -> Result<select::File, RunError> {
+        readings: &[Reading],
+    ) -> Result<Vec<select::File>, RunError> {
         let (shift, machine) = (self.experiment.saliency.shift, self.machine);
         let head = calibrate::head(machine, &model.dir, benchmark, said.to_owned())?;
         let set_path = self.store.place("tokens", &head).with_extension("calibration.jsonl");
-        let set = || {
-            let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
-            self.store.file(&set_path, Calibration::read, make, Calibration::encode)
-        };
-        let path = self.store.place("saliency", &(&model.digest, &head, shift, tokens));
-        let path = path.with_extension("saliency.safetensors");
-        let make = || {
+        let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
+        let set = || self.store.file(&set_path, Calibration::read, make, Calibration::encode);
+        let paths: Vec<PathBuf> = readings.iter().map(|reading| self.saliency(model, &head, reading)).collect();
+        let mut found: Vec<Option<Traced>> = paths.iter().map(|path| Traced::read(path).ok()).collect();
+        let lacking: Vec<usize> = (0..readings.len()).filter(|at| found[*at].is_none()).collect();
+        if !lacking.is_empty() {
             let (sets, checkpoint) = ([(set_path.clone(), set()?)], Checkpoint::open(&model.dir)?);
-            trace::trace(machine, (&checkpoint, &model.digest), &sets, tokens, shift)
-        };
-        let traced = self.store.file(&path, Traced::read, make, Traced::encode)?;
+            let wanted: Vec<Reading> = lacking.iter().map(|at| readings[*at]).collect();
+            let (traced, passed) = trace::readings(machine, (&checkpoint, &model.digest), &sets, &wanted, shift)?;
+            self.passes.push((model.digest.clone(), benchmark.to_owned(), passed));
+            for (at, traced) in lacking.into_iter().zip(traced) {
+                write_atomic(&paths[at], &traced.encode()).map_err(StoreError::from)?;
+                found[at] = Some(traced);
+            }
+        }
         if !set_path.exists() {
             set()?;
         }
@@ -193,10 +244,51 @@ impl Kept<'_> {
             let own = format!("calibration/{benchmark}-{}.calibration.jsonl", model.name);
             self.files.push((if taken { own } else { named }, set_path));
         }
-        if tokens == self.experiment.saliency.tokens {
-            self.files.push((format!("saliency/{}-{benchmark}.saliency.safetensors", model.name), path.clone()));
+        if let Some(at) = readings.iter().position(|r| *r == Reading::whole(self.experiment.saliency.tokens)) {
+            let name = format!("saliency/{}-{benchmark}.saliency.safetensors", model.name);
+            self.files.push((name, paths[at].clone()));
         }
-        Ok((path, traced))
+        Ok(paths.into_iter().zip(found.into_iter().flatten()).collect())
+    }
+
+    /// Which of a model's saliencies the store lacks.
+    pub(crate) fn lacking_traces(
+        &self,
+        model: &Member,
+        benchmark: &str,
+        said: &str,
+        readings: &[Reading],
+    ) -> Result<Vec<Reading>, RunError> {
+        let head = calibrate::head(self.machine, &model.dir, benchmark, said.to_owned())?;
+        let lacks = |reading: &&Reading| !self.saliency(model, &head, reading).exists();
+        Ok(readings.iter().filter(lacks).copied().collect())
+    }
+
+    /// Where a saliency is kept.
+    fn saliency(&self, model: &Member, head: &CalibrationHead, reading: &Reading) -> PathBuf {
+        let (shift, tokens) = (self.experiment.saliency.shift, reading.tokens);
+        let place = match reading.view {
+            View::Whole => self.store.place("saliency", &(&model.digest, head, shift, tokens)),
+            view => self.store.place("saliency", &(&model.digest, head, shift, tokens, view)),
+        };
+        place.with_extension("saliency.safetensors")
+    }
+
+    /// Saliencies of models on benchmarks, a file a reading.
+    pub(crate) fn read(
+        &mut self,
+        pairs: &[(&Member, &BenchmarkEntry)],
+        trajectories: &Trajectories,
+        readings: &[Reading],
+        tell: impl Fn(usize, usize, &str),
+    ) -> Result<Vec<Vec<select::File>>, RunError> {
+        let mut all = Vec::new();
+        for (at, (model, BenchmarkEntry { id, .. })) in pairs.iter().enumerate() {
+            let (episodes, said) = &trajectories[id];
+            all.push(self.traced(model, id, (episodes, said), readings)?);
+            tell(at + 1, pairs.len(), &format!("{} · {id}", model.name));
+        }
+        Ok(all)
     }
 
     /// Every candidate's and every serving expert's saliency, by benchmark.
@@ -204,37 +296,29 @@ impl Kept<'_> {
         &mut self,
         candidates: &[Member],
         served: &[(&BenchmarkEntry, &Member)],
-        trajectories: &BTreeMap<String, Vec<Episode>>,
+        trajectories: &Trajectories,
+        tokens: Tokens,
     ) -> Result<Traces, RunError> {
-        let (k, tokens) = (self.experiment.saliency.k, self.experiment.saliency.tokens);
-        let (of, mut done) = ((candidates.len() + 2) * served.len(), 0);
-        let said = |(benchmark, episodes): (&String, &Vec<Episode>)| {
-            (benchmark.clone(), calibrate::digest_with(episodes, None))
-        };
-        let said: BTreeMap<String, String> = trajectories.iter().map(said).collect();
-        let mut traced = |kept: &mut Self, model: &Member, benchmark: &str, tokens| {
-            let episodes = (trajectories[benchmark].as_slice(), said[benchmark].as_str());
-            let file = kept.traced(model, benchmark, episodes, tokens)?;
-            done += 1;
-            kept.machine.progress.update(done, of, &format!("{} · {benchmark}", model.name));
-            Ok::<select::File, RunError>(file)
-        };
+        let k = self.experiment.saliency.k;
+        let of_experts: Vec<_> = served.iter().map(|(benchmark, expert)| (*expert, *benchmark)).collect();
+        let readings = [tokens, Tokens::Reply].map(Reading::whole);
+        let progress = self.machine.progress;
+        let tell = |done: usize, of: usize, what: &str| progress.update(done, of, what);
         let (mut experts, mut replies) = (BTreeMap::new(), Vec::new());
-        for (benchmark, expert) in served {
-            experts.insert(benchmark.id.clone(), traced(self, expert, &benchmark.id, tokens)?);
-            replies.push(traced(self, expert, &benchmark.id, Tokens::Reply)?.1.saliency.top(k));
+        for ((benchmark, _), mut files) in served.iter().zip(self.read(&of_experts, trajectories, &readings, tell)?) {
+            replies.push(files.swap_remove(1).1.saliency.top(k));
+            experts.insert(benchmark.id.clone(), files.swap_remove(0));
         }
-        let mut of_candidates = Vec::new();
-        for model in candidates {
-            let mut files = BTreeMap::new();
-            for (benchmark, _) in served {
-                files.insert(benchmark.id.clone(), traced(self, model, &benchmark.id, tokens)?);
-            }
-            of_candidates.push((model.name.clone(), files));
-        }
+        let of_candidates = pairs(candidates, served);
+        let mut files = self.read(&of_candidates, trajectories, &readings[..1], tell)?.into_iter().flatten();
+        let by_benchmark = |model: &Member| {
+            let files = served.iter().zip(&mut files).map(|((benchmark, _), file)| (benchmark.id.clone(), file));
+            (model.name.clone(), files.collect())
+        };
+        let candidates = candidates.iter().map(by_benchmark).collect();
         let roles: Vec<_> = experts.values().map(|(_, t)| t.saliency.top(k)).collect();
         let overlap = (union_overlap(&roles), union_overlap(&replies));
-        Ok(Traces { candidates: of_candidates, experts, overlap })
+        Ok(Traces { candidates, experts, overlap })
     }
 
     /// A document of the run, which also gets a file in its directory.
@@ -266,12 +350,33 @@ impl Kept<'_> {
     }
 }
 
+/// Sets up what the stages of an experiment share, and does some work with it.
+///
+/// # Errors
+/// What the work says, or what keeps it from beginning.
+pub(crate) fn with_stages<T>(
+    experiment: &Experiment,
+    results: &Path,
+    stop: Arc<AtomicBool>,
+    progress: &dyn Progress,
+    work: impl FnOnce(&mut Kept<'_>) -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let store = Store::new(results);
+    let _lock = store.lock(&experiment.name)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let mut experiment = experiment.clone();
+    let suites = open_suites(&mut experiment, &runtime, progress)?;
+    let (engine, engines, seed) = (experiment.engine, experiment.engines, experiment.seed);
+    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat: &experiment.chat, seed };
+    work(&mut Kept::new(&experiment, &store, &suites, &machine))
+}
+
 /// Every suite of an experiment. A benchmark that only looks on is left out, with a note, where the machine lacks
 /// something for it.
 ///
 /// # Errors
 /// If a suite cannot be opened, has too few tasks, or lacks something that the loop hangs on.
-pub(crate) fn open_suites(
+fn open_suites(
     experiment: &mut Experiment,
     runtime: &tokio::runtime::Runtime,
     progress: &dyn Progress,
@@ -304,6 +409,14 @@ pub(crate) fn open_suites(
     }
     experiment.benchmark = wanted;
     Ok(suites)
+}
+
+/// Every model with every served benchmark.
+pub(crate) fn pairs<'m>(
+    models: &'m [Member],
+    served: &[(&'m BenchmarkEntry, &'m Member)],
+) -> Vec<(&'m Member, &'m BenchmarkEntry)> {
+    models.iter().flat_map(|model| served.iter().map(move |(benchmark, _)| (model, *benchmark))).collect()
 }
 
 /// The benchmarks that an expert serves, with it.

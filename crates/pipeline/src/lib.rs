@@ -4,6 +4,7 @@
 //! their digest, so a second run does only what changed, a killed run resumes, and experiments share what they have in
 //! common. Results land in `results/runs/NAME/`.
 
+mod ablate;
 pub mod artefact;
 mod chat;
 mod energy;
@@ -18,6 +19,7 @@ mod logs;
 pub mod machine;
 mod progress;
 mod record;
+mod repair;
 mod rescore;
 mod run;
 mod solo;
@@ -26,6 +28,7 @@ pub mod steps;
 mod store;
 mod view;
 
+pub use ablate::{AblationSummary, Grid, ablate};
 pub use engine::{EngineError, EngineKind, open_model};
 pub use error::RunError;
 pub use experiment::{Experiment, ExperimentError, Shift, Tokens};
@@ -35,7 +38,7 @@ pub use logs::{logs_report, write_page};
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
 pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};
-pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions};
+pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions, nearest};
 pub use rolegraft_suites::{Speaker, SpeakerError, Split};
 pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent};
 pub use run::{RunSummary, run};

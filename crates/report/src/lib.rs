@@ -35,7 +35,7 @@ pub use run_report::{NamedTables, RunReport};
 pub use run_tables::{DiagnosisRow, GraftRow, OverlapRow, Overlaps};
 pub use scores::{Benchmark, Difference, ModelScores, Scoreboard, Summary, rhm, worst};
 pub use spending::{Price, spending, spending_table};
-pub use stats::{correlation, interval, mcnemar, ranks};
+pub use stats::{correlation, interval, mcnemar, nested_interval, ranks};
 pub use table::{Format, Table, plain};
 pub use tally::Tally;
 pub use trials::{SuiteScore, pass_hat, score_table, suite_scores};

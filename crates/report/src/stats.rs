@@ -23,18 +23,34 @@ pub fn mcnemar(wins: usize, losses: usize) -> f64 {
 /// weight and its values (rewards, or paired differences); (0, 0) if one of them is empty.
 #[must_use]
 pub fn interval(suites: &[(f64, Vec<f64>)], seed: u64) -> (f64, f64) {
-    let groups: Vec<usize> = suites.iter().map(|(_, values)| values.len()).collect();
-    if groups.is_empty() || groups.contains(&0) {
+    let one = |(weight, values): &(f64, Vec<f64>)| (*weight, values.iter().map(|value| vec![*value]).collect());
+    nested_interval(&suites.iter().map(one).collect::<Vec<_>>(), seed)
+}
+
+/// [`interval`] where a task was played several times: resampled over tasks, and over what was played of each drawn task.
+#[must_use]
+pub fn nested_interval(suites: &[(f64, Vec<Vec<f64>>)], seed: u64) -> (f64, f64) {
+    if suites.is_empty() || suites.iter().any(|(_, tasks)| tasks.is_empty() || tasks.iter().any(Vec::is_empty)) {
         return (0.0, 0.0);
     }
     let key = Key::new(Seed(seed)).child("bootstrap");
     let mut sums: Vec<f64> = (0..RESAMPLES)
         .map(|r| {
             let mut rng = key.index(r as u64).rng();
-            let mean = |values: &[f64], rng: &mut Rng| {
-                (0..values.len()).map(|_| values[rng.below(values.len())]).sum::<f64>() / values.len() as f64
+            let played = |values: &[f64], rng: &mut Rng| match values {
+                [only] => *only,
+                several => {
+                    several.iter().map(|_| several[rng.below(several.len())]).sum::<f64>() / several.len() as f64
+                }
             };
-            suites.iter().map(|(weight, values)| weight * mean(values, &mut rng)).sum()
+            let mean = |tasks: &[Vec<f64>], rng: &mut Rng| {
+                let drawn = (0..tasks.len()).map(|_| {
+                    let task = rng.below(tasks.len());
+                    played(&tasks[task], rng)
+                });
+                drawn.sum::<f64>() / tasks.len() as f64
+            };
+            suites.iter().map(|(weight, tasks)| weight * mean(tasks, &mut rng)).sum()
         })
         .collect();
     sums.sort_by(f64::total_cmp);
@@ -91,5 +107,14 @@ mod tests {
         // Weights count: a suite of weight 0 changes nothing but the draws.
         let (low, high) = interval(&[(0.5, vec![1.0; 9]), (0.5, vec![3.0; 9])], 1);
         assert_eq!((low, high), (2.0, 2.0));
+    }
+
+    #[test]
+    fn what_differs_between_plays_of_a_task_widens_the_interval() {
+        let tasks = |spread: f64| vec![vec![0.5 - spread, 0.5, 0.5 + spread]; 20];
+        let (low, high) = nested_interval(&[(1.0, tasks(0.5))], 1);
+        assert!(low < 0.5 && 0.5 < high && high - low < 0.4);
+        assert_eq!(nested_interval(&[(1.0, tasks(0.0))], 1), (0.5, 0.5));
+        assert_eq!(nested_interval(&[(1.0, vec![Vec::new()])], 1), (0.0, 0.0));
     }
 }

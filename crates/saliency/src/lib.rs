@@ -15,4 +15,4 @@ mod tracer;
 pub use decoder::{Cache, Decoder, DecoderError};
 pub use importance::{Importance, channel_importance};
 pub use saliency::{NeuronSet, Saliency, SaliencyError, TENTHS, Tenth, aos};
-pub use tracer::{TokenRun, Trajectory, trace, union_overlap};
+pub use tracer::{Reading, TokenRun, Trajectory, trace, trace_readings, union_overlap};

@@ -10,7 +10,7 @@ use rolegraft_model::ChatModel;
 use rolegraft_suites::{Library, TaskSet};
 use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +48,19 @@ pub(crate) fn log_digest(inputs: &Value) -> Digest {
     Digest::of(&serde_json::to_vec(inputs).unwrap_or_default())
 }
 
+/// Every episode of tasks.
+fn keys(suite: &str, tasks: &TaskSet, trials: u32) -> Vec<EpisodeKey> {
+    let key = |task: &str, trial| EpisodeKey { suite: suite.to_owned(), task: task.to_owned(), trial };
+    tasks.tasks.iter().flat_map(|task| (0..trials).map(move |trial| key(&task.id, trial))).collect()
+}
+
+/// How many episodes of tasks the log at `path` does not hold.
+pub(crate) fn lacking(suite: &str, tasks: &TaskSet, trials: u32, path: &Path) -> usize {
+    let held = EpisodeLog::read(path).map(|(_, episodes)| episodes).unwrap_or_default();
+    let held: BTreeSet<EpisodeKey> = held.into_iter().map(|episode| episode.key).collect();
+    keys(suite, tasks, trials).iter().filter(|key| !held.contains(key)).count()
+}
+
 /// Plays what the log at `path` does not hold yet, and gives the episodes of all tasks. `open` is called only if something
 /// is left to play.
 ///
@@ -70,9 +83,7 @@ pub(crate) fn episodes(
             path.display()
         ));
     }
-    let key = |task: &str, trial| EpisodeKey { suite: suite.id().to_owned(), task: task.to_owned(), trial };
-    let wanted: Vec<EpisodeKey> =
-        tasks.tasks.iter().flat_map(|task| (0..trials).map(|trial| key(&task.id, trial))).collect();
+    let wanted = keys(suite.id(), &tasks, trials);
     let label = format!("{} · {}", player.name, suite.id());
     if wanted.iter().any(|k| !log.done().contains(k)) {
         let model = open()?;

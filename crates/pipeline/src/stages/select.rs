@@ -55,15 +55,6 @@ pub fn select(
             own.goes_with(own_path, expert, path)?;
         }
     }
-    let table = |of: &dyn Fn(&Saliency) -> NeuronSet| {
-        let sets = |traces: &BTreeMap<String, File>| -> BTreeMap<String, NeuronSet> {
-            let kept = traces.iter().filter(|(benchmark, _)| experts.contains_key(*benchmark));
-            kept.map(|(benchmark, (_, traced))| (benchmark.clone(), of(&traced.saliency))).collect()
-        };
-        let candidates: Vec<Candidate> =
-            candidates.iter().map(|(name, traces)| Candidate { name: name.clone(), sets: sets(traces) }).collect();
-        choose(&candidates, &sets(experts))
-    };
     let drawn: Option<Vec<Vec<f64>>> = (0..SAMPLES)
         .into_par_iter()
         .map(|sample| {
@@ -72,7 +63,7 @@ pub fn select(
             let whole = std::iter::once(experts).chain(candidates.iter().map(|(_, traces)| traces));
             let known = whole.flat_map(BTreeMap::values).all(|(_, t)| t.saliency.tenths.len() == TENTHS);
             let resampled = |s: &Saliency| s.resampled(&picks).map(|s| s.top(k)).unwrap_or_default();
-            known.then(|| table(&resampled).rows.into_iter().map(|(.., mean)| mean).collect())
+            known.then(|| table(candidates, experts, &resampled).rows.into_iter().map(|(.., mean)| mean).collect())
         })
         .collect();
     let interval = |at: usize| {
@@ -85,9 +76,24 @@ pub fn select(
         |traces: &BTreeMap<String, File>| traces.values().next().map(|(_, t)| t.model.clone()).unwrap_or_default();
     Ok(Selected {
         k,
-        selection: table(&|saliency| saliency.top(k)),
+        selection: table(candidates, experts, &|saliency| saliency.top(k)),
         intervals: (0..candidates.len()).map(interval).collect(),
         experts: experts.iter().map(|(benchmark, (_, t))| (benchmark.clone(), t.model.clone())).collect(),
         candidates: candidates.iter().map(|(name, traces)| (name.clone(), digest(traces))).collect(),
     })
+}
+
+/// The AOS table of the sets that `of` makes of saliencies.
+pub(crate) fn table(
+    candidates: &[(String, BTreeMap<String, File>)],
+    experts: &BTreeMap<String, File>,
+    of: &dyn Fn(&Saliency) -> NeuronSet,
+) -> Selection {
+    let sets = |traces: &BTreeMap<String, File>| -> BTreeMap<String, NeuronSet> {
+        let kept = traces.iter().filter(|(benchmark, _)| experts.contains_key(*benchmark));
+        kept.map(|(benchmark, (_, traced))| (benchmark.clone(), of(&traced.saliency))).collect()
+    };
+    let candidates: Vec<Candidate> =
+        candidates.iter().map(|(name, traces)| Candidate { name: name.clone(), sets: sets(traces) }).collect();
+    choose(&candidates, &sets(experts))
 }

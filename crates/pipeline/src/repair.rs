@@ -1,0 +1,117 @@
+//! The loop up to the repaired checkpoint, which a run and its ablations share.
+
+use crate::error::RunError;
+use crate::experiment::{BenchmarkEntry, Tokens};
+use crate::kept::{Kept, Traces, Trajectories, served};
+use crate::machine::Member;
+use crate::record;
+use crate::stages::calibrate::digest_with;
+use crate::stages::diagnose::{Compared, Diagnosed, diagnose};
+use crate::stages::select::{File, Selected, select};
+use crate::stages::transplant::{Planned, plan};
+use rolegraft_checkpoint::{Checkpoint, check_pool};
+use rolegraft_suites::Split;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The checkpoints of an experiment, its candidates merged, and the trajectories that they are traced on.
+pub(crate) struct Pool {
+    pub(crate) base: (Checkpoint, Member),
+    pub(crate) experts: Vec<(Checkpoint, Member)>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) candidates: Vec<Member>,
+    pub(crate) trajectories: Trajectories,
+}
+
+/// Opens the checkpoints, merges the candidates and plays the trajectories.
+pub(crate) fn pool(kept: &mut Kept<'_>) -> Result<Pool, RunError> {
+    let experiment = kept.experiment;
+    let (base, base_member) = Member::open("base", "base", &experiment.pool.base)?;
+    let open = |(name, dir): (&String, &PathBuf)| Member::open("expert", name, dir);
+    let experts: Vec<(Checkpoint, Member)> = experiment.pool.experts.iter().map(open).collect::<Result<_, _>>()?;
+    check_pool(&base, &experts.iter().map(|(checkpoint, _)| checkpoint).collect::<Vec<_>>())?;
+    let members: Vec<Member> = experts.iter().map(|(_, member)| member.clone()).collect();
+    // Merged models have the base's template or an expert's.
+    kept.check_templates(std::iter::once(&base_member).chain(&members))?;
+
+    let candidates = kept.stage("merge", |kept| kept.merges(&base_member, &members))?;
+    let trajectories = kept.stage("calibrate", |kept| {
+        let mut all = BTreeMap::new();
+        for (benchmark, expert) in served(experiment, &members) {
+            let mut episodes = Vec::new();
+            for suite in &benchmark.suites {
+                episodes.extend(kept.trajectories(suite, expert)?);
+            }
+            let said = digest_with(&episodes, None);
+            all.insert(benchmark.id.clone(), (episodes, said));
+        }
+        Ok(all)
+    })?;
+    Ok(Pool { base: (base, base_member), experts, members, candidates, trajectories })
+}
+
+/// What the loop decides, and the checkpoint that comes of it.
+pub(crate) struct Repaired {
+    pub(crate) traces: Traces,
+    pub(crate) selected: Selected,
+    pub(crate) backbone: Member,
+    pub(crate) diagnosed: Diagnosed,
+    pub(crate) planned: Planned,
+    pub(crate) arm: Member,
+}
+
+impl Repaired {
+    /// The backbone's traces, by benchmark.
+    pub(crate) fn own(&self) -> BTreeMap<String, File> {
+        let own = self.traces.candidates.iter().find(|(name, _)| *name == self.backbone.name);
+        own.map(|(_, files)| files.clone()).unwrap_or_default()
+    }
+}
+
+/// Traces, selects, diagnoses and transplants, by the neurons at some tokens.
+pub(crate) fn repair(kept: &mut Kept<'_>, pool: &Pool, tokens: Tokens) -> Result<Repaired, RunError> {
+    let experiment = kept.experiment;
+    let served = served(experiment, &pool.members);
+    let k = experiment.saliency.k;
+    let traces = kept.stage("trace", |kept| kept.traces(&pool.candidates, &served, &pool.trajectories, tokens))?;
+
+    // A file of the store is named by the digest of what it was made from.
+    let named = |(path, _): &File| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let names = |files: &BTreeMap<String, File>| files.values().map(named).collect::<Vec<_>>();
+    let rows: Vec<_> = traces.candidates.iter().map(|(name, files)| (name, names(files))).collect();
+    let selected = kept.stage("select", |kept| {
+        let inputs = (k, experiment.seed, &rows, names(&traces.experts));
+        kept.document("selection.json", &inputs, || select(&traces.candidates, &traces.experts, k, experiment.seed))
+    })?;
+    kept.machine.progress.note(&format!("selected `{}` by activation overlap", selected.selection.chosen));
+    let at = pool.candidates.iter().position(|c| c.name == selected.selection.chosen).unwrap_or(0);
+    let backbone = &pool.candidates[at];
+
+    let diagnosed = kept.stage("diagnose", |kept| {
+        let mut compared = Vec::new();
+        for (benchmark, expert) in &served {
+            let mut dev = |model| kept.play(model, &benchmark.suites, Split::Dev, (experiment.tasks.dev, 1));
+            let (ours, theirs) = (dev(backbone)?, dev(expert)?);
+            compared.push(Compared { benchmark: record::benchmark(benchmark), backbone: ours, expert: theirs });
+        }
+        let diagnosed = diagnose(&compared, &experiment.diagnosis);
+        kept.document("diagnosis.json", &diagnosed.clone(), || Ok(diagnosed))
+    })?;
+
+    let (planned, arm) = kept.stage("transplant", |kept| {
+        let (weak, protect) = (&diagnosed.diagnosis.weak, experiment.transplant.protect);
+        let serving = serving(&served, &traces);
+        let planned = plan(weak, (backbone, &traces.candidates[at].1), &serving, k, protect)?;
+        let planned = kept.document("plan.json", &planned.clone(), || Ok(planned))?;
+        let arm = kept.transplanted(&planned, backbone, &pool.experts)?;
+        Ok((planned, arm))
+    })?;
+    Ok(Repaired { traces, selected, backbone: backbone.clone(), diagnosed, planned, arm })
+}
+
+/// Who serves a benchmark, with its trace.
+pub(crate) fn serving(served: &[(&BenchmarkEntry, &Member)], traces: &Traces) -> BTreeMap<String, (Member, File)> {
+    let one =
+        |(b, expert): &(&BenchmarkEntry, &Member)| (b.id.clone(), ((*expert).clone(), traces.experts[&b.id].clone()));
+    served.iter().map(one).collect()
+}
