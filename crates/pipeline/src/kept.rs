@@ -14,7 +14,7 @@ use crate::store::{Store, StoreError};
 use rolegraft_checkpoint::{Checkpoint, Digest, write_atomic};
 use rolegraft_saliency::union_overlap;
 use rolegraft_suites::{Library, Split};
-use rolegraft_trajectory::Episode;
+use rolegraft_trajectory::{Episode, EpisodeKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,7 +130,8 @@ impl<'k> Kept<'k> {
         let mut open = evaluate::opener(machine, model);
         let mut all = Vec::new();
         for suite in suites {
-            all.extend(self.logged(suite, split, (count, trials), &player, &mut open)?);
+            let (log, wanted) = self.logged(suite, split, (count, trials), &player, &mut open)?;
+            all.extend(evaluate::episodes(&log, &wanted)?);
         }
         Ok(all)
     }
@@ -164,9 +165,12 @@ impl<'k> Kept<'k> {
         split: Split,
         counts: (usize, u32),
     ) -> Result<Vec<PathBuf>, RunError> {
-        let before = self.files.len();
-        self.play(model, suites, split, counts)?;
-        Ok(self.files[before..].iter().map(|(_, log)| log.clone()).collect())
+        let identity = evaluate::identity(self.machine, model)?;
+        let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
+        let machine = self.machine;
+        let mut open = evaluate::opener(machine, model);
+        let mut one = |suite: &String| Ok(self.logged(suite, split, counts, &player, &mut open)?.0);
+        suites.iter().map(&mut one).collect()
     }
 
     /// Ids of the tasks of every suite.
@@ -185,15 +189,15 @@ impl<'k> Kept<'k> {
         (count, trials): (usize, u32),
         player: &evaluate::Player<'_>,
         open: &mut evaluate::Open<'_>,
-    ) -> Result<Vec<Episode>, RunError> {
+    ) -> Result<(PathBuf, Vec<EpisodeKey>), RunError> {
         let library = self.library(suite)?;
         let tasks = library.tasks(split, Some(count))?;
         let inputs = evaluate::inputs(player, library, &tasks, self.machine.seed);
         let path = self.store.place("episodes", &inputs).with_extension("jsonl");
         let digest = evaluate::log_digest(&inputs);
-        let played = evaluate::episodes(self.machine, library, tasks, trials, player, (&path, digest.as_str()), open)?;
-        self.files.push((format!("episodes/{}-{suite}-{}.jsonl", split.as_str(), player.name), path));
-        Ok(played)
+        let wanted = evaluate::played(self.machine, library, tasks, trials, player, (&path, digest.as_str()), open)?;
+        self.files.push((format!("episodes/{}-{suite}-{}.jsonl", split.as_str(), player.name), path.clone()));
+        Ok((path, wanted))
     }
 
     /// The tasks' own solutions, played in the real environments; where tasks come without, what the expert plays.
@@ -205,7 +209,10 @@ impl<'k> Kept<'k> {
             return self.play(expert, &[suite.to_owned()], Split::Calibration, many);
         };
         let model: Arc<dyn rolegraft_model::ChatModel> = Arc::new(solutions);
-        self.logged(suite, Split::Calibration, (counts.calibration, 1), &evaluate::ORACLE, &mut || Ok(model.clone()))
+        let many = (counts.calibration, 1);
+        let (log, wanted) =
+            self.logged(suite, Split::Calibration, many, &evaluate::ORACLE, &mut || Ok(model.clone()))?;
+        evaluate::episodes(&log, &wanted)
     }
 
     /// A model's saliencies on a benchmark's trajectories, whose digest is `said`. What the store lacks is traced in one

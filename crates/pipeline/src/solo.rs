@@ -7,7 +7,7 @@ use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::calibrate::solutions;
-use crate::stages::evaluate::{ORACLE, Open, Player, episodes, identity, inputs, log_digest, opener};
+use crate::stages::evaluate::{ORACLE, Open, Player, identity, inputs, log_digest, opener, played};
 use rolegraft_model::ChatModel;
 use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
 use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog, Vocabulary};
@@ -105,7 +105,7 @@ fn play(
     open: &mut Open<'_>,
 ) -> Result<Vec<Episode>, RunError> {
     let digest = log_digest(&inputs(player, library, &tasks, solo.seed));
-    episodes(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)?;
+    played(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)?;
     Ok(EpisodeLog::read(log)?.1)
 }
 

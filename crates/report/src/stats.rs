@@ -1,5 +1,6 @@
 //! Intervals and tests. Every random draw comes from a seed.
 
+use rayon::prelude::*;
 use rolegraft_trajectory::{Key, Rng, Seed};
 
 /// Resamples of a bootstrap.
@@ -35,6 +36,7 @@ pub fn nested_interval(suites: &[(f64, Vec<Vec<f64>>)], seed: u64) -> (f64, f64)
     }
     let key = Key::new(Seed(seed)).child("bootstrap");
     let mut sums: Vec<f64> = (0..RESAMPLES)
+        .into_par_iter()
         .map(|r| {
             let mut rng = key.index(r as u64).rng();
             let played = |values: &[f64], rng: &mut Rng| match values {

@@ -21,6 +21,12 @@ struct Header {
     digest: String,
 }
 
+/// An episode of which only the key is asked for.
+#[derive(Deserialize)]
+struct Keyed {
+    key: EpisodeKey,
+}
+
 /// Why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]
@@ -55,10 +61,7 @@ impl EpisodeLog {
         }
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(at)?;
         let mut found = Episodes::open(path)?;
-        let mut done = HashSet::new();
-        for episode in &mut found {
-            done.insert(episode?.key);
-        }
+        let done = keys(&mut found)?;
         let torn = found.whole < file.metadata().map_err(at)?.len();
         if torn {
             file.set_len(found.whole).map_err(at)?;
@@ -108,6 +111,14 @@ impl EpisodeLog {
         Ok(())
     }
 
+    /// The keys of a log's episodes.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn keys(path: &Path) -> Result<HashSet<EpisodeKey>, LogError> {
+        keys(&mut Episodes::open(path)?)
+    }
+
     /// Reads every episode of a log, with the digest in its header. A torn last line is ignored.
     ///
     /// # Errors
@@ -117,6 +128,15 @@ impl EpisodeLog {
         let all = episodes.by_ref().collect::<Result<_, _>>()?;
         Ok((episodes.digest, all))
     }
+}
+
+fn keys(log: &mut Episodes) -> Result<HashSet<EpisodeKey>, LogError> {
+    let mut keys = HashSet::new();
+    while let Some(line) = log.next_line()? {
+        let keyed: Keyed = serde_json::from_slice(&line).map_err(|e| log.bad(format!("not an episode: {e}")))?;
+        keys.insert(keyed.key);
+    }
+    Ok(keys)
 }
 
 /// The episodes of a log, read one at a time. A torn last line is ignored; nothing comes after an error.

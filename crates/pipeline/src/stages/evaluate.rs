@@ -10,7 +10,7 @@ use rolegraft_model::ChatModel;
 use rolegraft_suites::{Library, TaskSet};
 use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,17 +56,16 @@ fn keys(suite: &str, tasks: &TaskSet, trials: u32) -> Vec<EpisodeKey> {
 
 /// How many episodes of tasks the log at `path` does not hold.
 pub(crate) fn lacking(suite: &str, tasks: &TaskSet, trials: u32, path: &Path) -> usize {
-    let held = EpisodeLog::read(path).map(|(_, episodes)| episodes).unwrap_or_default();
-    let held: BTreeSet<EpisodeKey> = held.into_iter().map(|episode| episode.key).collect();
+    let held = EpisodeLog::keys(path).unwrap_or_default();
     keys(suite, tasks, trials).iter().filter(|key| !held.contains(key)).count()
 }
 
-/// Plays what the log at `path` does not hold yet, and gives the episodes of all tasks. `open` is called only if something
-/// is left to play.
+/// Plays what the log at `path` does not hold yet, and gives the keys of all tasks' episodes. `open` is called only if
+/// something is left to play.
 ///
 /// # Errors
 /// If the log belongs to other inputs, or the model or the suite fails.
-pub(crate) fn episodes(
+pub(crate) fn played(
     machine: &Machine<'_>,
     library: &Library,
     tasks: TaskSet,
@@ -74,7 +73,7 @@ pub(crate) fn episodes(
     player: &Player<'_>,
     (path, digest): (&Path, &str),
     open: &mut Open<'_>,
-) -> Result<Vec<Episode>, RunError> {
+) -> Result<Vec<EpisodeKey>, RunError> {
     let suite = library.suite.clone();
     let mut log = EpisodeLog::open(path, digest)?;
     if log.was_torn() {
@@ -97,6 +96,14 @@ pub(crate) fn episodes(
     } else {
         machine.progress.update(wanted.len(), wanted.len(), &label);
     }
+    Ok(wanted)
+}
+
+/// The episodes of these keys, in their order.
+///
+/// # Errors
+/// If the log cannot be read.
+pub(crate) fn episodes(path: &Path, wanted: &[EpisodeKey]) -> Result<Vec<Episode>, RunError> {
     let (_, all) = EpisodeLog::read(path)?;
     let mut by_key: BTreeMap<EpisodeKey, Episode> = all.into_iter().map(|e| (e.key.clone(), e)).collect();
     Ok(wanted.iter().filter_map(|k| by_key.remove(k)).collect())
