@@ -1,11 +1,10 @@
 //! `rolegraft ablate`: the paper's figures 3 to 5 and three checks.
 
-use crate::commands::{ChatFlags, Engine, Results};
+use crate::commands::ExperimentFlags;
 use crate::talk::{Reporter, note, say, stop_flag};
 use anyhow::Result;
 use clap::Args;
-use rolegraft_pipeline::{Experiment, Grid, Protect, Tokens, ablate, nearest};
-use std::path::PathBuf;
+use rolegraft_pipeline::{Grid, Protect, Tokens, ablate, nearest};
 use std::process::ExitCode;
 
 /// Most values of one list.
@@ -74,8 +73,6 @@ fn at_least_one(text: &str) -> Result<u32, String> {
 
 #[derive(Args)]
 pub(crate) struct Ablate {
-    /// The experiment file.
-    experiment: PathBuf,
     /// Shares of a layer's neurons that are salient (figure 5).
     #[arg(long, default_value = "0.05,0.1,0.2,0.3,0.5", value_name = "SHARES", value_parser = shares)]
     k: List<f64>,
@@ -99,21 +96,12 @@ pub(crate) struct Ablate {
     #[arg(long, default_value = "20", value_name = "N", value_parser = at_least_one)]
     tasks: u32,
     #[command(flatten)]
-    results: Results,
-    /// Play with this engine instead of the file's.
-    #[arg(long)]
-    engine: Option<Engine>,
-    #[command(flatten)]
-    chat: ChatFlags,
+    given: ExperimentFlags,
 }
 
 impl Ablate {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let mut experiment = Experiment::read(&self.experiment)?;
-        if let Some(engine) = self.engine {
-            experiment.engine = engine.into();
-        }
-        experiment.chat = self.chat.over(experiment.chat)?;
+        let experiment = self.given.read()?;
         let grid = Grid {
             k: self.k.0.clone(),
             protect: self.protect.0.clone(),
@@ -124,7 +112,7 @@ impl Ablate {
             tasks: self.tasks as usize,
         };
         let reporter = Reporter::new();
-        let outcome = ablate(&experiment, &grid, &self.results.results, stop_flag()?, &reporter);
+        let outcome = ablate(&experiment, &grid, &self.given.results, stop_flag()?, &reporter);
         reporter.done();
         let summary = outcome?;
         note(&summary.passes);

@@ -12,14 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-/// Flags shared by commands that write results.
-#[derive(Args)]
-pub(crate) struct Results {
-    /// Where results land: `cache/` and `runs/NAME/`.
-    #[arg(long, default_value = "results", env = "ROLEGRAFT_RESULTS")]
-    pub(crate) results: PathBuf,
-}
-
 /// Engines by name.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Engine {
@@ -61,12 +53,14 @@ impl ChatFlags {
     }
 }
 
+/// An experiment, and what of it is said on the command line.
 #[derive(Args)]
-pub(crate) struct Run {
+pub(crate) struct ExperimentFlags {
     /// The experiment file.
     experiment: PathBuf,
-    #[command(flatten)]
-    results: Results,
+    /// Where results land: `cache/` and `runs/NAME/`.
+    #[arg(long, default_value = "results", env = "ROLEGRAFT_RESULTS")]
+    pub(crate) results: PathBuf,
     /// Play with this engine instead of the file's.
     #[arg(long)]
     engine: Option<Engine>,
@@ -74,15 +68,29 @@ pub(crate) struct Run {
     chat: ChatFlags,
 }
 
-impl Run {
-    pub(crate) fn execute(&self) -> Result<ExitCode> {
+impl ExperimentFlags {
+    /// The experiment as it is to be run.
+    pub(crate) fn read(&self) -> Result<Experiment> {
         let mut experiment = Experiment::read(&self.experiment)?;
         if let Some(engine) = self.engine {
             experiment.engine = engine.into();
         }
         experiment.chat = self.chat.over(experiment.chat)?;
+        Ok(experiment)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    given: ExperimentFlags,
+}
+
+impl Run {
+    pub(crate) fn execute(&self) -> Result<ExitCode> {
+        let experiment = self.given.read()?;
         let reporter = Reporter::new();
-        let outcome = run(&experiment, &self.results.results, stop_flag()?, &reporter);
+        let outcome = run(&experiment, &self.given.results, stop_flag()?, &reporter);
         reporter.done();
         let summary = outcome?;
         say(&summary.tables);

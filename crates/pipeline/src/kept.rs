@@ -13,7 +13,7 @@ use crate::stages::{calibrate, evaluate, select, trace, transplant};
 use crate::store::{Store, StoreError};
 use rolegraft_checkpoint::{Checkpoint, Digest, write_atomic};
 use rolegraft_saliency::union_overlap;
-use rolegraft_suites::{Library, Split};
+use rolegraft_suites::{Library, Split, TaskSet};
 use rolegraft_trajectory::{Episode, EpisodeKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,10 +37,13 @@ pub(crate) struct Kept<'k> {
 /// Calibration trajectories by benchmark, with their digest.
 pub(crate) type Trajectories = BTreeMap<String, (Vec<Episode>, String)>;
 
+/// Models by name, their traces by benchmark.
+pub(crate) type ByModel = Vec<(String, BTreeMap<String, select::File>)>;
+
 /// What was traced.
 pub(crate) struct Traces {
-    /// Candidates by name, their traces by benchmark.
-    pub(crate) candidates: Vec<(String, BTreeMap<String, select::File>)>,
+    /// The candidates' traces.
+    pub(crate) candidates: ByModel,
     /// The trace of the expert that serves each benchmark.
     pub(crate) experts: BTreeMap<String, select::File>,
     /// How much the benchmarks' sets share: of role tokens, and of all tokens of replies.
@@ -80,7 +83,7 @@ impl<'k> Kept<'k> {
         result
     }
 
-    fn library(&self, suite: &str) -> Result<&Library, RunError> {
+    fn library(&self, suite: &str) -> Result<&'k Library, RunError> {
         self.suites.get(suite).ok_or_else(|| RunError::UnknownSuite(suite.to_owned()))
     }
 
@@ -122,18 +125,39 @@ impl<'k> Kept<'k> {
         model: &Member,
         suites: &[String],
         split: Split,
-        (count, trials): (usize, u32),
+        counts: (usize, u32),
     ) -> Result<Vec<Episode>, RunError> {
+        let mut all = Vec::new();
+        for (log, wanted) in self.played(model, suites, split, counts)? {
+            all.extend(evaluate::episodes(&log, &wanted)?);
+        }
+        Ok(all)
+    }
+
+    /// Plays like [`play`](Self::play) and gives the logs: the episodes of all models need not fit into memory.
+    pub(crate) fn logs(
+        &mut self,
+        model: &Member,
+        suites: &[String],
+        split: Split,
+        counts: (usize, u32),
+    ) -> Result<Vec<PathBuf>, RunError> {
+        Ok(self.played(model, suites, split, counts)?.into_iter().map(|(log, _)| log).collect())
+    }
+
+    fn played(
+        &mut self,
+        model: &Member,
+        suites: &[String],
+        split: Split,
+        counts: (usize, u32),
+    ) -> Result<Vec<(PathBuf, Vec<EpisodeKey>)>, RunError> {
         let identity = evaluate::identity(self.machine, model)?;
         let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
         let machine = self.machine;
         let mut open = evaluate::opener(machine, model);
-        let mut all = Vec::new();
-        for suite in suites {
-            let (log, wanted) = self.logged(suite, split, (count, trials), &player, &mut open)?;
-            all.extend(evaluate::episodes(&log, &wanted)?);
-        }
-        Ok(all)
+        let mut one = |suite: &String| self.logged(suite, split, counts, &player, &mut open);
+        suites.iter().map(&mut one).collect()
     }
 
     /// How many episodes of a model the store lacks.
@@ -148,29 +172,10 @@ impl<'k> Kept<'k> {
         let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
         let mut lacking = 0;
         for suite in suites {
-            let library = self.library(suite)?;
-            let tasks = library.tasks(split, Some(count))?;
-            let inputs = evaluate::inputs(&player, library, &tasks, self.machine.seed);
-            let path = self.store.place("episodes", &inputs).with_extension("jsonl");
+            let (_, tasks, _, path) = self.log_of(suite, split, count, &player)?;
             lacking += evaluate::lacking(suite, &tasks, trials, &path);
         }
         Ok(lacking)
-    }
-
-    /// Plays like [`play`](Self::play) and gives the logs: the episodes of all models need not fit into memory.
-    pub(crate) fn logs(
-        &mut self,
-        model: &Member,
-        suites: &[String],
-        split: Split,
-        counts: (usize, u32),
-    ) -> Result<Vec<PathBuf>, RunError> {
-        let identity = evaluate::identity(self.machine, model)?;
-        let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
-        let machine = self.machine;
-        let mut open = evaluate::opener(machine, model);
-        let mut one = |suite: &String| Ok(self.logged(suite, split, counts, &player, &mut open)?.0);
-        suites.iter().map(&mut one).collect()
     }
 
     /// Ids of the tasks of every suite.
@@ -182,6 +187,21 @@ impl<'k> Kept<'k> {
         self.suites.iter().map(ids).collect()
     }
 
+    /// Where episodes are kept, of which tasks, and what the log says that it belongs to.
+    fn log_of(
+        &self,
+        suite: &str,
+        split: Split,
+        count: usize,
+        player: &evaluate::Player<'_>,
+    ) -> Result<(&'k Library, TaskSet, Digest, PathBuf), RunError> {
+        let library = self.library(suite)?;
+        let tasks = library.tasks(split, Some(count))?;
+        let inputs = evaluate::inputs(player, library, &tasks, self.machine.seed);
+        let path = self.store.place("episodes", &inputs).with_extension("jsonl");
+        Ok((library, tasks, evaluate::log_digest(&inputs), path))
+    }
+
     fn logged(
         &mut self,
         suite: &str,
@@ -190,11 +210,7 @@ impl<'k> Kept<'k> {
         player: &evaluate::Player<'_>,
         open: &mut evaluate::Open<'_>,
     ) -> Result<(PathBuf, Vec<EpisodeKey>), RunError> {
-        let library = self.library(suite)?;
-        let tasks = library.tasks(split, Some(count))?;
-        let inputs = evaluate::inputs(player, library, &tasks, self.machine.seed);
-        let path = self.store.place("episodes", &inputs).with_extension("jsonl");
-        let digest = evaluate::log_digest(&inputs);
+        let (library, tasks, digest, path) = self.log_of(suite, split, count, player)?;
         let wanted = evaluate::played(self.machine, library, tasks, trials, player, (&path, digest.as_str()), open)?;
         self.files.push((format!("episodes/{}-{suite}-{}.jsonl", split.as_str(), player.name), path.clone()));
         Ok((path, wanted))
@@ -316,16 +332,27 @@ impl<'k> Kept<'k> {
             replies.push(files.swap_remove(1).1.saliency.top(k));
             experts.insert(benchmark.id.clone(), files.swap_remove(0));
         }
-        let of_candidates = pairs(candidates, served);
-        let mut files = self.read(&of_candidates, trajectories, &readings[..1], tell)?.into_iter().flatten();
+        let candidates = self.of_candidates(candidates, served, trajectories, readings[0], tell)?;
+        let roles: Vec<_> = experts.values().map(|(_, t)| t.saliency.top(k)).collect();
+        let overlap = (union_overlap(&roles), union_overlap(&replies));
+        Ok(Traces { candidates, experts, overlap })
+    }
+
+    /// Candidates by name, their saliencies of one reading by benchmark.
+    pub(crate) fn of_candidates(
+        &mut self,
+        candidates: &[Member],
+        served: &[(&BenchmarkEntry, &Member)],
+        trajectories: &Trajectories,
+        reading: Reading,
+        tell: impl Fn(usize, usize, &str),
+    ) -> Result<ByModel, RunError> {
+        let mut files = self.read(&pairs(candidates, served), trajectories, &[reading], tell)?.into_iter().flatten();
         let by_benchmark = |model: &Member| {
             let files = served.iter().zip(&mut files).map(|((benchmark, _), file)| (benchmark.id.clone(), file));
             (model.name.clone(), files.collect())
         };
-        let candidates = candidates.iter().map(by_benchmark).collect();
-        let roles: Vec<_> = experts.values().map(|(_, t)| t.saliency.top(k)).collect();
-        let overlap = (union_overlap(&roles), union_overlap(&replies));
-        Ok(Traces { candidates, experts, overlap })
+        Ok(candidates.iter().map(by_benchmark).collect())
     }
 
     /// A document of the run, which also gets a file in its directory.

@@ -7,6 +7,7 @@
 use crate::plain;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::ops::Range;
@@ -38,6 +39,7 @@ const HEIGHT: u32 = 400;
 
 type Drawn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 type Area<'s> = DrawingArea<SVGBackend<'s>, Shift>;
+type Chart<'a, 's> = ChartContext<'a, SVGBackend<'s>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// A line of [`lines`].
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -73,12 +75,7 @@ pub fn lines(title: Option<&str>, x_label: &str, y_label: &str, series: &[Series
     svg(HEIGHT, title, |area| {
         let names: Vec<&str> = series.iter().map(|s| s.name.as_str()).collect();
         let area = if names.len() > 1 { legend(area, &names)? } else { area };
-        let mut chart = ChartBuilder::on(&area)
-            .margin(10)
-            .x_label_area_size(44)
-            .y_label_area_size(58)
-            .build_cartesian_2d(x.clone(), y.clone())?;
-        axes(&mut chart, x_label, y_label)?;
+        let mut chart = plot(&area, (x_label, x.clone()), (y_label, y.clone()))?;
         for (i, Series { points, .. }) in series.iter().enumerate() {
             let colour = COLOURS[i % COLOURS.len()];
             if points.iter().any(|p| p.2 < p.3) {
@@ -102,12 +99,7 @@ pub fn scatter(title: Option<&str>, x_label: &str, y_label: &str, points: &[Poin
     let x = around(points.iter().flat_map(|p| [p.at.0, p.x_range.0, p.x_range.1]));
     let y = around(points.iter().flat_map(|p| [p.at.1, p.y_range.0, p.y_range.1]));
     svg(HEIGHT, title, |area| {
-        let mut chart = ChartBuilder::on(&area)
-            .margin(10)
-            .x_label_area_size(44)
-            .y_label_area_size(58)
-            .build_cartesian_2d(x.clone(), y.clone())?;
-        axes(&mut chart, x_label, y_label)?;
+        let mut chart = plot(&area, (x_label, x.clone()), (y_label, y.clone()))?;
         let mut taken = Vec::new();
         for (i, point) in points.iter().enumerate() {
             let (colour, (px, py)) = (COLOURS[i % COLOURS.len()], point.at);
@@ -229,11 +221,14 @@ fn text(pos: Pos) -> TextStyle<'static> {
     (FONT, TEXT).into_font().color(&INK).pos(pos)
 }
 
-fn axes<X: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>>(
-    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, X>>,
-    x_label: &str,
-    y_label: &str,
-) -> Drawn {
+/// A plot with its axes, each with a label and a range.
+fn plot<'a, 's>(
+    area: &'a Area<'s>,
+    (x_label, x): (&str, Range<f64>),
+    (y_label, y): (&str, Range<f64>),
+) -> Result<Chart<'a, 's>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut chart =
+        ChartBuilder::on(area).margin(10).x_label_area_size(44).y_label_area_size(58).build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
         .x_desc(x_label)
@@ -245,7 +240,7 @@ fn axes<X: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f
         .x_labels(8)
         .y_labels(6)
         .draw()?;
-    Ok(())
+    Ok(chart)
 }
 
 /// Names with their colours in as many lines as they need; gives what is left below.

@@ -100,7 +100,7 @@ impl Benchmark for AlfWorld {
         let found = Official::open(data).map_err(|e| e.to_string()).and_then(|official| {
             let count = |(list, set): (&str, &str)| {
                 let (tasks, digest) = official.tasks(list).map_err(|e| e.to_string())?;
-                Ok((format!("{} {set} tasks", tasks.len()), digest))
+                Ok(OfficialData::counted(set, tasks.len(), digest))
             };
             [("standard", "test"), ("dev", "dev")].into_iter().map(count).collect()
         });

@@ -4,8 +4,8 @@ use crate::replay::{replay, reply};
 use crate::{DbSuite, FORMAT, KNOWN_BAD, OfficialError, Place, Prompt, Server, entries, folder};
 use rolegraft_suite::recordings::{ReplayReply, Report, UnreadableError};
 use rolegraft_suite::{
-    AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, Need, OfficialData, OpenError, Opening, Settings,
-    SettingsError, SuiteFile, Taken, Task, TaskSet, agentbench_limits,
+    AGENTBENCH, AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, Need, OfficialData, OpenError, Opening,
+    Settings, SettingsError, SuiteFile, Taken, Task, TaskSet, agentbench_limits,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -102,8 +102,7 @@ impl Benchmark for DbBench {
                 .map(|name| OfficialData::file(&folder.join(name), whole))
                 .collect()
         });
-        let from = "https://github.com/THUDM/AgentBench (branch v0.2)";
-        vec![OfficialData { suite: NAME, from, licence: "Apache-2.0", found }]
+        vec![OfficialData { suite: NAME, from: AGENTBENCH, licence: "Apache-2.0", found }]
     }
     fn needs(&self, _: &Settings, _: Option<&Path>) -> Vec<Need> {
         let mend = "install mariadb-server-core, or name a server with --db";

@@ -104,7 +104,7 @@ impl Benchmark for OfficeBench {
     fn data(&self, data: &Path, _: bool) -> Vec<OfficialData> {
         let count = |apps: Apps| {
             let (tasks, digest) = Official::open(data, apps)?.tasks()?;
-            Ok(vec![(format!("{} test tasks", tasks.len()), digest)])
+            Ok(vec![OfficialData::counted("test", tasks.len(), digest)])
         };
         let one = |apps: Apps| OfficialData {
             suite: apps.suite(),

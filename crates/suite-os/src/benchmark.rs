@@ -5,8 +5,8 @@ use crate::{FORMAT, KNOWN_BAD, Official, OfficialError, OsSuite, Prompt, Setup, 
 use rolegraft_suite::recordings::{ReplayReply, Report, UnreadableError};
 use rolegraft_suite::sandbox::{BoxUser, Image};
 use rolegraft_suite::{
-    AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, Need, OfficialData, OpenError, Opening, Sandbox, Settings,
-    SettingsError, SuiteFile, Taken, TaskSet, agentbench_limits, docker,
+    AGENTBENCH, AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, Need, OfficialData, OpenError, Opening, Sandbox,
+    Settings, SettingsError, SuiteFile, Taken, TaskSet, agentbench_limits, docker,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -128,12 +128,11 @@ impl Benchmark for Os {
         let found = Official::open(data).map_err(|e| e.to_string()).and_then(|official| {
             let count = |set: &str| {
                 let (tasks, digest) = official.tasks(set).map_err(|e| e.to_string())?;
-                Ok((format!("{} {set} tasks", tasks.len()), digest))
+                Ok(OfficialData::counted(set, tasks.len(), digest))
             };
             ["test", "dev"].into_iter().map(count).collect()
         });
-        let from = "https://github.com/THUDM/AgentBench (branch v0.2)";
-        vec![OfficialData { suite: NAME, from, licence: "Apache-2.0", found }]
+        vec![OfficialData { suite: NAME, from: AGENTBENCH, licence: "Apache-2.0", found }]
     }
     fn needs(&self, settings: &Settings, _: Option<&Path>) -> Vec<Need> {
         let options: Options = settings.read(NAME).unwrap_or_default();

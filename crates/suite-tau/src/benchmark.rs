@@ -5,7 +5,7 @@ use crate::{Domain, Official, OfficialError, Protocol, Strategy, TauSetup, TauSu
 use rolegraft_suite::recordings::{Report, UnreadableError};
 use rolegraft_suite::{
     Benchmark, BuiltIn, Flag, Library, Limits, OfficialData, OpenError, Opening, Settings, SettingsError, SuiteFile,
-    Taken, Task, TaskSet,
+    Taken, Task, TaskSet, digest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -175,7 +175,9 @@ impl Benchmark for Tau {
             let mut sets = Vec::new();
             for set in ["test", "train", "dev"] {
                 let found = official.tasks(set)?;
-                sets.extend(found.map(|(goals, text)| OfficialData::counted(set, goals.len(), text.as_bytes())));
+                sets.extend(
+                    found.map(|(goals, text)| OfficialData::counted(set, goals.len(), digest(text.as_bytes()))),
+                );
             }
             Ok(sets)
         };

@@ -151,10 +151,10 @@ pub struct OfficialData {
 }
 
 impl OfficialData {
-    /// A set of tasks that is there, and the digest of the bytes that it was read from.
+    /// A set of tasks that is there, with its digest.
     #[must_use]
-    pub fn counted(set: &str, tasks: usize, bytes: &[u8]) -> (String, String) {
-        (format!("{tasks} {set} tasks"), crate::digest(bytes))
+    pub fn counted(set: &str, tasks: usize, digest: String) -> (String, String) {
+        (format!("{tasks} {set} tasks"), digest)
     }
     /// A file that is there, and its digest: of large ones only if `whole`.
     ///

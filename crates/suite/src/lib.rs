@@ -27,7 +27,7 @@ pub use benchmark::{Alone, Benchmark, Host, Need, OfficialData, Opening};
 pub use environment::{Environment, Limits, Outcome, Roles, Speaker, SpeakerError, Split, Step, Suite, SuiteError};
 pub use library::{Library, NotRun};
 pub use open_error::OpenError;
-pub use protocol::{AgentBenchProtocol, agentbench_limits};
+pub use protocol::{AGENTBENCH, AgentBenchProtocol, agentbench_limits};
 pub use sandbox::{Sandbox, SandboxError};
 pub use settings::{AllSettings, Flag, Settings, SettingsError, Taken};
 pub use suite_file::{BuiltIn, SuiteFile};

@@ -46,6 +46,9 @@ impl AgentBenchProtocol {
     }
 }
 
+/// Where AgentBench's tasks come from.
+pub const AGENTBENCH: &str = "https://github.com/THUDM/AgentBench (branch v0.2)";
+
 /// What an official episode of AgentBench may use (arXiv 2601.07309, table 5), but for its turns, which are upstream's.
 #[must_use]
 pub const fn agentbench_limits(turns: usize) -> Limits {

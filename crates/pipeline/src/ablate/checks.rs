@@ -3,7 +3,7 @@
 use crate::ablate::values::{Changed, OneExpert, Overlap};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Tokens};
-use crate::kept::{Kept, pairs};
+use crate::kept::Kept;
 use crate::machine::Member;
 use crate::record::benchmark;
 use crate::repair::Pool;
@@ -122,13 +122,7 @@ type Sets = (Selection, BTreeMap<String, NeuronSet>);
 fn selection(kept: &mut Kept<'_>, pool: &Pool, served: &Served<'_>, reading: Reading) -> Result<Sets, RunError> {
     let k = kept.experiment.saliency.k;
     let experts = of_experts(kept, pool, served, reading)?;
-    let of_candidates = pairs(&pool.candidates, served);
-    let mut files = kept.read(&of_candidates, &pool.trajectories, &[reading], |_, _, _| ())?.into_iter().flatten();
-    let by_benchmark = |model: &Member| {
-        let files = served.iter().zip(&mut files).map(|((b, _), file)| (b.id.clone(), file));
-        (model.name.clone(), files.collect())
-    };
-    let candidates: Vec<_> = pool.candidates.iter().map(by_benchmark).collect();
+    let candidates = kept.of_candidates(&pool.candidates, served, &pool.trajectories, reading, |_, _, _| ())?;
     let sets = experts.iter().map(|(b, (_, traced))| (b.clone(), traced.saliency.top(k))).collect();
     Ok((table(&candidates, &experts, &|saliency| saliency.top(k)), sets))
 }
