@@ -1,29 +1,37 @@
 //! Requests to servers: keys, tries, waits, and what answers are.
 
 use crate::ModelError;
+use crate::fields::Fields;
+use crate::load::Load;
+use crate::refusal::{Refusal, refusal};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use rolegraft_trajectory::Key;
-use serde_json::Value;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Environment variable that holds the key of the model that is evaluated; keys are read from nowhere else.
 pub const KEY_VARIABLE: &str = "ROLEGRAFT_API_KEY";
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Between two looks whether a server that has gone is back.
+const LOOK: Duration = Duration::from_secs(1);
 /// Longest answer read, in bytes.
 const MAX_BODY: usize = 64 << 20;
-/// What servers say when a conversation does not fit.
-const OVERFLOW: [&str; 5] =
-    ["context length", "context_length", "maximum context", "too many tokens", "prompt is too long"];
+/// Failures of a server at one request, while it answers others, that are laid to what the model said.
+const BROKEN: u32 = 3;
 
 /// Where the servers are and how hard to try.
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
-    /// Base URLs ending in `/v1`; requests go round.
+    /// Base URLs ending in `/v1`; all requests of an episode go to one of them.
     pub urls: Vec<String>,
-    /// The model's name there.
-    pub model: String,
-    /// Requests open at once.
+    /// The model's name there; absent: the only one there is.
+    pub model: Option<String>,
+    /// Most requests open at once; how many there are is found out.
     pub concurrency: usize,
     /// Tries of one request.
     pub tries: u32,
@@ -31,35 +39,99 @@ pub struct EndpointConfig {
     pub retries: usize,
     /// How long one answer may take.
     pub timeout: Duration,
+    /// How long a server that has gone is waited for.
+    pub patience: Duration,
     /// Environment variables that may hold the key; the first that is set does.
     pub key_variables: Vec<&'static str>,
+    /// What is done to requests.
+    pub fields: Fields,
+    /// The name under which earlier reasoning is sent back.
+    pub reasoning: Option<String>,
 }
 
 impl EndpointConfig {
     /// The usual settings for `URL[,URL…][#MODEL]`.
     #[must_use]
     pub fn of(address: &str, concurrency: usize, key_variables: Vec<&'static str>) -> Self {
-        let (urls, model) = address.split_once('#').unwrap_or((address, "default"));
+        let (urls, model) = address.split_once('#').map_or((address, None), |(urls, model)| (urls, Some(model)));
         Self {
-            urls: urls.split(',').map(str::to_owned).collect(),
-            model: model.to_owned(),
+            urls: urls.split(',').map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            model: model.map(str::to_owned),
             concurrency,
             tries: 6,
             retries: 1000,
             timeout: Duration::from_secs(600),
+            patience: Duration::from_secs(120),
             key_variables,
+            fields: Fields::default(),
+            reasoning: None,
         }
     }
 }
 
-/// Posts JSON. 408, 429, 5xx, broken connections and answers that are none are tried again with growing, jittered waits;
-/// `Retry-After` is obeyed; a context overflow is an answer, not an error.
-pub(crate) struct Client {
-    pub(crate) config: EndpointConfig,
-    client: reqwest::Client,
-    key: Option<String>,
-    next: AtomicUsize,
-    retried: AtomicUsize,
+/// What is asked.
+pub(crate) enum Question<'q> {
+    /// A conversation, with the tools that are announced.
+    Chat { messages: Vec<Value>, tools: Option<&'q [Value]> },
+    /// A text to go on with.
+    Text(&'q str),
+    /// Token ids to go on with.
+    Ids(&'q [u32]),
+    /// The same, as SGLang's own route has it.
+    InputIds(&'q [u32]),
+}
+
+/// A request.
+pub(crate) struct Post<'p> {
+    pub(crate) path: &'static str,
+    pub(crate) question: Question<'p>,
+    /// Its other fields, as OpenAI's API names them.
+    pub(crate) fields: Map<String, Value>,
+    /// The waits' jitter.
+    pub(crate) draws: Key,
+    /// Requests of one home go to one server.
+    pub(crate) home: u64,
+}
+
+/// A request as it is sent.
+struct Sent<'s> {
+    model: &'s str,
+    question: &'s Question<'s>,
+    fields: &'s Map<String, Value>,
+}
+
+impl<'s> Serialize for Sent<'s> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if !matches!(self.question, Question::InputIds(_)) {
+            map.serialize_entry("model", self.model)?;
+        }
+        match self.question {
+            Question::Chat { messages, tools } => {
+                map.serialize_entry("messages", messages)?;
+                if let Some(tools) = tools {
+                    map.serialize_entry("tools", tools)?;
+                }
+            }
+            Question::Text(text) => map.serialize_entry("prompt", text)?,
+            Question::Ids(ids) => map.serialize_entry("prompt", ids)?,
+            Question::InputIds(ids) => {
+                map.serialize_entry("input_ids", ids)?;
+                let named = |(field, value): (&'s String, &'s Value)| match field.as_str() {
+                    "max_tokens" => ("max_new_tokens", value),
+                    "seed" => ("sampling_seed", value),
+                    field => (field, value),
+                };
+                let sampling: BTreeMap<&str, &Value> = self.fields.iter().map(named).collect();
+                map.serialize_entry("sampling_params", &sampling)?;
+                return map.end();
+            }
+        }
+        for (field, value) in self.fields {
+            map.serialize_entry(field, value)?;
+        }
+        map.end()
+    }
 }
 
 /// What a server says.
@@ -68,27 +140,107 @@ pub(crate) enum Answer<T> {
     Given(T),
     /// The prompt does not fit.
     Overflow,
+    /// A content filter.
+    Filtered,
+    /// The server fails at this request alone: it cannot read what the model says.
+    Unreadable,
+    /// Another request may be taken.
+    Refused(Refused),
 }
 
-enum Failure {
-    Again { reason: String, wait: Option<Duration> },
-    Final(String),
+/// A request that was refused for what it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    pub(crate) why: Refusal,
+    /// The address, the status and the server's words.
+    pub(crate) said: String,
+}
+
+impl Refused {
+    /// A refusal that no other request would mend.
+    pub(crate) fn words(said: &str) -> Self {
+        Self { why: Refusal::Final, said: said.to_owned() }
+    }
+}
+
+impl From<Refused> for ModelError {
+    fn from(refused: Refused) -> Self {
+        Self::Fatal(match refused.why {
+            Refusal::Field(name) => format!("{}; leave the field out with `--api-field {name}=`", refused.said),
+            Refusal::WantsReasoning => {
+                format!("{}; say `reasoning = \"reasoning_content\"` under [endpoint]", refused.said)
+            }
+            _ => refused.said,
+        })
+    }
+}
+
+/// Posts JSON. 408, 429, 5xx, broken connections and answers that are none are tried again with growing, jittered waits;
+/// `Retry-After` is obeyed; a server that was there is waited for.
+pub(crate) struct Client {
+    pub(crate) config: EndpointConfig,
+    http: reqwest::Client,
+    key: Option<String>,
+    load: Load,
+    retried: AtomicUsize,
+    /// Requests answered so far.
+    answered: AtomicU64,
+    gone: AtomicBool,
+    /// A request that the server has answered, and where: whether it answers at all.
+    ping: OnceLock<(&'static str, Vec<u8>)>,
+}
+
+/// An answer before it is understood.
+struct Got {
+    status: u16,
+    wait: Option<Duration>,
+    text: String,
 }
 
 impl Client {
+    /// A client of the same servers, which have answered already.
+    pub(crate) fn settled(self, config: EndpointConfig) -> Result<Self, ModelError> {
+        Ok(Self { answered: AtomicU64::new(1), ping: self.ping, ..Self::new(config)? })
+    }
+
     /// A client; the key comes from the environment.
     ///
     /// # Errors
     /// If there is no URL, or no TLS on this machine.
     pub(crate) fn new(config: EndpointConfig) -> Result<Self, ModelError> {
-        if config.urls.is_empty() {
+        if config.urls.iter().all(String::is_empty) {
             return Err(ModelError::Fatal("no endpoint given".into()));
         }
-        let client = reqwest::Client::builder().timeout(config.timeout).build();
-        let client = client.map_err(|e| ModelError::Fatal(format!("no HTTP client: {e}")))?;
+        // A redirection would make a question of an answer, and send the key elsewhere.
+        let http =
+            reqwest::Client::builder().timeout(config.timeout).redirect(reqwest::redirect::Policy::none()).build();
+        let http = http.map_err(|e| ModelError::Fatal(format!("no HTTP client: {e}")))?;
         let set = |name: &&str| std::env::var(name).ok().filter(|k| !k.is_empty());
         let key = config.key_variables.iter().find_map(set);
-        Ok(Self { config, client, key, next: AtomicUsize::new(0), retried: AtomicUsize::new(0) })
+        Ok(Self {
+            load: Load::new(config.concurrency),
+            config,
+            http,
+            key,
+            retried: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
+            ping: OnceLock::new(),
+        })
+    }
+
+    /// Requests that may be open at once, now.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.load.limit()
+    }
+    /// Waits until more may be open.
+    pub(crate) async fn grown(&self) {
+        self.load.grown().await;
+    }
+
+    /// The model's name as it is sent.
+    pub(crate) fn model(&self) -> &str {
+        self.config.model.as_deref().unwrap_or("default")
     }
 
     /// Takes the key out of whatever is shown.
@@ -99,86 +251,240 @@ impl Client {
         }
     }
 
-    /// Posts until there is an answer that `read` understands, and gives it with the number of failed tries. `draws` are the
-    /// waits' jitter.
-    pub(crate) async fn post<T>(
-        &self,
-        path: &str,
-        body: &Value,
-        draws: Key,
-        read: impl Fn(&Value) -> Option<T>,
-    ) -> Result<(Answer<T>, u32), ModelError> {
-        let mut last = String::new();
-        for attempt in 0..self.config.tries.max(1) {
-            let url = &self.config.urls[self.next.fetch_add(1, Ordering::Relaxed) % self.config.urls.len()];
-            match self.once(url, path, body, &read).await {
-                Ok(answer) => return Ok((answer, attempt)),
-                Err(Failure::Final(reason)) => return Err(ModelError::Fatal(self.redact(&reason))),
-                Err(Failure::Again { reason, wait }) => {
-                    last = self.redact(&reason);
-                    let retried = self.retried.fetch_add(1, Ordering::Relaxed);
-                    if retried >= self.config.retries {
-                        last = format!("{last}; the run's {} repeated tries are spent", self.config.retries);
-                        return Err(ModelError::Unavailable { reason: last, tries: attempt + 1 });
-                    }
-                    if attempt + 1 < self.config.tries {
-                        let grown = FIRST_WAIT.saturating_mul(1 << attempt.min(10));
-                        let jitter = 0.5 + draws.uniform(u64::from(attempt) + 1);
-                        let pause = wait.unwrap_or(grown.mul_f64(jitter));
-                        tokio::time::sleep(pause.min(LONGEST_WAIT)).await;
-                    }
-                }
-            }
-        }
-        Err(ModelError::Unavailable { reason: last, tries: self.config.tries })
+    /// The first words of a body, as people may see them.
+    fn shown(&self, text: &str) -> String {
+        self.redact(text).chars().filter(|c| !c.is_control()).take(400).collect()
     }
 
-    async fn once<T>(
+    fn sent(&self, question: &Question<'_>, fields: &Map<String, Value>) -> Result<Vec<u8>, ModelError> {
+        let sent = Sent { model: self.model(), question, fields };
+        serde_json::to_vec(&sent).map_err(|e| ModelError::Fatal(format!("a request cannot be written: {e}")))
+    }
+
+    /// Remembers a request as one that the server answers.
+    pub(crate) fn answers(&self, post: &Post<'_>) -> Result<(), ModelError> {
+        let mut fields = post.fields.clone();
+        self.config.fields.apply(&mut fields);
+        let _ = self.ping.set((post.path, self.sent(&post.question, &fields)?));
+        Ok(())
+    }
+
+    /// Posts until there is an answer that `read` understands, and gives it with the number of failed tries.
+    pub(crate) async fn post<T>(
         &self,
-        url: &str,
-        path: &str,
-        body: &Value,
+        post: &Post<'_>,
         read: impl Fn(&Value) -> Option<T>,
-    ) -> Result<Answer<T>, Failure> {
-        let mut post = self.client.post(format!("{}{path}", url.trim_end_matches('/'))).json(body);
-        if let Some(key) = &self.key {
-            post = post.bearer_auth(key);
+    ) -> Result<(Answer<T>, u32), ModelError> {
+        let before = self.answered.load(Ordering::Relaxed);
+        let mut asked = post.fields.get("max_tokens").and_then(Value::as_u64);
+        // Servers are tried in turn from the request's own.
+        let mut server = usize::try_from(post.home % self.config.urls.len() as u64).unwrap_or(0);
+        let (mut failures, mut broken, mut gone) = (0, 0, None::<(Instant, usize)>);
+        loop {
+            if self.gone.load(Ordering::Relaxed) {
+                return Err(self.gone_from(server));
+            }
+            let mut fields = post.fields.clone();
+            if let (Some(asked), Some(field)) = (asked, fields.get_mut("max_tokens")) {
+                *field = asked.into();
+            }
+            self.config.fields.apply(&mut fields);
+            let url = &self.config.urls[server];
+            let place = self.load.enter().await;
+            let got = self.once(url, post.path, self.sent(&post.question, &fields)?).await;
+            drop(place);
+            let (reason, wait) = match got {
+                Ok(got) => {
+                    gone = None;
+                    let why = match self.understood(&got, &read) {
+                        Ok(given) => {
+                            self.answered.fetch_add(1, Ordering::Relaxed);
+                            self.load.answered();
+                            return Ok((Answer::Given(given), failures));
+                        }
+                        Err(None) => refusal(got.status, &got.text, &Fields::open(&fields), asked.unwrap_or(0)),
+                        Err(Some(why)) => why,
+                    };
+                    let said = self.said(url, got.status, &got.text);
+                    match why {
+                        Refusal::Overflow => return Ok((Answer::Overflow, failures)),
+                        Refusal::Filtered => return Ok((Answer::Filtered, failures)),
+                        // One request alone is forbidden for what it says.
+                        Refusal::Forbidden if got.status == 403 && self.answered.load(Ordering::Relaxed) > 0 => {
+                            return Ok((Answer::Filtered, failures));
+                        }
+                        Refusal::TooManyAsked(room) => {
+                            let sent = self.config.fields.name_of("max_tokens").is_some();
+                            let fewer = asked.filter(|_| sent).map(|asked| room.unwrap_or(asked / 2).min(asked - 1));
+                            match fewer.filter(|fewer| *fewer > 0) {
+                                None => return Ok((Answer::Overflow, failures)),
+                                fewer => asked = fewer,
+                            }
+                            continue;
+                        }
+                        Refusal::Field(_) | Refusal::WantsReasoning | Refusal::Final => {
+                            return Ok((Answer::Refused(Refused { why, said }), failures));
+                        }
+                        Refusal::Forbidden => {
+                            return Err(self.forbidden(url, got.status, &got.text));
+                        }
+                        Refusal::Slow => self.load.cut(),
+                        Refusal::Broken | Refusal::Passing => self.load.pause(),
+                    }
+                    if why == Refusal::Broken {
+                        broken += 1;
+                        if broken >= BROKEN && self.reads(post) && self.others_pass(before, url).await {
+                            return Ok((Answer::Unreadable, failures));
+                        }
+                    }
+                    (said, got.wait)
+                }
+                Err(error) => {
+                    let was_there = self.answered.load(Ordering::Relaxed) > 0;
+                    let reason = format!("{url}: {}", self.redact(&root_cause(&error)));
+                    server = (server + 1) % self.config.urls.len();
+                    if error.is_connect() && was_there {
+                        let (since, looks) = gone.get_or_insert((Instant::now(), 0));
+                        if since.elapsed() >= self.config.patience {
+                            self.gone.store(true, Ordering::Relaxed);
+                            continue;
+                        }
+                        *looks += 1;
+                        if *looks % self.config.urls.len() == 0 {
+                            tokio::time::sleep(LOOK.min(self.config.patience)).await;
+                        }
+                        continue;
+                    }
+                    (reason, None)
+                }
+            };
+            failures += 1;
+            let retried = self.retried.fetch_add(1, Ordering::Relaxed);
+            if retried >= self.config.retries {
+                let reason = format!("{reason}; the run's {} repeated tries are spent", self.config.retries);
+                return Err(ModelError::Unavailable { reason, tries: failures });
+            }
+            if failures >= self.config.tries {
+                return Err(ModelError::Unavailable { reason, tries: failures });
+            }
+            let grown = FIRST_WAIT.saturating_mul(1 << (failures - 1).min(10));
+            let jitter = 0.5 + post.draws.uniform(u64::from(failures));
+            tokio::time::sleep(wait.unwrap_or(grown.mul_f64(jitter)).min(LONGEST_WAIT)).await;
         }
-        let again = |reason: String| Failure::Again { reason, wait: None };
-        let mut response = post.send().await.map_err(|e| again(format!("{url}: {}", root_cause(&e))))?;
-        let status = response.status();
-        let wait = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(retry_after);
+    }
+
+    fn gone_from(&self, server: usize) -> ModelError {
+        ModelError::Gone { url: self.config.urls[server].clone(), seconds: self.config.patience.as_secs() }
+    }
+
+    /// Whether the server itself reads what the model says to such a request.
+    fn reads(&self, post: &Post<'_>) -> bool {
+        matches!(post.question, Question::Chat { .. })
+    }
+
+    /// Whether the server answers other requests than one that it fails at.
+    async fn others_pass(&self, before: u64, url: &str) -> bool {
+        if self.answered.load(Ordering::Relaxed) > before {
+            return true;
+        }
+        let Some((path, body)) = self.ping.get() else { return false };
+        let got = self.once(url, path, body.clone()).await;
+        got.is_ok_and(|got| (200..300).contains(&got.status))
+    }
+
+    async fn once(&self, url: &str, path: &str, body: Vec<u8>) -> Result<Got, reqwest::Error> {
+        let post = self.http.post(address(url, path)).header(CONTENT_TYPE, "application/json").body(body);
+        self.answer_to(post).await
+    }
+
+    /// Gets a page, in a time of its own.
+    pub(crate) async fn get(&self, url: &str, path: &str, timeout: Duration) -> Result<(u16, String), String> {
+        let got = self.answer_to(self.http.get(address(url, path)).timeout(timeout)).await;
+        let got = got.map_err(|error| format!("{url}: {}", self.redact(&root_cause(&error))))?;
+        Ok((got.status, got.text))
+    }
+
+    async fn answer_to(&self, mut request: reqwest::RequestBuilder) -> Result<Got, reqwest::Error> {
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let mut response = request.send().await?;
+        let status = response.status().as_u16();
+        let wait = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(retry_after);
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| again(format!("{url}: {}", root_cause(&e))))? {
+        while let Some(chunk) = response.chunk().await? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > MAX_BODY {
-                return Err(Failure::Final(format!("{url}: the answer is longer than {} MiB", MAX_BODY >> 20)));
+                break;
             }
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let shown: String = text.chars().take(200).filter(|c| !c.is_control()).collect();
-        let overflow = || OVERFLOW.iter().any(|w| text.contains(w));
-        if matches!(status.as_u16(), 400 | 413) && overflow() {
-            return Ok(Answer::Overflow);
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(other) => String::from_utf8_lossy(other.as_bytes()).into_owned(),
+        };
+        Ok(Got { status, wait, text })
+    }
+
+    /// What `read` finds, or why there is nothing; `None` if the status and the words of the body have to tell.
+    fn understood<T>(&self, got: &Got, read: impl Fn(&Value) -> Option<T>) -> Result<T, Option<Refusal>> {
+        if !(200..300).contains(&got.status) {
+            return Err(None);
         }
-        if status.as_u16() == 408 || status.as_u16() == 429 || status.is_server_error() {
-            return Err(Failure::Again { reason: format!("{url}: {status}: {shown}"), wait });
+        if got.text.len() > MAX_BODY || got.text.trim_start().starts_with("data:") {
+            return Err(Some(Refusal::Final));
         }
-        if !status.is_success() {
-            let variable = self.config.key_variables.first().copied().unwrap_or(KEY_VARIABLE);
-            let hint = if status.as_u16() == 401 { format!("; set the key in {variable}") } else { String::new() };
-            return Err(Failure::Final(format!("{url}: {status}: {shown}{hint}")));
+        let Ok(json) = serde_json::from_str::<Value>(&got.text) else {
+            let page = got.text.trim_start().starts_with('<') && self.answered.load(Ordering::Relaxed) == 0;
+            return Err(Some(if page { Refusal::Final } else { Refusal::Passing }));
+        };
+        let choice = &json["choices"][0];
+        if choice["finish_reason"] == "content_filter" {
+            return Err(Some(Refusal::Filtered));
         }
-        if text.trim_start().starts_with("data:") {
-            return Err(Failure::Final(format!("{url}: answers with an event stream that was not asked for")));
+        if choice["finish_reason"] == "error" || !choice["error"].is_null() {
+            return Err(Some(Refusal::Passing));
         }
-        let json: Value = serde_json::from_str(&text).map_err(|_| again(format!("{url}: not JSON: {shown}")))?;
-        if !json["error"].is_null() && json["choices"][0].is_null() {
-            return if overflow() { Ok(Answer::Overflow) } else { Err(again(format!("{url}: {shown}"))) };
-        }
-        read(&json).map(Answer::Given).ok_or_else(|| again(format!("{url}: no choices: {shown}")))
+        read(&json).ok_or_else(|| if json["error"].is_null() { Some(Refusal::Passing) } else { None })
+    }
+
+    /// That the key does not open this.
+    pub(crate) fn forbidden(&self, url: &str, status: u16, text: &str) -> ModelError {
+        let variable = self.config.key_variables.first().copied().unwrap_or(KEY_VARIABLE);
+        let mend = if self.key.is_some() { "is the key right in" } else { "set the key in" };
+        ModelError::Fatal(format!("{}; {mend} {variable}", self.said(url, status, text)))
+    }
+
+    /// What a server said, for people.
+    pub(crate) fn said(&self, url: &str, status: u16, text: &str) -> String {
+        let start = text.trim_start();
+        let words = match status {
+            200..300 if text.len() > MAX_BODY => format!("the answer is longer than {} MiB", MAX_BODY >> 20),
+            200..300 if start.starts_with("data:") => "answers with an event stream that was not asked for".into(),
+            300..400 => format!("answers with a redirection ({status}); give the address that it leads to"),
+            _ if start.starts_with('<') => {
+                format!("answers with a web page ({status}), not JSON; is it the API's address, ending in /v1?")
+            }
+            200..300 if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() => {
+                format!("not JSON: {}", self.shown(text))
+            }
+            200..300 => format!("no reply: {}", self.shown(text)),
+            status => {
+                let status = reqwest::StatusCode::from_u16(status).map_or(status.to_string(), |s| s.to_string());
+                format!("{status}: {}", self.shown(text))
+            }
+        };
+        format!("{url}: {words}")
     }
 }
+
+/// A route under a base address; SGLang's own routes lie beside `/v1`.
+fn address(url: &str, path: &str) -> String {
+    let base = if path == GENERATE { url.strip_suffix("/v1").unwrap_or(url) } else { url };
+    format!("{base}{path}")
+}
+
+/// SGLang's own route.
+pub(crate) const GENERATE: &str = "/generate";
 
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;

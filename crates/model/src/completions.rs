@@ -1,29 +1,50 @@
-//! Servers that are given token ids.
+//! Text and token ids as the model itself writes them: prompts that we render, past the server's chat route.
 
-use crate::ModelError;
-use crate::client::{Answer, Client, EndpointConfig};
-use rolegraft_trajectory::{Key, Seed};
-use serde_json::{Value, json};
+use crate::client::{Answer, Client, EndpointConfig, GENERATE, Post, Question};
+use crate::endpoint::{completion, sampled, usage};
+use crate::{ChatModel, Completion, ModelError, Reply, Request, Sampling, home};
+use rolegraft_trajectory::{ChatTokenizer, Finish, Key, Road, Seed};
+use serde_json::{Map, Value};
+use std::future::Future;
+use std::pin::Pin;
 
-/// A client of `/completions` whose prompts are token ids, which vLLM and SGLang take.
-pub struct Completions(Client);
+const COMPLETIONS: &str = "/completions";
+
+/// A client of `/completions` (vLLM, SGLang, `transformers serve`, llama.cpp), or of SGLang's `/generate`.
+pub struct Completions {
+    client: Client,
+    road: Road,
+    /// Fields beside those of every request.
+    more: Map<String, Value>,
+}
 
 /// What a server went on with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Continued {
     /// As text.
     pub text: String,
-    /// As token ids, where the server gives them (vLLM: `return_token_ids`).
+    /// As token ids, where the server gives them.
     pub ids: Option<Vec<u32>>,
+    /// Whether it ends for want of room.
+    cut: bool,
+    /// Tokens of the prompt, as the server counts them.
+    pub(crate) read: Option<u64>,
+    written: u64,
+    /// Which weights wrote it, where the server says so.
+    version: Option<String>,
 }
 
 impl Completions {
-    /// A client; the key comes from the environment.
+    /// A client that sends token ids and asks for them back; the key comes from the environment.
     ///
     /// # Errors
     /// If there is no URL, or no TLS on this machine.
     pub fn new(config: EndpointConfig) -> Result<Self, ModelError> {
-        Client::new(config).map(Self)
+        Ok(Self::of(Client::new(config)?, Road::TokenIds, asked_back()))
+    }
+
+    pub(crate) fn of(client: Client, road: Road, more: Map<String, Value>) -> Self {
+        Self { client, road, more }
     }
 
     /// The likeliest `count` tokens after a prompt, past any end of turn.
@@ -31,23 +52,151 @@ impl Completions {
     /// # Errors
     /// If the server does not answer, or the prompt does not fit.
     pub async fn greedy(&self, prompt: &[u32], count: usize) -> Result<Continued, ModelError> {
-        let body = json!({
-            "model": self.0.config.model, "prompt": prompt, "max_tokens": count, "temperature": 0.0,
-            "ignore_eos": true, "return_token_ids": true, "skip_special_tokens": false,
-        });
-        match self.0.post("/completions", &body, Key::new(Seed(0)), continued).await? {
-            (Answer::Given(continued), _) => Ok(continued),
-            (Answer::Overflow, _) => {
-                Err(ModelError::Fatal(format!("a prompt of {} tokens does not fit", prompt.len())))
-            }
+        let sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: count };
+        let mut post = raw_post(self.road, &self.more, (prompt, ""), (sampling, Key::new(Seed(0))), 0);
+        post.fields.shift_remove("seed");
+        post.fields.insert("ignore_eos".into(), true.into());
+        match self.client.post(&post, continued).await?.0 {
+            Answer::Given(continued) => Ok(continued),
+            Answer::Refused(refused) => Err(refused.into()),
+            _ => Err(ModelError::Fatal(format!("a prompt of {} tokens does not fit", prompt.len()))),
         }
     }
 }
 
-fn continued(json: &Value) -> Option<Continued> {
+/// A request for what follows a prompt, given both ways.
+pub(crate) fn raw_post<'p>(
+    road: Road,
+    more: &Map<String, Value>,
+    (ids, text): (&'p [u32], &'p str),
+    (sampling, key): (Sampling, Key),
+    home: u64,
+) -> Post<'p> {
+    let mut fields = sampled(sampling, key);
+    fields.extend(more.clone());
+    let (path, question) = match road {
+        Road::Generate => (GENERATE, Question::InputIds(ids)),
+        Road::Text => (COMPLETIONS, Question::Text(text)),
+        Road::TokenIds | Road::Chat => (COMPLETIONS, Question::Ids(ids)),
+    };
+    Post { path, question, fields, draws: key, home }
+}
+
+/// What asks a server for all that the model wrote.
+pub(crate) fn asked_back() -> Map<String, Value> {
+    [("skip_special_tokens", false), ("return_token_ids", true)]
+        .map(|(k, v)| (k.to_owned(), v.into()))
+        .into_iter()
+        .collect()
+}
+
+pub(crate) fn continued(json: &Value) -> Option<Continued> {
+    let read_ids = |ids: &Value| -> Option<Vec<u32>> {
+        ids.as_array()?.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+    };
+    let about = &json["meta_info"];
+    if about.is_object() {
+        let finish = about["finish_reason"]["type"].as_str()?;
+        let ids = read_ids(&json["output_ids"])?;
+        return (finish != "abort").then(|| Continued {
+            text: json["text"].as_str().unwrap_or_default().to_owned(),
+            cut: finish == "length",
+            read: about["prompt_tokens"].as_u64(),
+            written: ids.len() as u64,
+            ids: Some(ids),
+            version: about["weight_version"].as_str().map(str::to_owned),
+        });
+    }
     let choice = &json["choices"][0];
-    let ids = choice["token_ids"].as_array().map(|ids| {
-        ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect::<Option<Vec<u32>>>()
-    });
-    Some(Continued { text: choice["text"].as_str()?.to_owned(), ids: ids.flatten() })
+    let spent = usage(json);
+    Some(Continued {
+        text: choice["text"].as_str()?.to_owned(),
+        ids: read_ids(&choice["token_ids"]),
+        cut: choice["finish_reason"] == "length",
+        read: json["usage"]["prompt_tokens"].as_u64(),
+        written: spent.completion_tokens,
+        version: None,
+    })
+}
+
+/// A model behind a server whose conversations we render ourselves.
+pub struct RawEndpoint {
+    completions: Completions,
+    chat: ChatTokenizer,
+    /// What the answers' weights have to be called.
+    version: Option<String>,
+}
+
+impl RawEndpoint {
+    pub(crate) fn of(completions: Completions, chat: ChatTokenizer, version: Option<String>) -> Self {
+        Self { completions, chat, version }
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Completion, ModelError> {
+        let fatal = |e: rolegraft_trajectory::ChatError| ModelError::Fatal(e.to_string());
+        let ids = self.chat.prompt_ids(&request.messages, &request.recorded).map_err(fatal)?;
+        let Completions { client, road, more } = &self.completions;
+        let text =
+            if *road == Road::Text { self.chat.render(&request.messages, true).map_err(fatal)? } else { String::new() };
+        let servers = client.config.urls.len() as u64;
+        // Weights may be older on one of several servers.
+        for server in 0..servers {
+            let how = (request.sampling, request.key);
+            let home = home(&request.episode).wrapping_add(server);
+            let post = raw_post(*road, more, (&ids, &text), how, home);
+            let (answer, failures) = client.post(&post, continued).await?;
+            let given = match answer {
+                Answer::Given(given) => given,
+                Answer::Overflow => return completion(Answer::Overflow, failures),
+                Answer::Filtered => return completion(Answer::Filtered, failures),
+                Answer::Unreadable => return completion(Answer::Unreadable, failures),
+                Answer::Refused(refused) => return Err(refused.into()),
+            };
+            if self.version.is_none() || given.version.is_none() || given.version == self.version {
+                let reply = self.reply(given, ids.len() as u64);
+                return completion(Answer::Given(Ok(reply)), failures);
+            }
+        }
+        let wanted = self.version.as_deref().unwrap_or_default();
+        Err(ModelError::Fatal(format!(
+            "every server answers with other weights than `{wanted}`: they were changed under the run"
+        )))
+    }
+
+    /// What the model said, without its end of turn.
+    fn reply(&self, given: Continued, prompt: u64) -> Completion {
+        let end_ids = self.chat.end_ids();
+        let ids = given.ids.map(|mut ids| {
+            let end = ids.iter().position(|id| end_ids.contains(id)).unwrap_or(ids.len());
+            ids.truncate(end);
+            ids
+        });
+        let vocabulary = self.chat.vocabulary();
+        let text = match &ids {
+            Some(ids) => vocabulary.decode(ids),
+            None => {
+                let ends: Vec<String> = end_ids.iter().map(|id| vocabulary.within(&[*id])).collect();
+                let end =
+                    ends.iter().filter(|end| !end.is_empty()).find_map(|end| given.text.strip_suffix(end.as_str()));
+                end.unwrap_or(&given.text).to_owned()
+            }
+        };
+        let finish = if given.cut { Finish::Length } else { Finish::Stop };
+        let written = ids.as_ref().map_or(given.written, |ids| ids.len() as u64);
+        let mut reply = Completion::of_tokens(text, ids.unwrap_or_default(), finish, 0);
+        (reply.spent.prompt_tokens, reply.spent.completion_tokens) = (prompt, written);
+        reply
+    }
+}
+
+impl ChatModel for RawEndpoint {
+    fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a> {
+        Box::pin(self.answer(request))
+    }
+    fn concurrency(&self) -> usize {
+        self.completions.client.concurrency()
+    }
+    fn grown<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.completions.client.grown())
+    }
 }

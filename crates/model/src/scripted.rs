@@ -33,7 +33,7 @@ impl ChatModel for Scripted {
                 .get(&request.episode)
                 .ok_or_else(|| ModelError::Fatal(format!("no recorded replies for task `{}`", request.episode.task)))?;
             let (text, ids) = replies.get(request.turn).cloned().unwrap_or_default();
-            Ok(Completion { text, ids, finish: Finish::Stop, spent: Spent::default() })
+            Ok(Completion { spent: Spent::default(), ..Completion::of_tokens(text, ids, Finish::Stop, 0) })
         })
     }
     fn has_native_tools(&self) -> bool {

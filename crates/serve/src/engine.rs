@@ -274,7 +274,7 @@ impl InProcess {
         let room = self.config.max_position_embeddings.saturating_sub(prompt.len() + 1);
         let limit = request.sampling.max_tokens.min(room);
         if limit == 0 {
-            return Ok(Completion::overflow());
+            return Ok(Completion::without_reply(Finish::ContextLimit));
         }
         let _permit = self.free.acquire().await.map_err(|e| ServeError::Engine(e.to_string()))?;
         let mut engine = self.idle().await?;

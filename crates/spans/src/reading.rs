@@ -53,11 +53,13 @@ pub enum ViolationKind {
     Multiple,
     /// Text beside an action that has to stand alone.
     Prose,
+    /// What the model said broke the server that was to read it.
+    UnreadableByServer,
 }
 
 impl ViolationKind {
     /// Every kind, in the order of tables.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Missing,
         Self::InvalidJson,
         Self::BadEscape,
@@ -68,6 +70,7 @@ impl ViolationKind {
         Self::UnknownAction,
         Self::Multiple,
         Self::Prose,
+        Self::UnreadableByServer,
     ];
 
     /// The name used in files and tables.
@@ -84,6 +87,7 @@ impl ViolationKind {
             Self::UnknownAction => "unknown_action",
             Self::Multiple => "multiple",
             Self::Prose => "prose",
+            Self::UnreadableByServer => "unreadable_by_server",
         }
     }
     /// Whether the structured output could not even be parsed (the paper's table 6).

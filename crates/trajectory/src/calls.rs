@@ -36,6 +36,21 @@ pub fn write(content: &str, calls: &[NativeCall]) -> String {
     text
 }
 
+/// What a model wrote whose server took the calls out of its text, as far as that can be known: in the markup that servers
+/// read unasked (Hermes').
+#[must_use]
+pub fn written_back(content: &str, calls: &[NativeCall]) -> String {
+    let mut text = content.to_owned();
+    for call in calls {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let (name, arguments) = (Value::String(call.name.clone()), &call.arguments);
+        text += &format!("<tool_call>\n{{\"name\": {name}, \"arguments\": {arguments}}}{CLOSE}");
+    }
+    text
+}
+
 /// The content and the calls of a text that [`write`] made.
 #[must_use]
 pub fn read(text: &str) -> (String, Vec<NativeCall>) {

@@ -29,11 +29,13 @@ pub enum Status {
     Unknown,
     /// Stopped from outside.
     Cancelled,
+    /// The server refused to let the model see or say something.
+    ServerFiltered,
 }
 
 impl Status {
     /// Every status, in the order of tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Completed,
         Self::AgentContextLimit,
         Self::AgentValidationFailed,
@@ -42,6 +44,7 @@ impl Status {
         Self::TaskError,
         Self::Unknown,
         Self::Cancelled,
+        Self::ServerFiltered,
     ];
     /// The name used in files and tables.
     #[must_use]
@@ -55,6 +58,7 @@ impl Status {
             Self::TaskError => "task_error",
             Self::Unknown => "unknown",
             Self::Cancelled => "cancelled",
+            Self::ServerFiltered => "server_filtered",
         }
     }
 }
@@ -69,6 +73,10 @@ pub enum Finish {
     Length,
     /// The context was full before the turn began.
     ContextLimit,
+    /// The server's content filter.
+    Filtered,
+    /// The server failed to read what the model said: nothing is known of it.
+    Unreadable,
 }
 
 /// What speaking cost: calls of a model, and tokens as it counts them.
@@ -126,6 +134,12 @@ pub struct Turn {
     pub drafts: usize,
     /// Whether the environment did what the reply asked.
     pub succeeded: bool,
+    /// Whether the server took the reply apart, so that its text was put together again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inexact: bool,
+    /// What the model thought, where the server keeps that apart from what it said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
 }
 
 fn is_zero(count: &usize) -> bool {

@@ -5,6 +5,7 @@
 
 use crate::{Context, Episode, EpisodeKey};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -19,6 +20,50 @@ const WITH_CONTEXTS: u32 = 2;
 struct Header {
     rolegraft_log: u32,
     digest: String,
+    /// Absent where the replies come from no server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    served: Option<Served>,
+}
+
+/// How a log's replies came from a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// Who answers: what the server says of its model, and a fingerprint of what it says.
+    pub identity: Value,
+    /// How it was asked.
+    pub road: Road,
+    /// Whether a turn's text is what the model wrote; absent where that did not show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
+    /// Fields that were sent otherwise than OpenAI's API names them, as an experiment says it.
+    pub fields: Value,
+}
+
+/// How a server is asked for a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Road {
+    /// `/completions` with token ids.
+    TokenIds,
+    /// `/completions` with text.
+    Text,
+    /// SGLang's `/generate` with token ids.
+    Generate,
+    /// `/chat/completions`: the server renders, and may read the reply before it gives it.
+    Chat,
+}
+
+impl Road {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenIds => "token ids through /completions",
+            Self::Text => "text through /completions",
+            Self::Generate => "token ids through /generate",
+            Self::Chat => "messages through /chat/completions",
+        }
+    }
 }
 
 /// An episode of which only the key is asked for.
@@ -55,6 +100,14 @@ impl EpisodeLog {
     /// # Errors
     /// If the log cannot be read or written, or belongs to other inputs.
     pub fn open(path: &Path, digest: &str) -> Result<Self, LogError> {
+        Self::open_served(path, digest, None)
+    }
+
+    /// The same for a log of replies of a server.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_served(path: &Path, digest: &str, served: Option<&Served>) -> Result<Self, LogError> {
         let at = |source| LogError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at)?;
@@ -68,7 +121,7 @@ impl EpisodeLog {
             file.seek(SeekFrom::End(0)).map_err(at)?;
         }
         if found.whole == 0 {
-            let header = Header { rolegraft_log: VERSION, digest: digest.to_owned() };
+            let header = Header { rolegraft_log: VERSION, digest: digest.to_owned(), served: served.cloned() };
             let mut line = serde_json::to_vec(&header).map_err(|e| at(e.into()))?;
             line.push(b'\n');
             file.write_all(&line).map_err(at)?;
@@ -146,6 +199,7 @@ pub struct Episodes {
     line: usize,
     version: u32,
     digest: String,
+    served: Option<Served>,
     /// Bytes of the whole lines read so far.
     whole: u64,
     ended: bool,
@@ -158,17 +212,23 @@ impl Episodes {
     /// If the log cannot be read, or its version is newer.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         let file = File::open(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
-        let (reader, digest) = (BufReader::new(file), String::new());
-        let mut log = Self { path: path.to_owned(), reader, line: 0, version: VERSION, digest, whole: 0, ended: false };
+        let (path, reader, digest) = (path.to_owned(), BufReader::new(file), String::new());
+        let mut log = Self { path, reader, line: 0, version: VERSION, digest, served: None, whole: 0, ended: false };
         if let Some(line) = log.next_line()? {
             let header: Header =
                 serde_json::from_slice(&line).map_err(|e| log.bad(format!("not a log header: {e}")))?;
             if header.rolegraft_log > VERSION {
-                return Err(LogError::Newer { path: path.to_owned(), found: header.rolegraft_log });
+                return Err(LogError::Newer { path: log.path, found: header.rolegraft_log });
             }
-            (log.digest, log.version) = (header.digest, header.rolegraft_log);
+            (log.digest, log.version, log.served) = (header.digest, header.rolegraft_log, header.served);
         }
         Ok(log)
+    }
+
+    /// How the replies came from a server; `None` where they come from none, or the log is older.
+    #[must_use]
+    pub fn served(&self) -> Option<&Served> {
+        self.served.as_ref()
     }
 
     fn bad(&self, reason: String) -> LogError {
