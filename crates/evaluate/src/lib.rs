@@ -2,13 +2,13 @@
 //!
 //! An episode depends on its key (run seed, suite, task, trial) and on the model alone: not on concurrency, order or
 //! retries. Each finished episode is appended to the log before it is reported; one that is in the log already is not
-//! played again. Environments block, so they run on the runtime's blocking threads.
+//! played again. Environments that wait run on the runtime's blocking threads, the others where their episode runs.
 
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
 use rolegraft_trajectory::{
-    Context, Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Shown, Spent, Status, Turn,
-    recorded,
+    Context, Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Spent, Status, Turn, recorded,
+    recorded_of_all,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -104,20 +104,28 @@ pub async fn play(
             running.spawn(episode(suite.clone(), task, key, evaluation.seed, model.clone(), stop.clone()));
         }
         let Some(joined) = running.join_next().await else { break };
-        match joined.map_err(|e| EvaluationError::Panic(e.to_string()))? {
-            Ok(episode) => {
-                log.append(&episode)?;
-                finished += 1;
-                report(finished, of);
-            }
-            Err(EvaluationError::Interrupted) => {}
-            Err(error) if error.spares_the_others() => {
-                failed += 1;
-                if first.is_empty() {
-                    first = error.to_string();
+        let mut fatal = None;
+        let mut together = Vec::new();
+        for joined in std::iter::once(joined).chain(std::iter::from_fn(|| running.try_join_next())) {
+            match joined.unwrap_or_else(|e| Err(EvaluationError::Panic(e.to_string()))) {
+                Ok(episode) => together.push(episode),
+                Err(EvaluationError::Interrupted) => {}
+                Err(error) if error.spares_the_others() => {
+                    failed += 1;
+                    if first.is_empty() {
+                        first = error.to_string();
+                    }
                 }
+                Err(error) => fatal = fatal.or(Some(error)),
             }
-            Err(error) => return Err(error),
+        }
+        log.append(&together)?;
+        for _ in together {
+            finished += 1;
+            report(finished, of);
+        }
+        if let Some(error) = fatal {
+            return Err(error);
         }
     }
     if stop.load(Ordering::Relaxed) && finished + failed < of {
@@ -137,8 +145,13 @@ fn is_shallow(value: &Value, depth: usize) -> bool {
     }
 }
 
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EvaluationError> {
-    tokio::task::spawn_blocking(f).await.map_err(|e| EvaluationError::Panic(e.to_string()))
+/// Runs what an environment does: where it may wait, on a thread of its own.
+async fn run<T: Send + 'static>(waits: bool, f: impl FnOnce() -> T + Send + 'static) -> Result<T, EvaluationError> {
+    if waits {
+        tokio::task::spawn_blocking(f).await.map_err(|e| EvaluationError::Panic(e.to_string()))
+    } else {
+        Ok(f())
+    }
 }
 
 async fn episode(
@@ -151,15 +164,16 @@ async fn episode(
 ) -> Result<Episode, EvaluationError> {
     let begun = Instant::now();
     let limits = suite.limits();
-    let tools = suite.tools();
+    let (tools, waits) = (suite.tools(), suite.waits());
     let sampling = Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens };
     let stream = Key::new(seed).child(&key.suite).child(&key.task).index(u64::from(key.trial));
-    let (mut environment, mut messages) = blocking(move || -> Result<_, SuiteError> {
+    let (mut environment, messages) = run(waits, move || -> Result<_, SuiteError> {
         let mut environment = suite.start(&task)?;
         let messages = environment.open()?;
         Ok((environment, messages))
     })
     .await??;
+    let mut messages = Arc::new(messages);
     let mut turns: Vec<Turn> = Vec::new();
     let mut spent = Spent::default();
     let at_once = environment.ended_at_once();
@@ -170,31 +184,37 @@ async fn episode(
         if stop.load(Ordering::Relaxed) {
             return Err(EvaluationError::Interrupted);
         }
-        let shown = environment.shown(&messages).unwrap_or_else(|| Shown::all(&messages));
-        let context = Context::of(&shown, &messages);
+        let (context, recorded, shown) = match environment.shown(&messages) {
+            Some(shown) => {
+                let (context, recorded) = (Context::of(&shown, &messages), recorded(&shown, &turns));
+                (context, recorded, Arc::new(shown.into_iter().map(|shown| shown.message).collect()))
+            }
+            None => (Context::All, recorded_of_all(&turns), messages.clone()),
+        };
         let request = Request {
             episode: key.clone(),
             turn: turns.len(),
-            recorded: recorded(&shown, &turns),
-            messages: shown.into_iter().map(|shown| shown.message).collect(),
+            messages: shown,
+            recorded,
             tools: tools.clone(),
             sampling,
             key: stream.index(turns.len() as u64),
         };
         let completion = model.complete(&request).await?;
+        drop(request);
         spent += completion.spent;
         if completion.finish == Finish::ContextLimit {
             break Status::AgentContextLimit;
         }
-        let text = completion.text.clone();
-        let step;
-        (environment, step) = blocking(move || {
-            let step = environment.step(&text);
-            (environment, step)
+        let (step, text);
+        (environment, step, text) = run(waits, move || {
+            let step = environment.step(&completion.text);
+            (environment, step, completion.text)
         })
         .await?;
         let step = step?;
-        messages.push(Message::assistant(completion.text));
+        let messages = Arc::make_mut(&mut messages);
+        messages.push(Message::assistant(text));
         turns.push(Turn {
             message: messages.len() - 1,
             shown: context,
@@ -212,7 +232,8 @@ async fn episode(
         }
     };
     let (Outcome { reward, detail }, others_spent) =
-        blocking(move || (environment.outcome(), environment.spent())).await?;
+        run(waits, move || (environment.outcome(), environment.spent())).await?;
+    let messages = Arc::unwrap_or_clone(messages);
     let seconds = begun.elapsed().as_secs_f64();
     Ok(Episode { key, status, reward, messages, turns, detail, spent, others_spent, seconds })
 }

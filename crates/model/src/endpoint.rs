@@ -149,7 +149,7 @@ mod tests {
         Request {
             episode: EpisodeKey { suite: "s".into(), task: "t".into(), trial: 0 },
             turn: 0,
-            messages: vec![Message::user("hi")],
+            messages: vec![Message::user("hi")].into(),
             recorded: Default::default(),
             tools: None,
             sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 5 },
@@ -277,7 +277,7 @@ mod tests {
         let mut request = Request { tools: Some(std::sync::Arc::new(vec![json!({"type": "function"})])), ..request() };
         let first = endpoint.complete(&request).await.unwrap().text;
         assert_eq!(calls::read(&first).1[1].arguments, "{\"thought\":  1");
-        request.messages.extend([Message::assistant(first), Message::tool("seen")]);
+        std::sync::Arc::make_mut(&mut request.messages).extend([Message::assistant(first), Message::tool("seen")]);
         endpoint.complete(&request).await.unwrap();
         let sent = seen.await.unwrap().pop().unwrap();
         let sent: Value = serde_json::from_str(sent.split("\r\n\r\n").nth(1).unwrap()).unwrap();

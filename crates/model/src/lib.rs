@@ -41,7 +41,7 @@ pub struct Request {
     /// Replies before this one.
     pub turn: usize,
     /// The conversation so far.
-    pub messages: Vec<Message>,
+    pub messages: Arc<Vec<Message>>,
     /// Which of the messages are the model's earlier replies, with their token ids as given in their completions.
     pub recorded: Recorded,
     /// Tools to announce through the model's own interface; earlier calls stand in the messages as

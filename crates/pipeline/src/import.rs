@@ -84,9 +84,7 @@ pub fn write_log(path: &Path, episodes: &mut [Episode]) -> Result<(), RunError> 
     let aside = path.with_extension("jsonl.new");
     let _ = std::fs::remove_file(&aside);
     let mut log = EpisodeLog::open(&aside, digest.as_str())?;
-    for episode in episodes.iter() {
-        log.append(episode)?;
-    }
+    log.append(episodes)?;
     std::fs::rename(&aside, path)
         .map_err(|e| RunError::Import { path: path.to_owned(), reason: format!("cannot be written: {e}") })
 }

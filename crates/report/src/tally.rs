@@ -4,8 +4,9 @@ use crate::cascades::CascadeCounts;
 use crate::failures::FailureCounts;
 use crate::kinds::KindCounts;
 use crate::{Cascades, FailureRates, KindScores, ModelScores};
-use rolegraft_trajectory::{Context, Episode, Spent};
+use rolegraft_trajectory::{Context, Episode, Episodes, LogError, Spent};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// How far a reward may be from 1 and still be a success (upstream's `is_successful`).
 const TOLERANCE: f64 = 1e-6;
@@ -43,12 +44,16 @@ pub(crate) struct TaskTally {
 }
 
 impl Tally {
-    /// The counts of some episodes.
-    #[must_use]
-    pub fn of<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Self {
+    /// The counts of a log's episodes.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn of_log(log: &Path) -> Result<Self, LogError> {
         let mut tally = Self::default();
-        episodes.into_iter().for_each(|episode| tally.add(episode));
-        tally
+        for episode in Episodes::open(log)? {
+            tally.add(&episode?);
+        }
+        Ok(tally)
     }
 
     /// Counts an episode.

@@ -128,6 +128,12 @@ pub struct Turn {
     pub succeeded: bool,
 }
 
+impl Turn {
+    fn recorded(&self) -> Arc<[u32]> {
+        Arc::from(self.ids.as_slice())
+    }
+}
+
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }
@@ -137,8 +143,13 @@ fn is_zero(count: &usize) -> bool {
 #[must_use]
 pub fn recorded(shown: &[Shown], turns: &[Turn]) -> Recorded {
     let said: BTreeMap<usize, &Turn> = turns.iter().map(|turn| (turn.message, turn)).collect();
-    let own = shown.iter().enumerate().filter_map(|(at, s)| Some((at, Arc::from(said.get(&s.of?)?.ids.as_slice()))));
-    own.collect()
+    shown.iter().enumerate().filter_map(|(at, s)| Some((at, said.get(&s.of?)?.recorded()))).collect()
+}
+
+/// The same of a context that is the whole conversation.
+#[must_use]
+pub fn recorded_of_all(turns: &[Turn]) -> Recorded {
+    turns.iter().map(|turn| (turn.message, turn.recorded())).collect()
 }
 
 /// Which episode of a run: the same in every model's log.

@@ -1,7 +1,8 @@
 //! Episode logs: append-only JSONL whose last line may be torn.
 //!
 //! The first line is a header with the format's version and the digest of everything the episodes depend on; each
-//! further line is one [`Episode`], written with one call and synced, so a kill costs at most the episode in flight.
+//! further line is one [`Episode`]. Episodes that are appended together are written with one call and synced once; a kill
+//! costs at most those in flight.
 
 use crate::{Context, Episode, EpisodeKey};
 use serde::{Deserialize, Serialize};
@@ -91,23 +92,28 @@ impl EpisodeLog {
         self.torn
     }
 
-    /// Appends an episode, durably. One that is already there is not written again.
+    /// Appends episodes, durably. Those that are already there are not written again.
     ///
     /// # Errors
-    /// If the disk refuses; what was written of the line is taken back.
-    pub fn append(&mut self, episode: &Episode) -> Result<(), LogError> {
+    /// If the disk refuses; what was written of the lines is taken back.
+    pub fn append(&mut self, episodes: &[Episode]) -> Result<(), LogError> {
         let at = |source| LogError::Io { path: self.path.clone(), source };
-        if self.done.contains(&episode.key) {
+        let (mut lines, mut keys) = (Vec::new(), HashSet::new());
+        for episode in episodes {
+            if !self.done.contains(&episode.key) && keys.insert(episode.key.clone()) {
+                serde_json::to_writer(&mut lines, episode).map_err(|e| at(e.into()))?;
+                lines.push(b'\n');
+            }
+        }
+        if keys.is_empty() {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(episode).map_err(|e| at(e.into()))?;
-        line.push(b'\n');
         let before = self.file.metadata().map_err(at)?.len();
-        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+        if let Err(error) = self.file.write_all(&lines).and_then(|()| self.file.sync_data()) {
             let _ = self.file.set_len(before);
             return Err(at(error));
         }
-        self.done.insert(episode.key.clone());
+        self.done.extend(keys);
         Ok(())
     }
 
@@ -240,9 +246,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         let mut log = EpisodeLog::open(&path, "d").unwrap();
-        for task in ["a", "b", "c"] {
-            log.append(&episode(task)).unwrap();
-        }
+        log.append(&[episode("a")]).unwrap();
+        log.append(&["b", "c", "b"].map(episode)).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let ends: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] == b'\n').map(|i| i + 1).collect();
         for cut in 0..=bytes.len() {
@@ -250,8 +255,8 @@ mod tests {
             let whole = ends.iter().filter(|e| **e <= cut).count().saturating_sub(1);
             let mut log = EpisodeLog::open(&path, "d").unwrap();
             assert_eq!(log.done().len(), whole, "cut at {cut}");
-            log.append(&episode("z")).unwrap();
-            log.append(&episode("z")).unwrap();
+            log.append(&[episode("z")]).unwrap();
+            log.append(&[episode("z")]).unwrap();
             assert_eq!(EpisodeLog::read(&path).unwrap().1.len(), whole + 1);
         }
     }
