@@ -50,7 +50,8 @@ fn a_talker_on(suite: Arc<dyn Suite>, tasks: Nano, action: &'static str) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log.jsonl");
     let mut log = EpisodeLog::open(&path, "d").unwrap();
-    let evaluation = Evaluation { suite: suite.clone(), tasks: vec![task], trials: 1, at_once: None, seed: Seed(0) };
+    let evaluation =
+        Evaluation { suite: suite.clone(), tasks: vec![task.into()], trials: 1, at_once: None, seed: Seed(0) };
     let stop = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(play(&evaluation, model.clone(), &mut log, &stop, &mut |_, _| {})).unwrap();

@@ -22,7 +22,7 @@ pub struct Evaluation {
     /// The rules.
     pub suite: Arc<dyn Suite>,
     /// The tasks.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Arc<Task>>,
     /// Episodes a task.
     pub trials: u32,
     /// Episodes at once, where that is fewer than the model bears: one, if a person takes part.
@@ -87,11 +87,10 @@ pub async fn play(
     }
     let at_once = evaluation.at_once.unwrap_or(usize::MAX).min(model.concurrency()).max(1);
     let key = |task: &Task, trial| EpisodeKey { suite: suite.id().to_owned(), task: task.id.clone(), trial };
-    let all: Vec<(EpisodeKey, Task)> = (0..evaluation.trials)
-        .flat_map(|trial| evaluation.tasks.iter().map(move |t| (key(t, trial), t.clone())))
-        .collect();
-    let of = all.len();
-    let mut waiting = all.into_iter().filter(|(key, _)| !log.done().contains(key)).collect::<Vec<_>>().into_iter();
+    let all =
+        (0..evaluation.trials).flat_map(|trial| evaluation.tasks.iter().map(move |task| (key(task, trial), task)));
+    let of = evaluation.tasks.len() * evaluation.trials as usize;
+    let mut waiting = all.filter(|(key, _)| !log.done().contains(key)).collect::<Vec<_>>().into_iter();
     let mut finished = of - waiting.len();
     let mut running = JoinSet::new();
     let (mut failed, mut first) = (0, String::new());
@@ -101,7 +100,7 @@ pub async fn play(
             && !stop.load(Ordering::Relaxed)
             && let Some((key, task)) = waiting.next()
         {
-            running.spawn(episode(suite.clone(), task, key, evaluation.seed, model.clone(), stop.clone()));
+            running.spawn(episode(suite.clone(), task.clone(), key, evaluation.seed, model.clone(), stop.clone()));
         }
         let Some(joined) = running.join_next().await else { break };
         let mut fatal = None;
@@ -156,7 +155,7 @@ async fn run<T: Send + 'static>(waits: bool, f: impl FnOnce() -> T + Send + 'sta
 
 async fn episode(
     suite: Arc<dyn Suite>,
-    task: Task,
+    task: Arc<Task>,
     key: EpisodeKey,
     seed: Seed,
     model: Arc<dyn ChatModel>,
