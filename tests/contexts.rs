@@ -70,7 +70,7 @@ fn a_talker_on(suite: Arc<dyn Suite>, tasks: Nano, action: &'static str) {
     for (turn, request) in episode.turns.iter().zip(sent.iter()) {
         let shown = turn.shown.shown(&episode.messages[..turn.message]).unwrap();
         let shown: Vec<Message> = shown.into_iter().map(|s| s.message).collect();
-        assert_eq!(shown, request.messages);
+        assert_eq!(shown, *request.messages);
         for (at, ids) in &request.recorded {
             assert_eq!(cold.vocabulary().decode(ids), request.messages[*at].content);
         }
