@@ -50,7 +50,8 @@ fn a_talker_on(suite: Arc<dyn Suite>, tasks: Nano, action: &'static str) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log.jsonl");
     let mut log = EpisodeLog::open(&path, "d").unwrap();
-    let evaluation = Evaluation { suite: suite.clone(), tasks: vec![task], trials: 1, at_once: None, seed: Seed(0) };
+    let evaluation =
+        Evaluation { suite: suite.clone(), tasks: vec![task.into()], trials: 1, at_once: None, seed: Seed(0) };
     let stop = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(play(&evaluation, model.clone(), &mut log, &stop, &mut |_, _| {})).unwrap();
@@ -69,7 +70,7 @@ fn a_talker_on(suite: Arc<dyn Suite>, tasks: Nano, action: &'static str) {
     for (turn, request) in episode.turns.iter().zip(sent.iter()) {
         let shown = turn.shown.shown(&episode.messages[..turn.message]).unwrap();
         let shown: Vec<Message> = shown.into_iter().map(|s| s.message).collect();
-        assert_eq!(shown, request.messages);
+        assert_eq!(shown, *request.messages);
         for (at, ids) in &request.recorded {
             assert_eq!(cold.vocabulary().decode(ids), request.messages[*at].content);
         }

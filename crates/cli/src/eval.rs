@@ -6,8 +6,8 @@ use crate::suites::{PLAYING, READING, SuiteFlags};
 use crate::talk::{Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::{Episode, Solo, Split, evaluate, rescore};
-use rolegraft_report::{Price, SuiteScore, Tally, cascades, failure_rates, spending, suite_scores};
+use rolegraft_pipeline::{Solo, Split, evaluate, rescore};
+use rolegraft_report::{Price, SuiteScore, Tally, suite_scores};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,15 +84,16 @@ impl Eval {
         };
         let outcome = evaluate(&solo, &self.log, &stop_flag()?, &*reporter);
         reporter.done();
-        let episodes = outcome?;
-        for score in suite_scores(&Tally::of(&episodes), self.seed) {
-            say(&if self.json { self.as_json(&score, &episodes).to_string() } else { self.as_text(&score, &episodes) });
+        outcome?;
+        let tally = Tally::of_log(&self.log)?;
+        for score in suite_scores(&tally, self.seed) {
+            say(&if self.json { self.as_json(&score, &tally).to_string() } else { self.as_text(&score, &tally) });
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn as_text(&self, score: &SuiteScore, episodes: &[Episode]) -> String {
-        let rates = failure_rates(episodes);
+    fn as_text(&self, score: &SuiteScore, tally: &Tally) -> String {
+        let rates = tally.failures(&score.suite);
         let percent = |x: f64| format!("{:.1}", 100.0 * x);
         let kinds: Vec<String> = rates.kinds.iter().map(|(k, r)| format!("{} {} %", k.as_str(), percent(*r))).collect();
         let mut text = format!(
@@ -115,7 +116,7 @@ impl Eval {
             text +=
                 &format!("\ncalls that were only considered, in reasoning: in {} % of turns", percent(rates.drafts));
         }
-        let (agent, users) = spending(episodes);
+        let (agent, users) = (tally.agent, tally.others);
         for (who, spent, price) in [("agent", agent, self.prices.price), ("users", users, self.prices.user_price)] {
             if !spent.is_nothing() {
                 let cost = price.map_or(String::new(), |p: Price| format!(", cost {:.2}", p.of(&spent)));
@@ -128,11 +129,11 @@ impl Eval {
         text
     }
 
-    fn as_json(&self, score: &SuiteScore, episodes: &[Episode]) -> Value {
-        let rates = failure_rates(episodes);
+    fn as_json(&self, score: &SuiteScore, tally: &Tally) -> Value {
+        let rates = tally.failures(&score.suite);
         let kinds: Map<String, Value> = rates.kinds.iter().map(|(k, r)| (k.as_str().to_owned(), json!(r))).collect();
-        let (agent, users) = spending(episodes);
-        let patterns = cascades(episodes).map(|c| {
+        let (agent, users) = (tally.agent, tally.others);
+        let patterns = tally.cascades(&score.suite).map(|c| {
             json!({"repeated_failure": c.repeated_failure, "redundant_query": c.redundant_query,
                    "redundant_calls": c.redundant_calls, "missing_action": c.missing_action,
                    "wrong_target": c.wrong_target, "needless_change": c.needless_change})

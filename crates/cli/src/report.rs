@@ -3,7 +3,7 @@
 use crate::talk::{note, say};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::{logs_report, write_page};
+use rolegraft_pipeline::{logs_report, write_logs_report};
 use rolegraft_report::{Format, Price, overview};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +49,9 @@ pub(crate) struct Report {
     /// Also write a page into this directory: tables, and any two logs side by side, turn by turn.
     #[arg(long, value_name = "DIR")]
     html: Option<PathBuf>,
+    /// Compare logs of text that a server changed with logs of text as the model wrote it.
+    #[arg(long)]
+    mixed: bool,
     #[command(flatten)]
     prices: Prices,
 }
@@ -56,10 +59,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let report = logs_report(&self.logs, self.seed, (self.prices.price, self.prices.user_price))?;
-        let models = match &self.html {
-            Some(dir) => write_page(&report, dir)?,
-            None => report.tallies()?,
-        };
+        let models = write_logs_report(&report, self.html.as_deref(), self.mixed)?;
         if models.iter().all(|(_, tally)| tally.episodes == 0) {
             bail!("the logs hold no finished episode");
         }

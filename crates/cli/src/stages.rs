@@ -14,6 +14,7 @@ use rolegraft_pipeline::{
     ChatArguments, DiagnosisRules, Evidence, Protect, Runtime, Shift, Solo, Split, Tokens, evaluate, import,
     play_solutions, write_log,
 };
+use rolegraft_report::Tally;
 use rolegraft_suites::Alone;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -152,7 +153,9 @@ impl Calibrate {
         let play = if self.expert.is_some() { evaluate } else { play_solutions };
         let played = play(&solo, &self.out, &stop_flag()?, &reporter);
         reporter.done();
-        say(&format!("{} trajectories in {}", played?.len(), self.out.display()));
+        played?;
+        let trajectories = Tally::of_log(&self.out)?.episodes;
+        say(&format!("{trajectories} trajectories in {}", self.out.display()));
         Ok(ExitCode::SUCCESS)
     }
 

@@ -2,15 +2,14 @@
 //!
 //! An episode depends on its key (run seed, suite, task, trial) and on the model alone: not on concurrency, order or
 //! retries. Each finished episode is appended to the log before it is reported; one that is in the log already is not
-//! played again. Environments block, so they run on the runtime's blocking threads.
+//! played again. Environments that wait run on the runtime's blocking threads, the others where their episode runs.
 
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
 use rolegraft_trajectory::{
     Context, Episode, EpisodeKey, EpisodeLog, Finish, Key, LogError, Message, Seed, Shown, Spent, Status, Turn,
-    recorded,
+    reasoning, recorded,
 };
-use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -22,7 +21,7 @@ pub struct Evaluation {
     /// The rules.
     pub suite: Arc<dyn Suite>,
     /// The tasks.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Arc<Task>>,
     /// Episodes a task.
     pub trials: u32,
     /// Episodes at once, where that is fewer than the model bears: one, if a person takes part.
@@ -85,39 +84,50 @@ pub async fn play(
     if suite.tools().is_some() && !model.has_native_tools() {
         return Err(EvaluationError::NoNativeTools(suite.id().to_owned()));
     }
-    let at_once = evaluation.at_once.unwrap_or(usize::MAX).min(model.concurrency()).max(1);
+    let at_once = || evaluation.at_once.unwrap_or(usize::MAX).min(model.concurrency()).max(1);
     let key = |task: &Task, trial| EpisodeKey { suite: suite.id().to_owned(), task: task.id.clone(), trial };
-    let all: Vec<(EpisodeKey, Task)> = (0..evaluation.trials)
-        .flat_map(|trial| evaluation.tasks.iter().map(move |t| (key(t, trial), t.clone())))
-        .collect();
-    let of = all.len();
-    let mut waiting = all.into_iter().filter(|(key, _)| !log.done().contains(key)).collect::<Vec<_>>().into_iter();
+    let all =
+        (0..evaluation.trials).flat_map(|trial| evaluation.tasks.iter().map(move |task| (key(task, trial), task)));
+    let of = evaluation.tasks.len() * evaluation.trials as usize;
+    let mut waiting = all.filter(|(key, _)| !log.done().contains(key)).collect::<Vec<_>>().into_iter();
     let mut finished = of - waiting.len();
     let mut running = JoinSet::new();
     let (mut failed, mut first) = (0, String::new());
     report(finished, of);
     loop {
-        while running.len() < at_once
+        while running.len() < at_once()
             && !stop.load(Ordering::Relaxed)
             && let Some((key, task)) = waiting.next()
         {
-            running.spawn(episode(suite.clone(), task, key, evaluation.seed, model.clone(), stop.clone()));
+            running.spawn(episode(suite.clone(), task.clone(), key, evaluation.seed, model.clone(), stop.clone()));
         }
-        let Some(joined) = running.join_next().await else { break };
-        match joined.map_err(|e| EvaluationError::Panic(e.to_string()))? {
-            Ok(episode) => {
-                log.append(&episode)?;
-                finished += 1;
-                report(finished, of);
-            }
-            Err(EvaluationError::Interrupted) => {}
-            Err(error) if error.spares_the_others() => {
-                failed += 1;
-                if first.is_empty() {
-                    first = error.to_string();
+        let joined = tokio::select! {
+            joined = running.join_next() => joined,
+            () = model.grown(), if waiting.len() > 0 => continue,
+        };
+        let Some(joined) = joined else { break };
+        let mut fatal = None;
+        let mut together = Vec::new();
+        for joined in std::iter::once(joined).chain(std::iter::from_fn(|| running.try_join_next())) {
+            match joined.unwrap_or_else(|e| Err(EvaluationError::Panic(e.to_string()))) {
+                Ok(episode) => together.push(episode),
+                Err(EvaluationError::Interrupted) => {}
+                Err(error) if error.spares_the_others() => {
+                    failed += 1;
+                    if first.is_empty() {
+                        first = error.to_string();
+                    }
                 }
+                Err(error) => fatal = fatal.or(Some(error)),
             }
-            Err(error) => return Err(error),
+        }
+        log.append(&together)?;
+        for _ in together {
+            finished += 1;
+            report(finished, of);
+        }
+        if let Some(error) = fatal {
+            return Err(error);
         }
     }
     if stop.load(Ordering::Relaxed) && finished + failed < of {
@@ -126,24 +136,18 @@ pub async fn play(
     if failed > 0 { Err(EvaluationError::Incomplete { failed, of, first }) } else { Ok(()) }
 }
 
-/// Nesting of arguments that a log keeps: its reader has a limit of its own.
-const MAX_DEPTH: usize = 64;
-
-fn is_shallow(value: &Value, depth: usize) -> bool {
-    match value {
-        Value::Array(items) => depth > 0 && items.iter().all(|v| is_shallow(v, depth - 1)),
-        Value::Object(map) => depth > 0 && map.values().all(|v| is_shallow(v, depth - 1)),
-        _ => true,
+/// Runs what an environment does: where it may wait, on a thread of its own.
+async fn run<T: Send + 'static>(waits: bool, f: impl FnOnce() -> T + Send + 'static) -> Result<T, EvaluationError> {
+    if waits {
+        tokio::task::spawn_blocking(f).await.map_err(|e| EvaluationError::Panic(e.to_string()))
+    } else {
+        Ok(f())
     }
-}
-
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EvaluationError> {
-    tokio::task::spawn_blocking(f).await.map_err(|e| EvaluationError::Panic(e.to_string()))
 }
 
 async fn episode(
     suite: Arc<dyn Suite>,
-    task: Task,
+    task: Arc<Task>,
     key: EpisodeKey,
     seed: Seed,
     model: Arc<dyn ChatModel>,
@@ -151,15 +155,16 @@ async fn episode(
 ) -> Result<Episode, EvaluationError> {
     let begun = Instant::now();
     let limits = suite.limits();
-    let tools = suite.tools();
+    let (tools, waits) = (suite.tools(), suite.waits());
     let sampling = Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens };
     let stream = Key::new(seed).child(&key.suite).child(&key.task).index(u64::from(key.trial));
-    let (mut environment, mut messages) = blocking(move || -> Result<_, SuiteError> {
+    let (mut environment, messages) = run(waits, move || -> Result<_, SuiteError> {
         let mut environment = suite.start(&task)?;
         let messages = environment.open()?;
         Ok((environment, messages))
     })
     .await??;
+    let mut messages = Arc::new(messages);
     let mut turns: Vec<Turn> = Vec::new();
     let mut spent = Spent::default();
     let at_once = environment.ended_at_once();
@@ -170,49 +175,48 @@ async fn episode(
         if stop.load(Ordering::Relaxed) {
             return Err(EvaluationError::Interrupted);
         }
-        let shown = environment.shown(&messages).unwrap_or_else(|| Shown::all(&messages));
-        let context = Context::of(&shown, &messages);
+        let shown = environment.shown(&messages);
+        let context = shown.as_ref().map_or(Context::All, |shown| Context::of(shown, &messages));
+        let (recorded, reasoning) = (recorded(shown.as_deref(), &turns), reasoning(shown.as_deref(), &turns));
+        let of_shown = |shown: Vec<Shown>| Arc::new(shown.into_iter().map(|shown| shown.message).collect());
         let request = Request {
             episode: key.clone(),
             turn: turns.len(),
-            recorded: recorded(&shown, &turns),
-            messages: shown.into_iter().map(|shown| shown.message).collect(),
+            messages: shown.map_or_else(|| messages.clone(), of_shown),
+            recorded,
+            reasoning,
             tools: tools.clone(),
             sampling,
             key: stream.index(turns.len() as u64),
         };
         let completion = model.complete(&request).await?;
+        drop(request);
         spent += completion.spent;
-        if completion.finish == Finish::ContextLimit {
-            break Status::AgentContextLimit;
+        match completion.finish {
+            Finish::ContextLimit => break Status::AgentContextLimit,
+            Finish::Filtered => break Status::ServerFiltered,
+            _ => {}
         }
-        let text = completion.text.clone();
-        let step;
-        (environment, step) = blocking(move || {
-            let step = environment.step(&text);
-            (environment, step)
+        let (step, text);
+        (environment, step, text) = run(waits, move || {
+            let step = environment.step(&completion.text);
+            (environment, step, completion.text)
         })
         .await?;
         let step = step?;
-        messages.push(Message::assistant(completion.text));
-        turns.push(Turn {
-            message: messages.len() - 1,
-            shown: context,
-            ids: completion.ids,
-            finish: completion.finish,
-            spans: step.reading.spans.iter().map(|s| (s.role, s.range.clone())).collect(),
-            action: step.reading.action().filter(|a| is_shallow(&a.payload, MAX_DEPTH)).cloned(),
-            violations: step.reading.violations().cloned().collect(),
-            drafts: step.reading.drafts,
-            succeeded: step.succeeded,
-        });
+        let messages = Arc::make_mut(&mut messages);
+        messages.push(Message::assistant(text));
+        let turn = Turn::of(messages.len() - 1, completion.finish, &step.reading, step.succeeded);
+        let (ids, inexact, reasoning) = (completion.ids, completion.inexact, completion.reasoning);
+        turns.push(Turn { shown: context, ids, inexact, reasoning, ..turn });
         messages.extend(step.observations);
         if let Some(status) = step.ended {
             break status;
         }
     };
     let (Outcome { reward, detail }, others_spent) =
-        blocking(move || (environment.outcome(), environment.spent())).await?;
-    let seconds = begun.elapsed().as_secs_f64();
+        run(waits, move || (environment.outcome(), environment.spent())).await?;
+    let messages = Arc::unwrap_or_clone(messages);
+    let (reward, seconds) = (status.scored(reward), begun.elapsed().as_secs_f64());
     Ok(Episode { key, status, reward, messages, turns, detail, spent, others_spent, seconds })
 }

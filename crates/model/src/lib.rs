@@ -50,7 +50,7 @@ pub struct Request {
     /// Replies before this one.
     pub turn: usize,
     /// The conversation so far.
-    pub messages: Vec<Message>,
+    pub messages: Arc<Vec<Message>>,
     /// Which of the messages are the model's earlier replies, with their token ids as given in their completions.
     pub recorded: Recorded,
     /// What the model thought before earlier replies, where its server keeps that apart, by the message's index.

@@ -55,6 +55,11 @@ pub enum RunError {
         "benchmark `{benchmark}` has no episodes of the {side}; give its logs as well, or leave out the other side's"
     )]
     OneSided { benchmark: String, side: &'static str },
+    #[error(
+        "`{inexact}` was played through a server that changed what the model wrote, `{exact}` was not: their figures do not \
+         compare; play both alike (`--tokenizer DIR` asks for raw text), or say `--mixed`"
+    )]
+    Mixed { exact: String, inexact: String },
     #[error("`{}` {reason}", path.display())]
     Import { path: PathBuf, reason: String },
     #[error("tasks of suite `{0}` come without solutions; name the expert that plays them with --expert")]

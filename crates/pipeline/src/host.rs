@@ -51,7 +51,7 @@ impl Speaker for ModelSpeaker {
         let request = Request {
             episode: EpisodeKey { suite: "user".into(), task: about.clone(), trial: 0 },
             turn: messages.len(),
-            messages: messages.to_vec(),
+            messages: messages.to_vec().into(),
             recorded: Recorded::new(),
             tools: None,
             sampling: SAMPLING,

@@ -84,9 +84,7 @@ pub fn write_log(path: &Path, episodes: &mut [Episode]) -> Result<(), RunError> 
     let aside = path.with_extension("jsonl.new");
     let _ = std::fs::remove_file(&aside);
     let mut log = EpisodeLog::open(&aside, digest.as_str())?;
-    for episode in episodes.iter() {
-        log.append(episode)?;
-    }
+    log.append(episodes)?;
     std::fs::rename(&aside, path)
         .map_err(|e| RunError::Import { path: path.to_owned(), reason: format!("cannot be written: {e}") })
 }
@@ -181,17 +179,7 @@ impl Found<'_> {
         let task = named.unwrap_or_else(|| format!("{} {at}", self.name));
         let turns = messages.iter().enumerate().filter(|(_, m)| m.role == Role::Assistant).map(|(message, said)| {
             let reading = self.format.read(&said.content, None);
-            Turn {
-                message,
-                shown: Context::All,
-                ids: Vec::new(),
-                finish: Finish::Stop,
-                spans: reading.spans.iter().map(|s| (s.role, s.range.clone())).collect(),
-                action: reading.action().cloned(),
-                violations: reading.violations().cloned().collect(),
-                drafts: reading.drafts,
-                succeeded: reading.violations().next().is_none(),
-            }
+            Turn::of(message, Finish::Stop, &reading, reading.violations().next().is_none())
         });
         let reward = whole.pointer("/reward_info/reward").or(whole.get("reward")).and_then(Value::as_f64);
         self.imported.episodes.push(Episode {

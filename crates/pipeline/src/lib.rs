@@ -34,7 +34,7 @@ pub use error::RunError;
 pub use experiment::{Experiment, ExperimentError, Shift, Tokens};
 pub use import::{Imported, import, write_log};
 pub use inspect::{Findings, compare, inspect};
-pub use logs::{logs_report, write_page};
+pub use logs::{logs_report, write_logs_report};
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
 pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};

@@ -35,12 +35,36 @@ pub fn logs_report(
     Ok(LogsReport { models: models.into_iter().map(|((_, model), logs)| (model, logs)).collect(), seed, prices })
 }
 
-/// Writes the page of a report of logs into `dir`, and gives the counts.
+/// The counts of a report of logs, whose page is written into `page` where one is wanted.
 ///
 /// # Errors
-/// If a log cannot be read, or the disk refuses.
-pub fn write_page(report: &LogsReport, dir: &Path) -> Result<Vec<(String, Tally)>, RunError> {
+/// If a log cannot be read, or the disk refuses; or if text that a server changed stands beside text as it was written,
+/// unless that is wanted (`mixed`).
+pub fn write_logs_report(
+    report: &LogsReport,
+    page: Option<&Path>,
+    mixed: bool,
+) -> Result<Vec<(String, Tally)>, RunError> {
+    let Some(dir) = page else {
+        let models = report.tallies()?;
+        alike(&models, mixed)?;
+        return Ok(models);
+    };
+    if report.has_servers()? {
+        // Before anything is written.
+        alike(&report.tallies()?, mixed)?;
+    }
     write_report(dir, |put| report.write(put))
+}
+
+/// That figures may be compared.
+fn alike(models: &[(String, Tally)], mixed: bool) -> Result<(), RunError> {
+    let named =
+        |inexact: bool| models.iter().find(|(_, tally)| tally.is_inexact() == inexact).map(|(name, _)| name.clone());
+    match (named(false), named(true)) {
+        (Some(exact), Some(inexact)) if !mixed => Err(RunError::Mixed { exact, inexact }),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a report into `dir`, in place of what stood there.

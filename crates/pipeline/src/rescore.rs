@@ -2,7 +2,7 @@
 
 use crate::error::RunError;
 use rolegraft_suites::{Alone, Library, Setup, Task};
-use rolegraft_trajectory::{Context, Episode, EpisodeKey, EpisodeLog, Role, Status};
+use rolegraft_trajectory::{Context, Episode, EpisodeKey, EpisodeLog, Role, Status, Turn};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,8 +92,9 @@ fn play(library: &Library, task: &Task, episode: &Episode) -> Result<Replay, Run
     let mut environment = library.suite.start(task).map_err(failed)?;
     environment.open().map_err(failed)?;
     let (mut readings, mut contexts) = (Vec::new(), Vec::new());
-    // An episode whose last turn did not end it was ended by the model's context.
-    let mut status = environment.ended_at_once().unwrap_or(Status::AgentContextLimit);
+    // An episode whose last turn did not end it was ended by the model's context, or by its server.
+    let unended = if episode.status == Status::ServerFiltered { episode.status } else { Status::AgentContextLimit };
+    let mut status = environment.ended_at_once().unwrap_or(unended);
     for turn in &episode.turns {
         let (Some(before), Some(reply)) = (episode.messages.get(..turn.message), episode.messages.get(turn.message))
         else {
@@ -101,12 +102,12 @@ fn play(library: &Library, task: &Task, episode: &Episode) -> Result<Replay, Run
         };
         contexts.push(environment.shown(before).map_or(Context::All, |shown| Context::of(&shown, before)));
         let step = environment.step(&reply.content).map_err(failed)?;
-        let spans = step.reading.spans.iter().map(|s| (s.role, s.range.clone())).collect();
-        readings.push((spans, step.reading.violations().cloned().collect(), step.succeeded));
+        let now = Turn::of(turn.message, turn.finish, &step.reading, step.succeeded);
+        readings.push((now.spans, now.violations, now.succeeded));
         if let Some(ended) = step.ended {
             status = ended;
             break;
         }
     }
-    Ok(Replay { status, reward: environment.outcome().reward, readings, contexts })
+    Ok(Replay { status, reward: status.scored(environment.outcome().reward), readings, contexts })
 }

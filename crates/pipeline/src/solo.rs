@@ -10,7 +10,7 @@ use crate::stages::calibrate::solutions;
 use crate::stages::evaluate::{ORACLE, Open, Player, identity, inputs, log_digest, opener, played};
 use rolegraft_model::ChatModel;
 use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
-use rolegraft_trajectory::{ChatArguments, Episode, EpisodeLog, Vocabulary};
+use rolegraft_trajectory::{ChatArguments, Vocabulary};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -42,16 +42,11 @@ pub struct Solo<'a> {
     pub chat: &'a ChatArguments,
 }
 
-/// Plays what the log at `log` does not hold yet, and gives the whole log's episodes.
+/// Plays what the log at `log` does not hold yet.
 ///
 /// # Errors
 /// If the suite, the model or the log cannot be used.
-pub fn evaluate(
-    solo: &Solo<'_>,
-    log: &Path,
-    stop: &Arc<AtomicBool>,
-    progress: &dyn Progress,
-) -> Result<Vec<Episode>, RunError> {
+pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &dyn Progress) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let machine = solo.machine(&runtime, stop, progress);
     let (library, tasks) = solo.open(&machine)?;
@@ -86,7 +81,7 @@ pub fn play_solutions(
     log: &Path,
     stop: &Arc<AtomicBool>,
     progress: &dyn Progress,
-) -> Result<Vec<Episode>, RunError> {
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let machine = solo.machine(&runtime, stop, progress);
     let (library, tasks) = solo.open(&machine)?;
@@ -103,10 +98,10 @@ fn play(
     player: &Player<'_>,
     log: &Path,
     open: &mut Open<'_>,
-) -> Result<Vec<Episode>, RunError> {
+) -> Result<(), RunError> {
     let digest = log_digest(&inputs(player, library, &tasks, solo.seed));
     played(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)?;
-    Ok(EpisodeLog::read(log)?.1)
+    Ok(())
 }
 
 impl Solo<'_> {

@@ -130,14 +130,6 @@ impl CascadeCounts {
     }
 }
 
-/// Counts over episodes; `None` if none of them is one of τ-bench's.
-#[must_use]
-pub fn cascades<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Option<Cascades> {
-    let mut counts = CascadeCounts::default();
-    episodes.into_iter().for_each(|episode| counts.add(episode));
-    counts.shares()
-}
-
 /// Cascades as a table; rows are (suite, model, cascades).
 #[must_use]
 pub fn cascade_table(rows: &[(String, String, Cascades)]) -> Table {
@@ -192,6 +184,8 @@ mod tests {
                 violations: vec![],
                 drafts: 0,
                 succeeded: *succeeded,
+                inexact: false,
+                reasoning: String::new(),
             });
             messages.push(Message::tool(*answer));
         }
@@ -207,6 +201,12 @@ mod tests {
             others_spent: Spent::default(),
             seconds: 0.0,
         }
+    }
+
+    fn cascades<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Option<Cascades> {
+        let mut counts = CascadeCounts::default();
+        episodes.into_iter().for_each(|episode| counts.add(episode));
+        counts.shares()
     }
 
     #[test]

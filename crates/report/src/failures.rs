@@ -22,6 +22,8 @@ pub struct FailureRates {
     pub kinds: BTreeMap<ViolationKind, f64>,
     /// Share of turns whose reasoning holds calls that were not made.
     pub drafts: f64,
+    /// Share of turns of reasoning alone, after which nothing was said.
+    pub silent: f64,
     /// Share of episodes by status.
     pub statuses: BTreeMap<Status, f64>,
 }
@@ -35,6 +37,7 @@ pub(crate) struct FailureCounts {
     blocked: usize,
     unparsable: usize,
     drafting: usize,
+    silent: usize,
     kinds: BTreeMap<ViolationKind, usize>,
     statuses: BTreeMap<Status, usize>,
 }
@@ -49,6 +52,8 @@ impl FailureCounts {
         let last = episode.turns.last();
         self.unparsable += usize::from(last.is_some_and(|t| t.violations.iter().any(|v| v.kind.is_unparsable())));
         self.drafting += episode.turns.iter().filter(|t| t.drafts > 0).count();
+        let said = |message: usize| episode.messages.get(message).is_some_and(|m| !m.content.is_empty());
+        self.silent += episode.turns.iter().filter(|t| !t.reasoning.is_empty() && !said(t.message)).count();
         for turn in &episode.turns {
             for kind in ViolationKind::ALL {
                 if turn.violations.iter().any(|v| v.kind == kind) {
@@ -69,6 +74,7 @@ impl FailureCounts {
             unparsable: of_episodes(self.unparsable),
             kinds: self.kinds.iter().map(|(kind, count)| (*kind, of_turns(*count))).collect(),
             drafts: of_turns(self.drafting),
+            silent: of_turns(self.silent),
             statuses: self.statuses.iter().map(|(status, count)| (*status, of_episodes(*count))).collect(),
         }
     }
@@ -107,31 +113,43 @@ pub fn unparsable_table(rows: Rows<'_>) -> Table {
     table
 }
 
-/// Table 7: turns by kind of violation; calls that a reply only considered, in its reasoning, stand apart.
+/// Table 7: turns by kind of violation; calls that a reply only considered, in its reasoning, stand apart. What only servers
+/// bring about has a column where it came about.
 #[must_use]
 pub fn violation_table(rows: Rows<'_>) -> Table {
+    let came_about = |kind: &ViolationKind| {
+        *kind != ViolationKind::UnreadableByServer || rows.iter().any(|(_, _, r)| r.kinds.contains_key(kind))
+    };
+    let kinds: Vec<ViolationKind> = ViolationKind::ALL.into_iter().filter(came_about).collect();
+    let silent = rows.iter().any(|(_, _, r)| r.silent > 0.0);
     let mut head = vec!["suite", "model"];
-    head.extend(ViolationKind::ALL.map(ViolationKind::as_str));
+    head.extend(kinds.iter().map(|kind| kind.as_str()));
     head.push("calls in reasoning");
+    head.extend(silent.then_some("reasoning alone"));
     let mut table = Table::new("Table 7: turns by violation (%)", &head);
     for (suite, model, r) in rows {
         let mut row = vec![suite.clone(), model.clone()];
-        row.extend(ViolationKind::ALL.iter().map(|k| percent(r.kinds.get(k).copied().unwrap_or(0.0))));
+        row.extend(kinds.iter().map(|k| percent(r.kinds.get(k).copied().unwrap_or(0.0))));
         row.push(percent(r.drafts));
+        row.extend(silent.then(|| percent(r.silent)));
         table.rows.push(row);
     }
     table
 }
 
-/// Table 8: episodes by how they ended.
+/// Table 8: episodes by how they ended; a server's filter has a column where it ended any.
 #[must_use]
 pub fn status_table(rows: Rows<'_>) -> Table {
+    let came_about = |status: &Status| {
+        *status != Status::ServerFiltered || rows.iter().any(|(_, _, r)| r.statuses.contains_key(status))
+    };
+    let statuses: Vec<Status> = Status::ALL.into_iter().filter(came_about).collect();
     let mut head = vec!["suite", "model"];
-    head.extend(Status::ALL.map(Status::as_str));
+    head.extend(statuses.iter().map(|status| status.as_str()));
     let mut table = Table::new("Table 8: episodes by status (%)", &head);
     for (suite, model, r) in rows {
         let mut row = vec![suite.clone(), model.clone()];
-        row.extend(Status::ALL.iter().map(|s| percent(r.statuses.get(s).copied().unwrap_or(0.0))));
+        row.extend(statuses.iter().map(|s| percent(r.statuses.get(s).copied().unwrap_or(0.0))));
         table.rows.push(row);
     }
     table

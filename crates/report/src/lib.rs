@@ -24,7 +24,7 @@ mod tally;
 mod trials;
 mod verdict;
 
-pub use cascades::{Cascades, cascade_table, cascades};
+pub use cascades::{Cascades, cascade_table};
 pub use episode_files::{DATA, Put};
 pub use failures::{FailureRates, failure_rates, status_table, unparsable_table, violation_table};
 pub use heat::{HeatCell, HeatMap, HeatRow};
@@ -34,7 +34,7 @@ pub use page::{Page, Part, Section};
 pub use run_report::{NamedTables, RunReport};
 pub use run_tables::{DiagnosisRow, GraftRow, OverlapRow, Overlaps};
 pub use scores::{Benchmark, Difference, ModelScores, Scoreboard, Summary, rhm, worst};
-pub use spending::{Price, spending, spending_table};
+pub use spending::{Price, spending_table};
 pub use stats::{correlation, interval, mcnemar, nested_interval, ranks};
 pub use table::{Format, Table, plain};
 pub use tally::Tally;

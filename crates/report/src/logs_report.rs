@@ -14,6 +14,7 @@ use std::path::PathBuf;
 /// Intervals are drawn from `seed`; prices are the agent's and the users'.
 #[must_use]
 pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, Option<Price>)) -> Vec<Table> {
+    let models = &marked(models);
     let scores: Vec<_> = models.iter().map(|(name, tally)| (name.clone(), suite_scores(tally, seed))).collect();
     let suites: BTreeSet<&str> = models.iter().flat_map(|(_, tally)| tally.suites()).collect();
     let (mut failures, mut patterns, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
@@ -36,7 +37,30 @@ pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, O
     if !spent.is_empty() {
         tables.push(spending_table(&spent));
     }
+    tables.extend(road_table(models));
     tables
+}
+
+/// What marks figures of text that is not what the model wrote.
+const INEXACT: &str = " ≈";
+
+/// Models whose text is not exact get a mark.
+fn marked(models: &[(String, Tally)]) -> Vec<(String, Tally)> {
+    let mark = |tally: &Tally| if tally.is_inexact() { INEXACT } else { "" };
+    models.iter().map(|(name, tally)| (format!("{name}{}", mark(tally)), tally.clone())).collect()
+}
+
+/// How servers were asked, and what that means for the figures; `None` where no server was.
+pub(crate) fn road_table(models: &[(String, Tally)]) -> Option<Table> {
+    let head = ["model", "asked for", "text as written", "turns put together again"];
+    let mut table = Table::new("Servers: figures marked ≈ are of text that the server changed", &head);
+    for (name, tally) in models {
+        for (road, exact) in &tally.roads {
+            let exact = exact.map_or("not known", |exact| if exact && tally.inexact == 0 { "yes" } else { "no" });
+            table.rows.push(vec![name.clone(), road.as_str().into(), exact.into(), tally.inexact.to_string()]);
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
 }
 
 /// Rows of the table of spending: the agents' and the users', where anything was spent.
@@ -62,6 +86,19 @@ pub struct LogsReport {
 }
 
 impl LogsReport {
+    /// Whether some logs are of servers.
+    ///
+    /// # Errors
+    /// If a log cannot be read.
+    pub fn has_servers(&self) -> Result<bool, LogError> {
+        for log in self.models.iter().flat_map(|(_, logs)| logs) {
+            if Episodes::open(log)?.served().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Counts every episode.
     ///
     /// # Errors
@@ -121,7 +158,9 @@ pub(crate) fn read<'p, E: From<LogError>>(
             files.model(name);
         }
         for log in logs {
-            for episode in Episodes::open(log)? {
+            let episodes = Episodes::open(log)?;
+            tally.served(episodes.served());
+            for episode in episodes {
                 let episode = episode?;
                 if !wanted(&episode) {
                     continue;

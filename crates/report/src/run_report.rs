@@ -2,7 +2,7 @@
 
 use crate::charts::{Point, scatter};
 use crate::episode_files::Put;
-use crate::logs_report::{read, spent};
+use crate::logs_report::{read, road_table, spent};
 use crate::run_tables::{
     DiagnosisRow, GraftRow, OverlapRow, Overlaps, aos_table, before_and_after, diagnosis_table, energy_table,
     provenance_table, time_table, transplant_table,
@@ -81,7 +81,7 @@ impl RunReport {
 
     fn tables(&self, board: &Scoreboard, tallies: &[(String, Tally)]) -> NamedTables {
         let rates = self.rates(tallies);
-        vec![
+        let mut tables = vec![
             ("table1", board.table1()),
             ("table3", board.table3()),
             ("paired", board.paired(&self.result)),
@@ -93,7 +93,9 @@ impl RunReport {
             ("table8", status_table(&rates)),
             ("energy", energy_table(&self.energy)),
             ("time", time_table(&self.timings)),
-        ]
+        ];
+        tables.extend(road_table(tallies).map(|table| ("servers", table)));
+        tables
     }
 
     fn rates(&self, tallies: &[(String, Tally)]) -> Vec<(String, String, FailureRates)> {

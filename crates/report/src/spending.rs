@@ -1,7 +1,7 @@
 //! What playing cost: calls, tokens and money, the agent's apart from those of simulated users.
 
 use crate::Table;
-use rolegraft_trajectory::{Episode, Spent};
+use rolegraft_trajectory::Spent;
 
 /// Money a million tokens, read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -18,17 +18,6 @@ impl Price {
     pub fn of(&self, spent: &Spent) -> f64 {
         (self.prompt * spent.prompt_tokens as f64 + self.completion * spent.completion_tokens as f64) / 1e6
     }
-}
-
-/// Sums over episodes: the agent's, and others'.
-#[must_use]
-pub fn spending<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> (Spent, Spent) {
-    let (mut agent, mut others) = (Spent::default(), Spent::default());
-    for episode in episodes {
-        agent += episode.spent;
-        others += episode.others_spent;
-    }
-    (agent, others)
 }
 
 /// Spending as a table; rows are (who, spent, price where it is known).

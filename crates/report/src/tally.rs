@@ -4,8 +4,9 @@ use crate::cascades::CascadeCounts;
 use crate::failures::FailureCounts;
 use crate::kinds::KindCounts;
 use crate::{Cascades, FailureRates, KindScores, ModelScores};
-use rolegraft_trajectory::{Context, Episode, Spent};
+use rolegraft_trajectory::{Context, Episode, Episodes, LogError, Road, Served, Spent};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// How far a reward may be from 1 and still be a success (upstream's `is_successful`).
 const TOLERANCE: f64 = 1e-6;
@@ -21,6 +22,10 @@ pub struct Tally {
     pub agent: Spent,
     /// What others spent: simulated users.
     pub others: Spent,
+    /// Turns whose text was put together again, since a server took it apart.
+    pub inexact: usize,
+    /// How servers were asked, and whether their text is what the model wrote.
+    pub(crate) roads: Vec<(Road, Option<bool>)>,
     suites: BTreeMap<String, SuiteTally>,
 }
 
@@ -43,18 +48,37 @@ pub(crate) struct TaskTally {
 }
 
 impl Tally {
-    /// The counts of some episodes.
-    #[must_use]
-    pub fn of<'a>(episodes: impl IntoIterator<Item = &'a Episode>) -> Self {
+    /// The counts of a log's episodes.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn of_log(log: &Path) -> Result<Self, LogError> {
         let mut tally = Self::default();
-        episodes.into_iter().for_each(|episode| tally.add(episode));
-        tally
+        let episodes = Episodes::open(log)?;
+        tally.served(episodes.served());
+        for episode in episodes {
+            tally.add(&episode?);
+        }
+        Ok(tally)
+    }
+
+    /// Takes note of where a log's replies come from.
+    pub(crate) fn served(&mut self, served: Option<&Served>) {
+        let road = served.map(|served| (served.road, served.exact));
+        self.roads.extend(road.filter(|road| !self.roads.contains(road)));
+    }
+
+    /// Whether some text is known not to be what the model wrote.
+    #[must_use]
+    pub fn is_inexact(&self) -> bool {
+        self.inexact > 0 || self.roads.iter().any(|(_, exact)| *exact == Some(false))
     }
 
     /// Counts an episode.
     pub fn add(&mut self, episode: &Episode) {
         self.episodes += 1;
         self.without_contexts += usize::from(episode.turns.iter().any(|t| t.shown == Context::Unknown));
+        self.inexact += episode.turns.iter().filter(|t| t.inexact).count();
         self.agent += episode.spent;
         self.others += episode.others_spent;
         if !self.suites.contains_key(&episode.key.suite) {

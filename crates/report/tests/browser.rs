@@ -24,6 +24,8 @@ fn episode(suite: &str, task: usize, solved: bool) -> Episode {
         violations: if last && !solved { vec![violation.clone()] } else { vec![] },
         drafts: 0,
         succeeded: solved,
+        inexact: false,
+        reasoning: String::new(),
     };
     Episode {
         key: EpisodeKey { suite: suite.into(), task: format!("task-{task}"), trial: 0 },

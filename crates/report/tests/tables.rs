@@ -26,6 +26,8 @@ fn episode(suite: &str, task: usize, reward: f64) -> Episode {
             violations: if solved { vec![] } else { vec![violation] },
             drafts: 0,
             succeeded: solved,
+            inexact: false,
+            reasoning: String::new(),
         }],
         detail: serde_json::Value::Null,
         spent: Spent::default(),

@@ -129,6 +129,9 @@ impl Suite for AlfWorldSuite {
         let Setup { protocol, profile, prompts, logic, .. } = &*self.setup;
         json!({"protocol": protocol, "profile": profile, "prompts": prompts, "logic": logic})
     }
+    fn waits(&self) -> bool {
+        false
+    }
     fn roles(&self) -> Roles {
         if self.setup.protocol == AgentBenchProtocol::Fc {
             return Roles::with_tools();

@@ -103,6 +103,9 @@ impl Suite for TauSuite {
     fn tools(&self) -> Option<Arc<Vec<Value>>> {
         self.tools.clone()
     }
+    fn waits(&self) -> bool {
+        self.users.are_played()
+    }
     fn roles(&self) -> Roles {
         match self.protocol {
             Protocol::Hermes | Protocol::Native => Roles::with_tools(),

@@ -78,6 +78,10 @@ impl Users {
     pub fn played(strategy: Strategy, model: Option<String>, speaker: Arc<dyn Speaker>) -> Self {
         Self { strategy, model, speaker: Some(speaker) }
     }
+    /// Whether somebody else plays them, for whom an episode waits.
+    pub(crate) fn are_played(&self) -> bool {
+        self.speaker.is_some()
+    }
     /// What plays them, as far as it is known by name: part of a suite's settings.
     #[must_use]
     pub fn model(&self) -> Option<&str> {

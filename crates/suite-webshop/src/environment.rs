@@ -112,6 +112,9 @@ impl Suite for WebShopSuite {
         let nouns = self.catalogue.as_ref().map(|catalogue| catalogue.nouns_source());
         json!({"protocol": self.protocol, "prompts": *self.prompts, "nouns": nouns})
     }
+    fn waits(&self) -> bool {
+        false
+    }
     fn roles(&self) -> Roles {
         match self.protocol {
             AgentBenchProtocol::Text => Roles {

@@ -174,6 +174,11 @@ pub trait Suite: Send + Sync {
     fn tools(&self) -> Option<Arc<Vec<Value>>> {
         None
     }
+    /// Whether an episode may wait for more than the processor and a file: a process, a person, another model. Episodes
+    /// of suites that never do are played where they are, without a thread of their own.
+    fn waits(&self) -> bool {
+        true
+    }
     /// Who speaks in an episode, so that a chat template can be asked whether it takes that.
     fn roles(&self) -> Roles;
     /// Starts a task.

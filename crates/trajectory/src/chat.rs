@@ -236,7 +236,7 @@ impl ChatTokenizer {
                 contexts.unknown.push(turn);
                 Shown::all(before)
             });
-            let recorded = recorded(&shown, &episode.turns[..turn]);
+            let recorded = recorded(Some(&shown), &episode.turns[..turn]);
             let mut messages: Vec<Message> = shown.into_iter().map(|s| s.message).collect();
             let prompt = self.prompt_ids(&messages, &recorded)?;
             messages.push(message.clone());

@@ -2,7 +2,7 @@
 
 use crate::context::{Context, Recorded, Shown};
 use crate::message::Message;
-use rolegraft_spans::{Action, Role, Violation};
+use rolegraft_spans::{Action, Reading, Role, Violation, ViolationKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,6 +46,11 @@ impl Status {
         Self::Cancelled,
         Self::ServerFiltered,
     ];
+    /// What an environment's reward is worth in an episode that ended so.
+    #[must_use]
+    pub fn scored(self, reward: f64) -> f64 {
+        if self == Self::ServerFiltered { 0.0 } else { reward }
+    }
     /// The name used in files and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -142,17 +147,68 @@ pub struct Turn {
     pub reasoning: String,
 }
 
+/// Nesting of arguments that a log keeps: its reader has a limit of its own.
+const MAX_DEPTH: usize = 64;
+
+impl Turn {
+    /// The turn of the reply at `message`, as it was read. Of a reply that broke its server nothing else is known.
+    #[must_use]
+    pub fn of(message: usize, finish: Finish, reading: &Reading, succeeded: bool) -> Self {
+        let violations = if finish == Finish::Unreadable {
+            let (kind, detail) =
+                (ViolationKind::UnreadableByServer, "the server failed at this reply alone".to_owned());
+            vec![Violation { kind, range: 0..0, detail }]
+        } else {
+            reading.violations().cloned().collect()
+        };
+        Self {
+            message,
+            shown: Context::All,
+            ids: Vec::new(),
+            finish,
+            spans: reading.spans.iter().map(|span| (span.role, span.range.clone())).collect(),
+            action: reading.action().filter(|action| is_shallow(&action.payload, MAX_DEPTH)).cloned(),
+            violations,
+            drafts: reading.drafts,
+            succeeded,
+            inexact: false,
+            reasoning: String::new(),
+        }
+    }
+}
+
+fn is_shallow(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(items) => depth > 0 && items.iter().all(|v| is_shallow(v, depth - 1)),
+        Value::Object(map) => depth > 0 && map.values().all(|v| is_shallow(v, depth - 1)),
+        _ => true,
+    }
+}
+
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// Which messages of a context are the model's own earlier turns, and in which ids they were said. Ids go with their
-/// message, wherever it stands in the context; one that was changed is no longer what the model said.
+/// Which messages of a context are the model's own earlier turns, and in which ids they were said; the context is the whole
+/// conversation where none is given. Ids go with their message, wherever it stands in the context; one that was changed is
+/// no longer what the model said.
 #[must_use]
-pub fn recorded(shown: &[Shown], turns: &[Turn]) -> Recorded {
+pub fn recorded(shown: Option<&[Shown]>, turns: &[Turn]) -> Recorded {
+    own(shown, turns, |turn| Some(Arc::from(turn.ids.as_slice())))
+}
+
+/// What the model thought before its earlier turns, by their place in a context.
+#[must_use]
+pub fn reasoning(shown: Option<&[Shown]>, turns: &[Turn]) -> BTreeMap<usize, Arc<str>> {
+    own(shown, turns, |turn| (!turn.reasoning.is_empty()).then(|| Arc::from(turn.reasoning.as_str())))
+}
+
+fn own<T>(shown: Option<&[Shown]>, turns: &[Turn], what: impl Fn(&Turn) -> Option<T>) -> BTreeMap<usize, T> {
+    let Some(shown) = shown else {
+        return turns.iter().filter_map(|turn| Some((turn.message, what(turn)?))).collect();
+    };
     let said: BTreeMap<usize, &Turn> = turns.iter().map(|turn| (turn.message, turn)).collect();
-    let own = shown.iter().enumerate().filter_map(|(at, s)| Some((at, Arc::from(said.get(&s.of?)?.ids.as_slice()))));
-    own.collect()
+    shown.iter().enumerate().filter_map(|(at, s)| Some((at, what(said.get(&s.of?)?)?))).collect()
 }
 
 /// Which episode of a run: the same in every model's log.

@@ -17,7 +17,7 @@ pub mod vocabulary;
 
 pub use chat::{CHAT_RULES, ChatTokenizer, Contexts, ReplyTokens, Sequence, text_ids};
 pub use context::{Context, Part, Recorded, Shown};
-pub use episode::{Episode, EpisodeKey, Finish, Spent, Status, Turn, recorded};
+pub use episode::{Episode, EpisodeKey, Finish, Spent, Status, Turn, reasoning, recorded};
 pub use error::ChatError;
 pub use log::{EpisodeLog, Episodes, LogError, Road, Served};
 pub use message::{Message, Role};

@@ -1,7 +1,8 @@
 //! Episode logs: append-only JSONL whose last line may be torn.
 //!
 //! The first line is a header with the format's version and the digest of everything the episodes depend on; each
-//! further line is one [`Episode`], written with one call and synced, so a kill costs at most the episode in flight.
+//! further line is one [`Episode`]. Episodes that are appended together are written with one call and synced once; a kill
+//! costs at most those in flight.
 
 use crate::{Context, Episode, EpisodeKey};
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,7 @@ pub enum LogError {
 /// An open log.
 pub struct EpisodeLog {
     path: PathBuf,
+    digest: String,
     file: File,
     done: HashSet<EpisodeKey>,
     torn: bool,
@@ -100,14 +102,6 @@ impl EpisodeLog {
     /// # Errors
     /// If the log cannot be read or written, or belongs to other inputs.
     pub fn open(path: &Path, digest: &str) -> Result<Self, LogError> {
-        Self::open_served(path, digest, None)
-    }
-
-    /// The same for a log of replies of a server.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_served(path: &Path, digest: &str, served: Option<&Served>) -> Result<Self, LogError> {
         let at = |source| LogError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at)?;
@@ -121,16 +115,26 @@ impl EpisodeLog {
             file.seek(SeekFrom::End(0)).map_err(at)?;
         }
         if found.whole == 0 {
-            let header = Header { rolegraft_log: VERSION, digest: digest.to_owned(), served: served.cloned() };
-            let mut line = serde_json::to_vec(&header).map_err(|e| at(e.into()))?;
-            line.push(b'\n');
-            file.write_all(&line).map_err(at)?;
-            file.sync_data().map_err(at)?;
+            let header = Header { rolegraft_log: VERSION, digest: digest.to_owned(), served: None };
+            write(&mut file, &header).map_err(at)?;
         } else if found.digest != digest {
             let (path, found, expected) = (path.to_owned(), found.digest, digest.to_owned());
             return Err(LogError::OtherInputs { path, found, expected });
         }
-        Ok(Self { path: path.to_owned(), file, done, torn })
+        Ok(Self { path: path.to_owned(), digest: digest.to_owned(), file, done, torn })
+    }
+
+    /// Says how the replies come from a server, if there are none yet.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn set_served(&mut self, served: &Served) -> Result<(), LogError> {
+        if self.done.is_empty() {
+            let header = Header { rolegraft_log: VERSION, digest: self.digest.clone(), served: Some(served.clone()) };
+            let written = self.file.set_len(0).and_then(|()| write(&mut self.file, &header));
+            written.map_err(|source| LogError::Io { path: self.path.clone(), source })?;
+        }
+        Ok(())
     }
 
     /// Episodes already in the log.
@@ -144,23 +148,28 @@ impl EpisodeLog {
         self.torn
     }
 
-    /// Appends an episode, durably. One that is already there is not written again.
+    /// Appends episodes, durably. Those that are already there are not written again.
     ///
     /// # Errors
-    /// If the disk refuses; what was written of the line is taken back.
-    pub fn append(&mut self, episode: &Episode) -> Result<(), LogError> {
+    /// If the disk refuses; what was written of the lines is taken back.
+    pub fn append(&mut self, episodes: &[Episode]) -> Result<(), LogError> {
         let at = |source| LogError::Io { path: self.path.clone(), source };
-        if self.done.contains(&episode.key) {
+        let (mut lines, mut keys) = (Vec::new(), HashSet::new());
+        for episode in episodes {
+            if !self.done.contains(&episode.key) && keys.insert(episode.key.clone()) {
+                serde_json::to_writer(&mut lines, episode).map_err(|e| at(e.into()))?;
+                lines.push(b'\n');
+            }
+        }
+        if keys.is_empty() {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(episode).map_err(|e| at(e.into()))?;
-        line.push(b'\n');
         let before = self.file.metadata().map_err(at)?.len();
-        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+        if let Err(error) = self.file.write_all(&lines).and_then(|()| self.file.sync_data()) {
             let _ = self.file.set_len(before);
             return Err(at(error));
         }
-        self.done.insert(episode.key.clone());
+        self.done.extend(keys);
         Ok(())
     }
 
@@ -181,6 +190,13 @@ impl EpisodeLog {
         let all = episodes.by_ref().collect::<Result<_, _>>()?;
         Ok((episodes.digest, all))
     }
+}
+
+fn write(file: &mut File, header: &Header) -> io::Result<()> {
+    let mut line = serde_json::to_vec(header)?;
+    line.push(b'\n');
+    file.write_all(&line)?;
+    file.sync_data()
 }
 
 fn keys(log: &mut Episodes) -> Result<HashSet<EpisodeKey>, LogError> {
@@ -300,9 +316,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         let mut log = EpisodeLog::open(&path, "d").unwrap();
-        for task in ["a", "b", "c"] {
-            log.append(&episode(task)).unwrap();
-        }
+        log.append(&[episode("a")]).unwrap();
+        log.append(&["b", "c", "b"].map(episode)).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let ends: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] == b'\n').map(|i| i + 1).collect();
         for cut in 0..=bytes.len() {
@@ -310,8 +325,8 @@ mod tests {
             let whole = ends.iter().filter(|e| **e <= cut).count().saturating_sub(1);
             let mut log = EpisodeLog::open(&path, "d").unwrap();
             assert_eq!(log.done().len(), whole, "cut at {cut}");
-            log.append(&episode("z")).unwrap();
-            log.append(&episode("z")).unwrap();
+            log.append(&[episode("z")]).unwrap();
+            log.append(&[episode("z")]).unwrap();
             assert_eq!(EpisodeLog::read(&path).unwrap().1.len(), whole + 1);
         }
     }

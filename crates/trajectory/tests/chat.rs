@@ -52,6 +52,8 @@ fn episode(chat: &ChatTokenizer, messages: Vec<Message>, own: &[usize]) -> Episo
         violations: Vec::new(),
         drafts: 0,
         succeeded: true,
+        inexact: false,
+        reasoning: String::new(),
     };
     Episode {
         key: EpisodeKey { suite: "os".into(), task: "t".into(), trial: 0 },

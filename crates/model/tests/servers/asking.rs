@@ -10,7 +10,7 @@ pub fn of_task(task: &str) -> Request {
     Request {
         episode: EpisodeKey { suite: "s".into(), task: task.into(), trial: 0 },
         turn: 0,
-        messages: vec![Message::user("hi")],
+        messages: vec![Message::user("hi")].into(),
         recorded: Default::default(),
         reasoning: Default::default(),
         tools: None,

@@ -30,7 +30,7 @@ async fn probed(url: &str, wanted: Wanted) -> Result<Probed, ModelError> {
 
 /// A request whose last message says so.
 fn saying(words: &str) -> Request {
-    Request { messages: vec![Message::user(words)], ..request() }
+    Request { messages: vec![Message::user(words)].into(), ..request() }
 }
 
 fn last(body: &Value) -> &str {
@@ -287,7 +287,7 @@ async fn reasoning_is_sent_back_where_a_server_wants_it() {
             refused("The `reasoning_content` in the thinking mode must be passed back to the API.")
         }
     });
-    let messages = vec![Message::user("a"), Message::assistant("b"), Message::user("c")];
+    let messages = vec![Message::user("a"), Message::assistant("b"), Message::user("c")].into();
     let asked = Request { messages, reasoning: [(1, Arc::from("hm"))].into(), ..request() };
     assert_eq!(endpoint(&fake.url, 1).complete(&asked).await.unwrap().text, "yes");
     let named = EndpointConfig { reasoning: Some("reasoning_content".into()), ..config(&fake.url, 1) };
@@ -313,7 +313,7 @@ async fn native_calls_keep_their_characters_and_are_shown_as_text_where_they_are
     let mut asked = native(request());
     let Completion { text: first, inexact, .. } = endpoint.complete(&asked).await.unwrap();
     assert_eq!((calls::read(&first).1[1].arguments.as_str(), inexact), ("{\"thought\":  1", false));
-    asked.messages.extend([Message::assistant(first.clone()), Message::tool("seen")]);
+    Arc::make_mut(&mut asked.messages).extend([Message::assistant(first.clone()), Message::tool("seen")]);
     endpoint.complete(&asked).await.unwrap();
     let sent = fake.asked("").pop().unwrap();
     let function = json!({"name": "think", "arguments": "{\"thought\":  1"});
@@ -395,7 +395,10 @@ async fn kinds_of_messages_that_a_template_refuses_are_said_before_the_first_tas
     for (refuses, expected) in [("tool", "user"), ("nobody", "tool")] {
         let fake = strict(refuses);
         let model = probed(&fake.url, wanted()).await.unwrap().model;
-        model.complete(&Request { messages: vec![Message::user("a"), Message::tool("b")], ..request() }).await.unwrap();
+        model
+            .complete(&Request { messages: vec![Message::user("a"), Message::tool("b")].into(), ..request() })
+            .await
+            .unwrap();
         assert_eq!(fake.asked("/chat/completions").pop().unwrap()["messages"][1]["role"], expected);
     }
 }

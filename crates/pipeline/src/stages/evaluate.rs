@@ -87,7 +87,8 @@ pub(crate) fn played(
     if wanted.iter().any(|k| !log.done().contains(k)) {
         let model = open()?;
         let (id, seed) = (suite.id().to_owned(), Seed(machine.seed));
-        let evaluation = Evaluation { suite, tasks: tasks.tasks, trials, at_once: player.at_once, seed };
+        let tasks = tasks.tasks.into_iter().map(Arc::new).collect();
+        let evaluation = Evaluation { suite, tasks, trials, at_once: player.at_once, seed };
         let mut report = |done: usize, of: usize| machine.progress.update(done, of, &label);
         machine
             .runtime
