@@ -38,7 +38,8 @@ impl Host for Players<'_> {
     }
 }
 
-/// A model that speaks for somebody. Environments run on the runtime's blocking threads, where waiting is allowed.
+/// A model that speaks for somebody. Environments that wait run on the runtime's blocking threads, where waiting is
+/// allowed.
 struct ModelSpeaker {
     model: Arc<dyn ChatModel>,
     runtime: Handle,
