@@ -4,7 +4,7 @@ use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use rolegraft_nano::build::{Progress as NanoProgress, build, write_tasks};
-use rolegraft_pipeline::{ChatArguments, EngineKind, Experiment, Progress, run};
+use rolegraft_pipeline::{ChatArguments, Endpoints, EngineKind, Experiment, Progress, run};
 use rolegraft_spans::Format;
 use serde_json::Value;
 use std::io::BufRead;
@@ -53,6 +53,48 @@ impl ChatFlags {
     }
 }
 
+/// How servers are asked.
+#[derive(Args)]
+pub(crate) struct EndpointFlags {
+    /// A field of requests that an endpoint wants otherwise: `max_tokens=max_completion_tokens` renames it, `seed=` leaves it
+    /// out, `reasoning_effort=low` adds one.
+    #[arg(long = "api-field", value_name = "FIELD=VALUE")]
+    fields: Vec<String>,
+    /// Most requests to an endpoint at once; how many it bears is found out [default: 100].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: Option<u32>,
+    /// A checkpoint directory whose tokenizer and chat template are the endpoint's model's: raw text is asked for.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// The same as --api-field for the model that plays the user.
+    #[arg(long = "user-api-field", value_name = "FIELD=VALUE")]
+    user_fields: Vec<String>,
+    /// The same as --concurrency for the model that plays the user.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    user_concurrency: Option<u32>,
+}
+
+impl EndpointFlags {
+    /// What is said here, on top of `endpoints`.
+    pub(crate) fn over(&self, mut endpoints: Endpoints) -> Result<Endpoints> {
+        for (rules, fields, flag) in [
+            (&mut endpoints.agent, &self.fields, "--api-field"),
+            (&mut endpoints.user, &self.user_fields, "--user-api-field"),
+        ] {
+            for pair in fields {
+                rules.change(pair).with_context(|| format!("{flag} {pair}"))?;
+            }
+        }
+        for (rules, most) in [(&mut endpoints.agent, self.concurrency), (&mut endpoints.user, self.user_concurrency)] {
+            rules.concurrency = most.map_or(rules.concurrency, |most| most as usize);
+        }
+        if self.tokenizer.is_some() {
+            endpoints.agent.tokenizer.clone_from(&self.tokenizer);
+        }
+        Ok(endpoints)
+    }
+}
+
 /// An experiment, and what of it is said on the command line.
 #[derive(Args)]
 pub(crate) struct ExperimentFlags {
@@ -66,6 +108,8 @@ pub(crate) struct ExperimentFlags {
     engine: Option<Engine>,
     #[command(flatten)]
     chat: ChatFlags,
+    #[command(flatten)]
+    endpoints: EndpointFlags,
 }
 
 impl ExperimentFlags {
@@ -76,6 +120,8 @@ impl ExperimentFlags {
             experiment.engine = engine.into();
         }
         experiment.chat = self.chat.over(experiment.chat)?;
+        let Endpoints { agent, user } = self.endpoints.over(experiment.endpoints())?;
+        (experiment.endpoint, experiment.user_endpoint) = (agent, user);
         Ok(experiment)
     }
 }

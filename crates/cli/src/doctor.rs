@@ -1,17 +1,29 @@
 //! `rolegraft doctor`: what works here, and which package would mend what does not.
 
+use crate::commands::EndpointFlags;
 use crate::suites::{ALWAYS, SuiteFlags};
 use crate::talk::say;
 use anyhow::Result;
 use clap::Args;
+use rolegraft_pipeline::{Endpoints, Runtime, examine, is_endpoint, names};
 use rolegraft_suites::{Need, Settings, SuiteFile};
+use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
+    /// Ask this endpoint what it is and understands instead: `http://HOST/v1#MODEL` (key in ROLEGRAFT_API_KEY).
+    #[arg(long, value_name = "URL", value_parser = address)]
+    model: Option<String>,
+    #[command(flatten)]
+    endpoints: EndpointFlags,
     #[command(flatten)]
     setup: SuiteFlags<ALWAYS>,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    if is_endpoint(text) { Ok(text.to_owned()) } else { Err("an address such as http://HOST:8000/v1#MODEL".into()) }
 }
 
 /// That a file or folder is there, or what that means.
@@ -21,6 +33,9 @@ fn there(path: &Path, otherwise: String) -> Result<(), String> {
 
 impl Doctor {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
+        if let Some(address) = &self.model {
+            return self.examine(address);
+        }
         let resolved = self.setup.resolve(&[])?;
         let setup = resolved.as_setup();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -53,5 +68,39 @@ impl Doctor {
             }
         }
         Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
+    }
+
+    /// Says what a server is.
+    fn examine(&self, address: &str) -> Result<ExitCode> {
+        let rules = self.endpoints.over(Endpoints::default())?.agent;
+        let probed = examine(&Runtime::new()?, address, &rules)?;
+        let served = &probed.served;
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        for (part, value) in served.identity.as_object().into_iter().flatten() {
+            let part = if part == "says" { "fingerprint" } else { part };
+            say(&format!("{part:<12} {}", text(value)));
+        }
+        say(&format!("{:<12} {}", "asked for", served.road.as_str()));
+        let exact = match served.exact {
+            Some(true) => "as the model writes it",
+            Some(false) => "changed by the server: figures would be marked",
+            None => "not known: the model did not write the markup that would show it",
+        };
+        say(&format!("{:<12} {exact}", "text"));
+        for (field, value) in served.fields.as_object().into_iter().flatten() {
+            let value = text(value);
+            say(&format!(
+                "{:<12} {field} {}",
+                "field",
+                if value.is_empty() { "is left out".into() } else { format!("as {value}") }
+            ));
+        }
+        for (roles, said) in &probed.refused {
+            say(&format!("{:<12} {}: {said}", "not taken", names(roles)));
+        }
+        for text in &probed.notes {
+            say(&format!("{:<12} {text}", "note"));
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }

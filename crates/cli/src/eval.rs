@@ -1,12 +1,12 @@
 //! `rolegraft eval` and `rolegraft score`.
 
-use crate::commands::{ChatFlags, Engine};
+use crate::commands::{ChatFlags, EndpointFlags, Engine};
 use crate::report::Prices;
 use crate::suites::{PLAYING, READING, SuiteFlags};
 use crate::talk::{Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::{Solo, Split, evaluate, rescore};
+use rolegraft_pipeline::{Endpoints, Solo, Split, evaluate, rescore};
 use rolegraft_report::{Price, SuiteScore, Tally, suite_scores};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -52,6 +52,8 @@ pub(crate) struct Eval {
     #[command(flatten)]
     chat: ChatFlags,
     #[command(flatten)]
+    endpoints: EndpointFlags,
+    #[command(flatten)]
     prices: Prices,
     /// Episode log; an existing one is resumed.
     #[arg(long)]
@@ -81,6 +83,7 @@ impl Eval {
             engine: self.engine.into(),
             engines: self.engines,
             chat: &self.chat.arguments()?,
+            endpoints: &self.endpoints.over(Endpoints::default())?,
         };
         let outcome = evaluate(&solo, &self.log, &stop_flag()?, &*reporter);
         reporter.done();

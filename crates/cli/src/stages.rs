@@ -1,6 +1,6 @@
 //! `rolegraft calibrate`, `trace`, `select`, `diagnose` and `transplant`: the loop's arrows one at a time.
 
-use crate::commands::{ChatFlags, Engine, format_named};
+use crate::commands::{ChatFlags, EndpointFlags, Engine, format_named};
 use crate::suites::{PLAYING, SuiteFlags};
 use crate::talk::{Reporter, note, say, stop_flag};
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use rolegraft_pipeline::machine::Machine;
 use rolegraft_pipeline::stages::diagnose::Diagnosed;
 use rolegraft_pipeline::steps::{self, Repair};
 use rolegraft_pipeline::{
-    ChatArguments, DiagnosisRules, Evidence, Protect, Runtime, Shift, Solo, Split, Tokens, evaluate, import,
+    ChatArguments, DiagnosisRules, Endpoints, Evidence, Protect, Runtime, Shift, Solo, Split, Tokens, evaluate, import,
     play_solutions, write_log,
 };
 use rolegraft_report::Tally;
@@ -27,7 +27,8 @@ fn on_machine<T>(
 ) -> Result<T> {
     let runtime = Runtime::new()?;
     let (engine, stop) = (Engine::Candle.into(), stop_flag()?);
-    let machine = Machine { runtime: &runtime, stop, progress: reporter, engine, engines: 0, chat, seed: 0 };
+    let (runtime, endpoints) = (&runtime, &Endpoints::default());
+    let machine = Machine { runtime, stop, progress: reporter, engine, engines: 0, chat, endpoints, seed: 0 };
     let outcome = work(&machine);
     reporter.done();
     Ok(outcome?)
@@ -111,6 +112,8 @@ pub(crate) struct Calibrate {
     engines: usize,
     #[command(flatten)]
     chat: ChatFlags,
+    #[command(flatten)]
+    endpoints: EndpointFlags,
     /// Where the trajectories (an episode log) or the tokens (`.calibration.jsonl`) go.
     #[arg(long)]
     out: PathBuf,
@@ -149,6 +152,7 @@ impl Calibrate {
             engine: self.engine.into(),
             engines: self.engines,
             chat: &chat,
+            endpoints: &self.endpoints.over(Endpoints::default())?,
         };
         let play = if self.expert.is_some() { evaluate } else { play_solutions };
         let played = play(&solo, &self.out, &stop_flag()?, &reporter);

@@ -52,6 +52,8 @@ pub struct Probed {
     pub served: Served,
     /// What a person should know.
     pub notes: Vec<String>,
+    /// Conversations that the server does not take, with its words.
+    pub refused: Vec<(Vec<Role>, String)>,
 }
 
 /// Asks servers for their model, a road to it, and the fields that they understand.
@@ -60,14 +62,15 @@ pub struct Probed {
 /// If there is no server, it has another model, or it cannot play what is wanted.
 pub async fn probe(config: EndpointConfig, wanted: Wanted) -> Result<Probed, ModelError> {
     let quick = EndpointConfig { tries: 2, timeout: config.timeout.min(FIRST_ANSWER), ..config.clone() };
-    let mut prober = Prober { client: Client::new(quick)?, wanted, notes: Vec::new(), entry: Value::Null };
+    let mut prober =
+        Prober { client: Client::new(quick)?, wanted, notes: Vec::new(), refused: Vec::new(), entry: Value::Null };
     prober.choose_model().await?;
     let found = match prober.raw_road().await? {
         Some(found) => found,
         None => prober.chat_road().await?,
     };
     let identity = prober.identity(&found).await?;
-    let Prober { client, wanted, notes, .. } = prober;
+    let Prober { client, wanted, notes, refused, .. } = prober;
     let (name, fields) = (client.model().to_owned(), client.config.fields.clone());
     let settled = client.settled(EndpointConfig { model: Some(name.clone()), fields: fields.clone(), ..config })?;
     let Found { road, more, exact, tool_role } = found;
@@ -76,13 +79,14 @@ pub async fn probe(config: EndpointConfig, wanted: Wanted) -> Result<Probed, Mod
         (road, Some(chat)) => Arc::new(RawEndpoint::of(Completions::of(settled, road, more), chat, wanted.version)),
     };
     let fields = serde_json::to_value(fields).unwrap_or_default();
-    Ok(Probed { model, name, served: Served { identity, road, exact, fields }, notes })
+    Ok(Probed { model, name, served: Served { identity, road, exact, fields }, notes, refused })
 }
 
 struct Prober {
     client: Client,
     wanted: Wanted,
     notes: Vec<String>,
+    refused: Vec<(Vec<Role>, String)>,
     /// What the first server's list says of the model.
     entry: Value,
 }
@@ -299,19 +303,25 @@ impl Prober {
                 // An answer goes with a call there, and neither is known before the model makes one.
                 continue;
             }
-            let mut taken = Err(Refused::words(""));
-            for as_it_is in [tool_role, false] {
+            let asks_for_tool = roles.contains(&Role::Tool);
+            let ways: &[bool] = if asks_for_tool && tool_role { &[true, false] } else { &[tool_role] };
+            let mut taken = Err(Refused::words("not asked"));
+            for as_it_is in ways {
                 let role = |role: &Role| if *role == Role::Tool && !as_it_is { Role::User } else { *role };
                 let messages = roles.iter().map(|r| json!({"role": role(r).as_str(), "content": "Hi"})).collect();
-                taken = self.ask(&mut chat_post(messages, greedy(FEW), more, 0), |json| said(json, false)).await?;
+                let asked = self.ask(&mut chat_post(messages, greedy(FEW), more, 0), |json| said(json, false)).await;
+                taken = match asked {
+                    // Some servers fail at what their template refuses.
+                    Err(ModelError::Unavailable { reason, .. }) => Err(Refused::words(&reason)),
+                    asked => asked?,
+                };
                 if taken.is_ok() {
-                    tool_role = as_it_is || !roles.contains(&Role::Tool) && tool_role;
+                    tool_role = *as_it_is;
                     break;
                 }
             }
             if let Err(refused) = taken {
-                let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-                return Err(fatal(format!("the server does not take what {} say: {}", names.join(", "), refused.said)));
+                self.refused.push((roles, refused.said));
             }
         }
         Ok(tool_role)

@@ -1,5 +1,6 @@
 //! Chat templates before a run begins, and what of recorded trajectories cannot be used.
 
+use crate::endpoint::names;
 use crate::error::RunError;
 use rolegraft_checkpoint::Digest;
 use rolegraft_suites::Suite;
@@ -52,6 +53,19 @@ pub(crate) fn read_template(dir: &Path) -> Result<ChatTemplate, RunError> {
     Ok(ChatTemplate::read(dir).map_err(ChatError::from)?)
 }
 
+/// Who speaks in a suite's episodes, up to each answer of the environment.
+pub(crate) fn conversations(suite: &dyn Suite) -> Vec<Vec<Role>> {
+    let roles = suite.roles();
+    let mut said = roles.opening.clone();
+    let mut asked = vec![said.clone()];
+    // Twice round: some templates look at what came before an answer.
+    for answer in roles.answers.iter().chain(&roles.answers) {
+        said.extend([Role::Assistant, *answer]);
+        asked.push(said.clone());
+    }
+    asked
+}
+
 /// Asks a chat template whether it takes what is said in a suite's episodes.
 ///
 /// # Errors
@@ -61,15 +75,7 @@ pub(crate) fn takes(template: &ChatTemplate, arguments: &ChatArguments, suite: &
         // Played through an endpoint alone, whose server has a template of its own.
         return Ok(());
     }
-    let roles = suite.roles();
-    let mut said = roles.opening.clone();
-    let mut asked = vec![said.clone()];
-    // Twice round: some templates look at what came before an answer.
-    for answer in roles.answers.iter().chain(&roles.answers) {
-        said.extend([Role::Assistant, *answer]);
-        asked.push(said.clone());
-    }
-    for roles in asked {
+    for roles in conversations(suite) {
         let messages: Vec<Message> = roles.iter().map(|role| Message::new(*role, "…")).collect();
         let rendered = match template.render(&messages, true, arguments) {
             Ok(text) if text.is_empty() => {
@@ -78,12 +84,8 @@ pub(crate) fn takes(template: &ChatTemplate, arguments: &ChatArguments, suite: &
             rendered => rendered,
         };
         if let Err(error) = rendered {
-            let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-            return Err(RunError::Refuses {
-                suite: suite.id().to_owned(),
-                roles: names.join(", "),
-                source: error.into(),
-            });
+            let (suite, roles) = (suite.id().to_owned(), names(&roles));
+            return Err(RunError::Refuses { suite, roles, source: error.into() });
         }
     }
     Ok(())

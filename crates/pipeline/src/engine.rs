@@ -1,9 +1,7 @@
 //! Models by name: a checkpoint under one of two engines, or an endpoint.
 
 use rolegraft_checkpoint::{Checkpoint, OpenError};
-use rolegraft_model::{
-    ChatModel, Chooser, Completion, Endpoint, EndpointConfig, KEY_VARIABLE, ModelError, Reply, Request,
-};
+use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request};
 use rolegraft_saliency::{Cache, Decoder, DecoderError};
 use rolegraft_serve::{InProcess, ServeError};
 use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, EpisodeKey, Finish};
@@ -37,55 +35,27 @@ pub enum EngineError {
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(
-        "`{model}` renders conversations on its own server: `{key}` (`--chat`, or under [chat]) is for checkpoints"
+        "`{model}` renders conversations on its own server: `{key}` (`--chat`, or under [chat]) is for checkpoints; name the \
+         model's tokenizer with `--tokenizer DIR`, and its conversations are rendered here"
     )]
     Rendered { model: String, key: String },
 }
 
-/// Opens a checkpoint directory, or an `http(s)://…/v1#MODEL` endpoint (several: separated by commas).
+/// Opens a checkpoint directory.
 ///
 /// # Errors
 /// If it cannot be loaded.
-pub async fn open_model(
-    model: &str,
+pub async fn open_checkpoint(
+    dir: &Path,
     kind: EngineKind,
     engines: usize,
     chat: &ChatArguments,
 ) -> Result<Arc<dyn ChatModel>, EngineError> {
-    if is_endpoint(model) {
-        if let Some((key, _)) = chat.iter().next() {
-            return Err(EngineError::Rendered { model: model.to_owned(), key: key.to_owned() });
-        }
-        return Ok(Arc::new(Endpoint::new(EndpointConfig::of(model, engines.max(1) * 8, vec![KEY_VARIABLE]))?));
-    }
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = Checkpoint::open(dir)?;
     Ok(match kind {
         EngineKind::Mistralrs => Arc::new(InProcess::open(checkpoint.dir(), engines, chat).await?),
         EngineKind::Candle => Arc::new(CandleEngine::open(&checkpoint, engines, chat)?),
     })
-}
-
-/// Environment variable that holds the key of the model that plays a user, where it is another than the agent's.
-const USER_KEY_VARIABLE: &str = "ROLEGRAFT_USER_API_KEY";
-/// Requests to a user's endpoint open at once.
-const USER_REQUESTS: usize = 64;
-
-/// Opens the model that plays a user: as [`open_model`], with a key of its own.
-pub(crate) async fn open_user(
-    model: &str,
-    kind: EngineKind,
-    chat: &ChatArguments,
-) -> Result<Arc<dyn ChatModel>, EngineError> {
-    if is_endpoint(model) {
-        let config = EndpointConfig::of(model, USER_REQUESTS, vec![USER_KEY_VARIABLE, KEY_VARIABLE]);
-        return Ok(Arc::new(Endpoint::new(config)?));
-    }
-    open_model(model, kind, 1, chat).await
-}
-
-/// Whether a model is named by an address.
-pub(crate) fn is_endpoint(model: &str) -> bool {
-    model.starts_with("http://") || model.starts_with("https://")
 }
 
 /// Caches kept between turns of open episodes.

@@ -78,6 +78,8 @@ pub enum RunError {
     NoTask { suite: String, task: String },
     #[error("there is no suite `{0}` in the folder of suites")]
     UnknownSuite(String),
+    #[error("suite `{suite}` cannot be played through this server: said by {roles}, {said}")]
+    ServerRefuses { suite: String, roles: String, said: String },
     #[error("suite `{suite}` cannot be played by this model: said by {roles}, {source}")]
     Refuses { suite: String, roles: String, source: ChatError },
 }
@@ -96,9 +98,15 @@ impl RunError {
     /// Whether the machine, not the input, is at fault.
     #[must_use]
     pub fn is_environment(&self) -> bool {
+        use rolegraft_model::ModelError::{Gone, Unavailable};
         matches!(
             self,
-            Self::Evaluation { source: EvaluationError::Suite(rolegraft_suites::SuiteError::Environment { .. }), .. }
+            Self::Evaluation {
+                source: EvaluationError::Suite(rolegraft_suites::SuiteError::Environment { .. })
+                    | EvaluationError::Incomplete { .. }
+                    | EvaluationError::Model(Gone { .. }),
+                ..
+            } | Self::Engine(EngineError::Model(Gone { .. } | Unavailable { .. }))
         ) || disk_refuses(self)
     }
 }

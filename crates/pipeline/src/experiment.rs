@@ -1,5 +1,6 @@
 //! The experiment file.
 
+use crate::endpoint::{EndpointRules, Endpoints};
 use crate::engine::EngineKind;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
@@ -24,6 +25,12 @@ pub struct Experiment {
     /// Engines side by side; 0: one a core.
     #[serde(default)]
     pub engines: usize,
+    /// How servers of models are asked.
+    #[serde(default)]
+    pub endpoint: EndpointRules,
+    /// How servers of models that play a user are asked.
+    #[serde(default)]
+    pub user_endpoint: EndpointRules,
     /// Folder of the suites' folders.
     pub suites: PathBuf,
     /// Official data; without it every suite plays its built-in tasks.
@@ -236,6 +243,9 @@ impl Experiment {
         experiment.registry = registry;
         let here = path.parent().unwrap_or(Path::new(""));
         experiment.suites = here.join(&experiment.suites);
+        for rules in [&mut experiment.endpoint, &mut experiment.user_endpoint] {
+            rules.tokenizer.iter_mut().for_each(|dir| *dir = here.join(&*dir));
+        }
         experiment.pool.base = here.join(&experiment.pool.base);
         experiment.pool.experts.values_mut().for_each(|p| *p = here.join(&*p));
         experiment.check().map_err(rule)?;
@@ -245,6 +255,12 @@ impl Experiment {
     /// Where its suites come from and how they are played.
     pub(crate) fn setup(&self) -> Setup<'_> {
         Setup { registry: &self.registry, suites: &self.suites, data: self.data.as_deref(), settings: &self.suite }
+    }
+
+    /// How servers of all parties are asked.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints { agent: self.endpoint.clone(), user: self.user_endpoint.clone() }
     }
 
     /// All suites, each once.
@@ -264,6 +280,9 @@ impl Experiment {
             return Err(format!("name `{}` must be of letters, digits, `-`, `_` and `.`", self.name));
         }
         self.registry.check(&self.suite).map_err(|e| e.to_string())?;
+        for (table, rules) in [("endpoint", &self.endpoint), ("user_endpoint", &self.user_endpoint)] {
+            rules.check().map_err(|e| format!("under [{table}]: {e}"))?;
+        }
         self.chat.validate().map_err(|e| format!("under [chat]: {e}"))?;
         if self.candidate.is_empty() {
             return Err("there is no [[candidate]]; name at least one operator".into());

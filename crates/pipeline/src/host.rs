@@ -1,10 +1,13 @@
 //! What benchmarks may ask for when they are set up: models and persons as other parties of an episode.
 
-use crate::engine::{EngineKind, open_user};
+use crate::endpoint::{EndpointRules, ask_user, is_endpoint};
+use crate::engine::{EngineKind, open_checkpoint};
 use crate::progress::Progress;
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suites::{Host, Speaker, SpeakerError};
 use rolegraft_trajectory::{ChatArguments, EpisodeKey, Finish, Key, Message, Recorded, Seed, Spent};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -17,6 +20,8 @@ pub(crate) struct Players<'h> {
     pub(crate) runtime: &'h Handle,
     /// What plays a user's checkpoint.
     pub(crate) engine: EngineKind,
+    /// How a user's server is asked.
+    pub(crate) endpoint: &'h EndpointRules,
     /// How the agent's conversations are rendered; a user's have the day in common with them.
     pub(crate) chat: &'h ChatArguments,
     /// Who is told of work that takes long.
@@ -27,7 +32,14 @@ pub(crate) struct Players<'h> {
 
 impl Host for Players<'_> {
     fn speaker(&self, model: &str) -> Result<Arc<dyn Speaker>, Box<dyn std::error::Error + Send + Sync>> {
-        let model = self.runtime.block_on(open_user(model, self.engine, &self.chat.only_date()))?;
+        let chat = self.chat.only_date();
+        let model = if is_endpoint(model) {
+            let probed = self.runtime.block_on(ask_user(model, self.endpoint, &chat, SAMPLING))?;
+            probed.notes.iter().for_each(|note| self.progress.note(&format!("the user's model: {note}")));
+            probed.model
+        } else {
+            self.runtime.block_on(open_checkpoint(Path::new(model), self.engine, 1, &chat))?
+        };
         Ok(Arc::new(ModelSpeaker { model, runtime: self.runtime.clone() }))
     }
     fn person(&self) -> Option<Arc<dyn Speaker>> {
@@ -54,15 +66,20 @@ impl Speaker for ModelSpeaker {
             turn: messages.len(),
             messages: messages.to_vec().into(),
             recorded: Recorded::new(),
+            reasoning: BTreeMap::new(),
             tools: None,
             sampling: SAMPLING,
             key: Key::new(Seed(0)).child(&about).index(messages.len() as u64),
         };
         match self.runtime.block_on(self.model.complete(&request)) {
             Ok(completion) if completion.finish == Finish::ContextLimit => Err(SpeakerError::Overflow),
+            Ok(completion) if matches!(completion.finish, Finish::Filtered | Finish::Unreadable) => {
+                // The agent did not say it, so it is not scored.
+                Err(SpeakerError::Unavailable("the user's server would not let its model speak".into()))
+            }
             Ok(completion) => Ok((completion.text, completion.spent)),
             Err(error @ ModelError::Unavailable { .. }) => Err(SpeakerError::Unavailable(error.to_string())),
-            Err(ModelError::Fatal(reason)) => Err(SpeakerError::Fatal(reason)),
+            Err(error) => Err(SpeakerError::Fatal(error.to_string())),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::error::RunError;
 use rolegraft_spans::Format;
-use rolegraft_trajectory::{Context, Episode, EpisodeKey, EpisodeLog, Finish, Message, Role, Spent, Status, Turn};
+use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Finish, Message, Role, Spent, Status, Turn};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -224,10 +224,10 @@ impl<'k> Kept<'k> {
             let many = (counts.calibration, counts.trajectories);
             return self.play(expert, &[suite.to_owned()], Split::Calibration, many);
         };
-        let model: Arc<dyn rolegraft_model::ChatModel> = Arc::new(solutions);
+        let seated = evaluate::Seated { model: Arc::new(solutions), served: None };
         let many = (counts.calibration, 1);
         let (log, wanted) =
-            self.logged(suite, Split::Calibration, many, &evaluate::ORACLE, &mut || Ok(model.clone()))?;
+            self.logged(suite, Split::Calibration, many, &evaluate::ORACLE, &mut || Ok(seated.clone()))?;
         evaluate::episodes(&log, &wanted)
     }
 
@@ -401,7 +401,9 @@ pub(crate) fn with_stages<T>(
     let mut experiment = experiment.clone();
     let suites = open_suites(&mut experiment, &runtime, progress)?;
     let (engine, engines, seed) = (experiment.engine, experiment.engines, experiment.seed);
-    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat: &experiment.chat, seed };
+    let endpoints = &experiment.endpoints();
+    let chat = &experiment.chat;
+    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat, endpoints, seed };
     work(&mut Kept::new(&experiment, &store, &suites, &machine))
 }
 
@@ -417,7 +419,8 @@ fn open_suites(
 ) -> Result<BTreeMap<String, Library>, RunError> {
     let (mut suites, mut wanted) = (BTreeMap::new(), Vec::new());
     let (benchmarks, engine, chat) = (std::mem::take(&mut experiment.benchmark), experiment.engine, &experiment.chat);
-    let host = Players { runtime: runtime.handle(), engine, chat, progress, person: None };
+    let endpoint = &experiment.user_endpoint;
+    let host = Players { runtime: runtime.handle(), engine, chat, endpoint, progress, person: None };
     for benchmark in benchmarks {
         let mut lacking = None;
         for name in &benchmark.suites {

@@ -7,6 +7,7 @@
 mod ablate;
 pub mod artefact;
 mod chat;
+mod endpoint;
 mod energy;
 mod engine;
 mod error;
@@ -29,7 +30,8 @@ mod store;
 mod view;
 
 pub use ablate::{AblationSummary, Grid, ablate};
-pub use engine::{EngineError, EngineKind, open_model};
+pub use endpoint::{EndpointRules, Endpoints, examine, is_endpoint, names};
+pub use engine::{EngineError, EngineKind, open_checkpoint};
 pub use error::RunError;
 pub use experiment::{Experiment, ExperimentError, Shift, Tokens};
 pub use import::{Imported, import, write_log};

@@ -1,5 +1,6 @@
 //! What a stage may use of the machine that it runs on.
 
+use crate::endpoint::Endpoints;
 use crate::engine::EngineKind;
 use crate::error::RunError;
 use crate::progress::Progress;
@@ -23,6 +24,8 @@ pub struct Machine<'m> {
     pub engines: usize,
     /// How conversations are rendered for checkpoints.
     pub chat: &'m ChatArguments,
+    /// How servers are asked.
+    pub endpoints: &'m Endpoints,
     /// Seeds every draw.
     pub seed: u64,
 }

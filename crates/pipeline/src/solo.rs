@@ -1,14 +1,16 @@
 //! One model on one suite.
 
 use crate::chat::{Rendering, read_template, takes};
-use crate::engine::{EngineKind, is_endpoint, open_model};
+use crate::endpoint::{Endpoints, ask, is_endpoint};
+use crate::engine::EngineKind;
 use crate::error::RunError;
 use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::calibrate::solutions;
-use crate::stages::evaluate::{ORACLE, Open, Player, identity, inputs, log_digest, opener, played};
-use rolegraft_model::ChatModel;
+use crate::stages::evaluate::{
+    ORACLE, Open, Player, Seated, identity, inputs, log_digest, opener, played, served_identity,
+};
 use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
 use rolegraft_trajectory::{ChatArguments, Vocabulary};
 use std::path::Path;
@@ -40,6 +42,8 @@ pub struct Solo<'a> {
     pub engines: usize,
     /// How a checkpoint's conversations are rendered.
     pub chat: &'a ChatArguments,
+    /// How servers are asked.
+    pub endpoints: &'a Endpoints,
 }
 
 /// Plays what the log at `log` does not hold yet.
@@ -53,11 +57,13 @@ pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &
     progress.stage(&format!("{} on {}", solo.model, solo.suite));
     // A person speaks with one agent at a time.
     let at_once = library.person.then_some(1);
-    // An endpoint is known by its address alone; a checkpoint by its bytes, and how it is spoken to.
+    // A server is known by what it says of itself; a checkpoint by its bytes, and how it is spoken to.
     if is_endpoint(solo.model) {
-        let model = runtime.block_on(open_model(solo.model, solo.engine, machine.engine_count(), solo.chat))?;
-        let player = Player { name: solo.model, identity: solo.model, at_once };
-        return play(solo, &machine, (&library, tasks), &player, log, &mut || Ok(model.clone()));
+        let probed = ask(&machine, solo.model, &*library.suite)?;
+        let identity = served_identity(&probed.served);
+        let player = Player { name: &probed.name, identity: &identity, at_once };
+        let seated = Seated { model: probed.model, served: Some(probed.served) };
+        return play(solo, &machine, (&library, tasks), &player, log, &mut || Ok(seated.clone()));
     }
     let (_, member) = Member::named_by_path("model", Path::new(solo.model))?;
     let template = read_template(&member.dir)?;
@@ -87,8 +93,8 @@ pub fn play_solutions(
     let (library, tasks) = solo.open(&machine)?;
     progress.stage(&format!("the tasks' own solutions on {}", solo.suite));
     let model = solutions(solo.suite, &tasks).ok_or_else(|| RunError::NoSolutions(solo.suite.to_owned()))?;
-    let model: Arc<dyn ChatModel> = Arc::new(model);
-    play(solo, &machine, (&library, tasks), &ORACLE, log, &mut || Ok(model.clone()))
+    let seated = Seated { model: Arc::new(model), served: None };
+    play(solo, &machine, (&library, tasks), &ORACLE, log, &mut || Ok(seated.clone()))
 }
 
 fn play(
@@ -111,8 +117,8 @@ impl Solo<'_> {
         stop: &Arc<AtomicBool>,
         progress: &'m dyn Progress,
     ) -> Machine<'m> {
-        let (engine, engines, chat, seed) = (self.engine, self.engines, self.chat, self.seed);
-        Machine { runtime, stop: stop.clone(), progress, engine, engines, chat, seed }
+        let (engine, engines, chat, endpoints) = (self.engine, self.engines, self.chat, self.endpoints);
+        Machine { runtime, stop: stop.clone(), progress, engine, engines, chat, endpoints, seed: self.seed }
     }
 
     fn open(&self, machine: &Machine<'_>) -> Result<(Library, TaskSet), RunError> {
@@ -120,7 +126,8 @@ impl Solo<'_> {
             self.setup.registry.has_official(self.suite)?;
         }
         let (engine, chat, progress, person) = (self.engine, self.chat, machine.progress, self.person.clone());
-        let host = Players { runtime: machine.runtime.handle(), engine, chat, progress, person };
+        let (runtime, endpoint) = (machine.runtime.handle(), &self.endpoints.user);
+        let host = Players { runtime, engine, chat, endpoint, progress, person };
         let library = self.setup.open(self.suite, &host)?;
         let tasks = library.tasks(self.split, self.tasks)?;
         for task in &library.not_run {

@@ -1,21 +1,28 @@
 //! Episodes of a model on a suite's tasks, in a log.
 
 use crate::chat::Rendering;
-use crate::engine::open_model;
+use crate::engine::open_checkpoint;
 use crate::error::RunError;
 use crate::machine::{Machine, Member};
 use rolegraft_checkpoint::Digest;
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_model::ChatModel;
 use rolegraft_suites::{Library, TaskSet};
-use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed};
+use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed, Served};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// A model that is ready to play, and how its replies come from a server, if they do.
+#[derive(Clone)]
+pub(crate) struct Seated {
+    pub(crate) model: Arc<dyn ChatModel>,
+    pub(crate) served: Option<Served>,
+}
+
 /// A model, opened when it is first needed.
-pub(crate) type Open<'o> = dyn FnMut() -> Result<Arc<dyn ChatModel>, RunError> + 'o;
+pub(crate) type Open<'o> = dyn FnMut() -> Result<Seated, RunError> + 'o;
 
 /// Who plays: a name for people, and what the log's digest says of it.
 pub(crate) struct Player<'p> {
@@ -85,7 +92,10 @@ pub(crate) fn played(
     let wanted = keys(suite.id(), &tasks, trials);
     let label = format!("{} · {}", player.name, suite.id());
     if wanted.iter().any(|k| !log.done().contains(k)) {
-        let model = open()?;
+        let Seated { model, served } = open()?;
+        if let Some(served) = &served {
+            log.set_served(served)?;
+        }
         let (id, seed) = (suite.id().to_owned(), Seed(machine.seed));
         let tasks = tasks.tasks.into_iter().map(Arc::new).collect();
         let evaluation = Evaluation { suite, tasks, trials, at_once: player.at_once, seed };
@@ -116,19 +126,23 @@ pub(crate) fn identity(machine: &Machine<'_>, member: &Member) -> Result<String,
     Ok(format!("{} under {:?}, {rendering}", member.digest, machine.engine))
 }
 
+/// Who a server is, and how it is asked. Not where: a model that moves is the same.
+pub(crate) fn served_identity(served: &Served) -> String {
+    serde_json::json!([served.identity, served.road, served.fields]).to_string()
+}
+
 /// Opens a checkpoint once, however often it is asked for.
 pub(crate) fn opener<'o>(
     machine: &'o Machine<'_>,
     member: &'o Member,
-) -> impl FnMut() -> Result<Arc<dyn ChatModel>, RunError> + 'o {
-    let mut opened: Option<Arc<dyn ChatModel>> = None;
+) -> impl FnMut() -> Result<Seated, RunError> + 'o {
+    let mut opened: Option<Seated> = None;
     move || {
-        if let Some(model) = &opened {
-            return Ok(model.clone());
+        if let Some(seated) = &opened {
+            return Ok(seated.clone());
         }
-        let name = member.dir.display().to_string();
-        let loaded =
-            machine.runtime.block_on(open_model(&name, machine.engine, machine.engine_count(), machine.chat))?;
-        Ok(opened.insert(loaded).clone())
+        let loading = open_checkpoint(&member.dir, machine.engine, machine.engine_count(), machine.chat);
+        let model = machine.runtime.block_on(loading)?;
+        Ok(opened.insert(Seated { model, served: None }).clone())
     }
 }
