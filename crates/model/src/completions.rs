@@ -123,13 +123,20 @@ pub(crate) fn continued(json: &Value) -> Option<Continued> {
 pub struct RawEndpoint {
     completions: Completions,
     chat: ChatTokenizer,
+    /// Tokens that the model takes: not every server says when there are too many.
+    context: Option<usize>,
     /// What the answers' weights have to be called.
     version: Option<String>,
 }
 
 impl RawEndpoint {
-    pub(crate) fn of(completions: Completions, chat: ChatTokenizer, version: Option<String>) -> Self {
-        Self { completions, chat, version }
+    pub(crate) fn of(
+        completions: Completions,
+        chat: ChatTokenizer,
+        context: Option<usize>,
+        version: Option<String>,
+    ) -> Self {
+        Self { completions, chat, context, version }
     }
 
     async fn answer(&self, request: &Request) -> Result<Completion, ModelError> {
@@ -138,10 +145,15 @@ impl RawEndpoint {
         let Completions { client, road, more } = &self.completions;
         let text =
             if *road == Road::Text { self.chat.render(&request.messages, true).map_err(fatal)? } else { String::new() };
+        let room = self.context.map_or(usize::MAX, |context| context.saturating_sub(ids.len() + 1));
+        if room == 0 {
+            return Ok(Completion::without_reply(Finish::ContextLimit));
+        }
+        let sampling = Sampling { max_tokens: request.sampling.max_tokens.min(room), ..request.sampling };
         let servers = client.config.urls.len() as u64;
         // Weights may be older on one of several servers.
         for server in 0..servers {
-            let how = (request.sampling, request.key);
+            let how = (sampling, request.key);
             let home = home(&request.episode).wrapping_add(server);
             let post = raw_post(*road, more, (&ids, &text), how, home);
             let (answer, failures) = client.post(&post, continued).await?;

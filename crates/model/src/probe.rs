@@ -17,6 +17,8 @@ const LIST: Duration = Duration::from_secs(15);
 const FIRST_ANSWER: Duration = Duration::from_secs(180);
 /// Tokens of an answer that only shows whether there is one. Some models need a few to say anything.
 const FEW: usize = 16;
+/// Tokens in which most models come to an end.
+const MANY: usize = 256;
 /// Requests that are mended before a server is given up.
 const MENDS: usize = 16;
 /// Names listed in an error.
@@ -70,13 +72,17 @@ pub async fn probe(config: EndpointConfig, wanted: Wanted) -> Result<Probed, Mod
         None => prober.chat_road().await?,
     };
     let identity = prober.identity(&found).await?;
-    let Prober { client, wanted, notes, refused, .. } = prober;
+    let Prober { client, wanted, notes, refused, entry } = prober;
     let (name, fields) = (client.model().to_owned(), client.config.fields.clone());
     let settled = client.settled(EndpointConfig { model: Some(name.clone()), fields: fields.clone(), ..config })?;
     let Found { road, more, exact, tool_role } = found;
     let model: Arc<dyn ChatModel> = match (road, wanted.tokenizer) {
         (Road::Chat, _) | (_, None) => Arc::new(Endpoint::of(settled, more, tool_role)),
-        (road, Some(chat)) => Arc::new(RawEndpoint::of(Completions::of(settled, road, more), chat, wanted.version)),
+        (road, Some(chat)) => {
+            let said = entry["max_model_len"].as_u64().and_then(|tokens| usize::try_from(tokens).ok());
+            let (completions, context) = (Completions::of(settled, road, more), said.or(chat.context()));
+            Arc::new(RawEndpoint::of(completions, chat, context, wanted.version))
+        }
     };
     let fields = serde_json::to_value(fields).unwrap_or_default();
     Ok(Probed { model, name, served: Served { identity, road, exact, fields }, notes, refused })
@@ -166,9 +172,9 @@ impl Prober {
 
     /// Whether a model that is not listed answers all the same; if not, what is said instead.
     async fn unlisted(&mut self, server: usize) -> Result<Option<String>, ModelError> {
-        let mut post = chat_post(vec![user("Hi")], greedy(FEW), &Map::new(), server);
         let read = |json: &Value| said(json, false).map(|_| json["model"].as_str().unwrap_or_default().to_owned());
-        Ok(match self.ask(&mut post, read).await? {
+        let asked = self.say(Said::to(vec![user("Hi")], server), &mut Map::new(), read).await?;
+        Ok(match asked {
             Ok(name) if name == self.client.model() => None,
             Ok(name) => Some(format!("; asked for it, `{name}` answers")),
             Err(refused) => Some(format!("; asked for it: {}", refused.said)),
@@ -206,6 +212,33 @@ impl Prober {
         }
     }
 
+    /// Asks a chat route, and keeps of `more` what is understood. A server that reads what the model writes may fail at a call
+    /// that the limit cuts, so that others are tried.
+    async fn say<T>(
+        &mut self,
+        asked: Said,
+        more: &mut Map<String, Value>,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Result<T, Refused>, ModelError> {
+        let tool = json!([{"type": "function", "function": {"name": "probe", "description": "Does nothing.",
+            "parameters": {"type": "object", "properties": {}}}}]);
+        let tools = tool.as_array().filter(|_| asked.tools).map(Vec::as_slice);
+        let mut outcome = Ok(Err(Refused::words("not asked")));
+        for max_tokens in [asked.sampling.max_tokens, 1, MANY] {
+            let (sampling, draws) = (Sampling { max_tokens, ..asked.sampling }, Key::new(Seed(0)));
+            let mut fields = sampled(sampling, draws);
+            fields.extend(more.clone());
+            let question = Question::Chat { messages: asked.messages.clone(), tools };
+            let mut post = Post { path: CHAT, question, fields, draws, home: asked.server as u64 };
+            outcome = self.ask(&mut post, &read).await;
+            if !matches!(outcome, Err(ModelError::Unavailable { .. })) {
+                more.retain(|field, _| post.fields.contains_key(field));
+                break;
+            }
+        }
+        outcome
+    }
+
     /// Whether this server fills what a request does not say from the checkpoint's `generation_config.json`.
     fn has_defaults(&self) -> bool {
         matches!(self.entry["owned_by"].as_str(), Some("vllm" | "sglang"))
@@ -228,6 +261,8 @@ impl Prober {
         let ids = chat.prompt_ids(&messages, &Recorded::new()).map_err(said)?;
         let text = chat.render(&messages, true).map_err(said)?;
         let ends: Value = chat.end_ids().into();
+        let markup = chat.vocabulary().encode(MARKUP).map_err(said)?;
+        let keeps_markup = chat.vocabulary().decode_without_special(&markup) == MARKUP;
         let roads: &[Road] = match self.entry["owned_by"].as_str() {
             Some("sglang") => &[Road::Generate, Road::TokenIds, Road::Text],
             _ => &[Road::TokenIds, Road::Text],
@@ -257,7 +292,7 @@ impl Prober {
                 Err(error) => return Err(error),
             };
             more.retain(|field, _| post.fields.contains_key(field));
-            let mut exact = given.ids.is_some() || more.contains_key("skip_special_tokens");
+            let mut exact = given.ids.is_some() || more.contains_key("skip_special_tokens") || keeps_markup;
             if let Some(read) = given.read.filter(|read| *read != ids.len() as u64) {
                 exact = false;
                 let ours = ids.len();
@@ -275,42 +310,32 @@ impl Prober {
     async fn chat_road(&mut self) -> Result<Found, ModelError> {
         let native = self.wanted.tools;
         let mut more = self.neutral();
-        let sampling = Sampling { max_tokens: FEW, ..self.wanted.sampling };
-        let tool = json!([{"type": "function", "function": {"name": "probe", "description": "Does nothing.",
-            "parameters": {"type": "object", "properties": {}}}}]);
-        let tools = tool.as_array().filter(|_| native).map(Vec::as_slice);
-        let mut post = chat_post(vec![user("Hi")], sampling, &more, 0);
-        post.question = Question::Chat { messages: vec![user("Hi")], tools };
-        if let Err(refused) = self.ask(&mut post, |json| said(json, native)).await? {
-            let hint = if native {
-                "; does it take tools? (vLLM: --enable-auto-tool-choice --tool-call-parser NAME)"
-            } else {
-                ""
-            };
+        let hint =
+            if native { "; does it take tools? (vLLM: --enable-auto-tool-choice --tool-call-parser NAME)" } else { "" };
+        let first = Said {
+            sampling: Sampling { max_tokens: FEW, ..self.wanted.sampling },
+            tools: native,
+            ..Said::to(vec![user("Hi")], 0)
+        };
+        if let Err(refused) = self.say(first, &mut more, |json| said(json, native)).await? {
             return Err(fatal(format!("{}{hint}", refused.said)));
         }
-        more.retain(|field, _| post.fields.contains_key(field));
-        let tool_role = self.kinds(&more).await?;
-        let exact = if native { Some(true) } else { self.echo(&more).await? };
+        let tool_role = self.kinds(&mut more).await?;
+        let exact = if native { Some(true) } else { self.echo(&mut more).await? };
         Ok(Found { road: Road::Chat, more, exact, tool_role })
     }
 
     /// Shows the server's template every kind of conversation; gives whether it takes the tool role as it is.
-    async fn kinds(&mut self, more: &Map<String, Value>) -> Result<bool, ModelError> {
-        let mut tool_role = true;
+    async fn kinds(&mut self, more: &mut Map<String, Value>) -> Result<bool, ModelError> {
+        let (mut tool_role, native) = (true, self.wanted.tools);
         for roles in self.wanted.conversations.clone() {
-            if self.wanted.tools && roles.contains(&Role::Tool) {
-                // An answer goes with a call there, and neither is known before the model makes one.
-                continue;
-            }
-            let asks_for_tool = roles.contains(&Role::Tool);
-            let ways: &[bool] = if asks_for_tool && tool_role { &[true, false] } else { &[tool_role] };
+            let answers = roles.contains(&Role::Tool);
+            let ways: &[bool] = if answers && tool_role && !native { &[true, false] } else { &[tool_role] };
             let mut taken = Err(Refused::words("not asked"));
             for as_it_is in ways {
-                let role = |role: &Role| if *role == Role::Tool && !as_it_is { Role::User } else { *role };
-                let messages = roles.iter().map(|r| json!({"role": role(r).as_str(), "content": "Hi"})).collect();
-                let asked = self.ask(&mut chat_post(messages, greedy(FEW), more, 0), |json| said(json, false)).await;
-                taken = match asked {
+                let messages = messages_of(&roles, *as_it_is, native);
+                let kind = Said { tools: native, ..Said::to(messages, 0) };
+                taken = match self.say(kind, more, |json| said(json, native)).await {
                     // Some servers fail at what their template refuses.
                     Err(ModelError::Unavailable { reason, .. }) => Err(Refused::words(&reason)),
                     asked => asked?,
@@ -328,10 +353,10 @@ impl Prober {
     }
 
     /// Whether markup that the model writes comes back; `None` if the model does not write it.
-    async fn echo(&mut self, more: &Map<String, Value>) -> Result<Option<bool>, ModelError> {
+    async fn echo(&mut self, more: &mut Map<String, Value>) -> Result<Option<bool>, ModelError> {
         let question = format!("Repeat this, exactly as it stands, and write nothing else:\n{MARKUP}");
-        let mut post = chat_post(vec![user(&question)], greedy(4 * FEW), more, 0);
-        let exact = match self.ask(&mut post, |json| said(json, false)).await {
+        let asked = Said { sampling: greedy(4 * FEW), ..Said::to(vec![user(&question)], 0) };
+        let exact = match self.say(asked, more, |json| said(json, false)).await {
             Ok(Ok(Ok(reply))) if reply.inexact => Some(false),
             Ok(Ok(Ok(reply))) => reply.text.contains("<tool_call>").then_some(true),
             Ok(Ok(Err(eaten))) => return Err(fatal(eaten)),
@@ -393,9 +418,8 @@ impl Prober {
                     self.ask(&mut post, |json| continued(json).map(|c| format!("{} {:?}", c.text, c.ids))).await?
                 }
                 _ => {
-                    let mut post = chat_post(vec![user(prompt)], greedy(FEW / 2), &found.more, server);
                     let words = |json: &Value| Some(said(json, false)?.map_or_else(|e| e, |c| c.reasoning + &c.text));
-                    self.ask(&mut post, words).await?
+                    self.say(Said::to(vec![user(prompt)], server), &mut found.more.clone(), words).await?
                 }
             };
             said_so_far.update(words.map_err(ModelError::from)?);
@@ -412,9 +436,31 @@ fn user(text: &str) -> Value {
     json!({"role": "user", "content": text})
 }
 
-fn chat_post<'p>(messages: Vec<Value>, sampling: Sampling, more: &Map<String, Value>, server: usize) -> Post<'p> {
-    let key = Key::new(Seed(0));
-    let mut fields = sampled(sampling, key);
-    fields.extend(more.clone());
-    Post { path: CHAT, question: Question::Chat { messages, tools: None }, fields, draws: key, home: server as u64 }
+/// A conversation of these roles. Where calls are native, a tool's answer goes with a call.
+fn messages_of(roles: &[Role], tool_role: bool, native: bool) -> Vec<Value> {
+    let call = json!([{"id": "call_0", "type": "function", "function": {"name": "probe", "arguments": "{}"}}]);
+    let message = |(at, role): (usize, &Role)| match role {
+        Role::Assistant if native && roles.get(at + 1) == Some(&Role::Tool) => {
+            json!({"role": "assistant", "content": Value::Null, "tool_calls": call})
+        }
+        Role::Tool if native => json!({"role": "tool", "tool_call_id": "call_0", "name": "probe", "content": "Hi"}),
+        Role::Tool if !tool_role => user("Hi"),
+        role => json!({"role": role.as_str(), "content": "Hi"}),
+    };
+    roles.iter().enumerate().map(message).collect()
+}
+
+/// A question to a chat route.
+struct Said {
+    messages: Vec<Value>,
+    sampling: Sampling,
+    /// Whether a tool is announced.
+    tools: bool,
+    server: usize,
+}
+
+impl Said {
+    fn to(messages: Vec<Value>, server: usize) -> Self {
+        Self { messages, sampling: greedy(FEW), tools: false, server }
+    }
 }

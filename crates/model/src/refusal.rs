@@ -47,7 +47,7 @@ static CONTEXT: LazyLock<Regex> = LazyLock::new(|| {
     regex(concat!(
         r"(?i)context[ _](length|size|window|limit)|maximum context|too many tokens|prompt is too long|reduce the length",
         r"|(input|prompt) .{0,60}(longer than|too large for|exceeds)|exceeds the (available|maximum) .{0,40}(tokens|context)",
-        r"|max_new_tokens.{0,3} must be <=|`?inputs`? must have less than"
+        r"|fewer output tokens|max_tokens must be at least 1, got 0|max_new_tokens.{0,3} must be <=|`?inputs`? must have less than"
     ))
 });
 /// Numbers that say how long a context may be.
@@ -55,7 +55,7 @@ static LIMIT: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     [
         regex(concat!(
             r"(?i)(?:maximum )?context (?:length|window|size)(?: is| of| limit)*(?: only)? \(?(\d+)|n_ctx\D{1,4}(\d+)",
-            r"|must be <= (\d+)|less than (\d+) tokens|with (\d+) maximum|number of tokens allowed \((\d+)"
+            r"|max_model_len=(\d+)|must be <= (\d+)|less than (\d+) tokens|with (\d+) maximum|number of tokens allowed \((\d+)"
         )),
         regex(r"> (\d+)(?: maximum| -|\b)"),
     ]
@@ -116,7 +116,9 @@ fn context(body: &str, asked: u64) -> Refusal {
     match (limit, number(&PROMPT, body)) {
         (Some(limit), Some(prompt)) if prompt >= limit => Refusal::Overflow,
         (Some(limit), Some(prompt)) if prompt + asked > limit => Refusal::TooManyAsked(Some(limit - prompt)),
-        (Some(limit), None) if asked >= limit => Refusal::TooManyAsked(None),
+        (Some(limit), None) if asked > limit => Refusal::TooManyAsked(Some(limit)),
+        // vLLM, of a prompt that fills the context exactly.
+        _ if body.contains("at least 1, got 0") => Refusal::Overflow,
         _ if ASKED.is_match(body) && asked > 1 => Refusal::TooManyAsked(None),
         _ => Refusal::Overflow,
     }
@@ -190,7 +192,13 @@ mod tests {
             ),
             (
                 400,
-                "max_tokens=900 cannot be greater than max_model_len=800: the maximum context length is 800",
+                "max_tokens=900 cannot be greater than max_model_len=800. Please request fewer output tokens. (parameter=max_tokens)",
+                TooManyAsked(Some(800)),
+            ),
+            (400, "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", Overflow),
+            (
+                400,
+                "Please reduce the length of the messages or completion: max_tokens is too large",
                 TooManyAsked(None),
             ),
             (

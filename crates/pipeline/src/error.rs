@@ -70,6 +70,10 @@ pub enum RunError {
     Lacking { benchmark: String, lacks: &'static str },
     #[error("benchmark `{benchmark}` cannot be traced: of {of} calibration trajectories none has a span of its role")]
     NoSpans { benchmark: String, of: usize },
+    #[error("there is no [[candidate]]; name at least one operator")]
+    NoCandidates,
+    #[error("`{name}` is the endpoint {address}: it can be played, but its weights cannot be used")]
+    Served { name: String, address: String },
     #[error("interrupted; run the same command to go on where it stopped")]
     Interrupted,
     #[error("the asynchronous runtime does not start: {0}")]

@@ -1,6 +1,6 @@
 //! The experiment file.
 
-use crate::endpoint::{EndpointRules, Endpoints};
+use crate::endpoint::{EndpointRules, Endpoints, is_endpoint};
 use crate::engine::EngineKind;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
@@ -51,7 +51,8 @@ pub struct Experiment {
     pub benchmark: Vec<BenchmarkEntry>,
     /// Tasks per suite.
     pub tasks: TaskCounts,
-    /// Candidate backbones, in the order that breaks ties.
+    /// Candidate backbones, in the order that breaks ties; without one, the pool is evaluated as it is.
+    #[serde(default)]
     pub candidate: Vec<CandidateEntry>,
     /// Salient sets.
     #[serde(default)]
@@ -64,14 +65,46 @@ pub struct Experiment {
     pub transplant: TransplantRules,
 }
 
-/// The checkpoints.
+/// The models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// The model the experts come from.
-    pub base: PathBuf,
+    pub base: Source,
     /// Experts by name.
-    pub experts: BTreeMap<String, PathBuf>,
+    pub experts: BTreeMap<String, Source>,
+}
+
+/// Where a model is. Weights of one behind a server cannot be merged; it can be played.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Source {
+    /// A checkpoint directory.
+    Checkpoint(PathBuf),
+    /// An address, `http(s)://HOST/v1#MODEL`.
+    Endpoint(String),
+}
+
+impl From<String> for Source {
+    fn from(text: String) -> Self {
+        if is_endpoint(&text) { Self::Endpoint(text) } else { Self::Checkpoint(text.into()) }
+    }
+}
+
+impl From<Source> for String {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Checkpoint(dir) => dir.to_string_lossy().into_owned(),
+            Source::Endpoint(address) => address,
+        }
+    }
+}
+
+impl Pool {
+    /// Every model by the name that tables call it.
+    pub(crate) fn models(&self) -> impl Iterator<Item = (&str, &Source)> {
+        std::iter::once(("base", &self.base)).chain(self.experts.iter().map(|(name, source)| (name.as_str(), source)))
+    }
 }
 
 /// A column.
@@ -246,8 +279,11 @@ impl Experiment {
         for rules in [&mut experiment.endpoint, &mut experiment.user_endpoint] {
             rules.tokenizer.iter_mut().for_each(|dir| *dir = here.join(&*dir));
         }
-        experiment.pool.base = here.join(&experiment.pool.base);
-        experiment.pool.experts.values_mut().for_each(|p| *p = here.join(&*p));
+        for source in std::iter::once(&mut experiment.pool.base).chain(experiment.pool.experts.values_mut()) {
+            if let Source::Checkpoint(dir) = source {
+                *dir = here.join(&*dir);
+            }
+        }
         experiment.check().map_err(rule)?;
         Ok(experiment)
     }
@@ -284,8 +320,15 @@ impl Experiment {
             rules.check().map_err(|e| format!("under [{table}]: {e}"))?;
         }
         self.chat.validate().map_err(|e| format!("under [chat]: {e}"))?;
-        if self.candidate.is_empty() {
-            return Err("there is no [[candidate]]; name at least one operator".into());
+        let served = self.pool.models().find_map(|(name, source)| match source {
+            Source::Endpoint(address) => Some((name, address)),
+            Source::Checkpoint(_) => None,
+        });
+        if let Some((name, address)) = served.filter(|_| !self.candidate.is_empty()) {
+            return Err(format!(
+                "model `{name}` of the pool is the endpoint {address}: weights behind a server cannot be merged, traced or \
+                 grafted; give its checkpoint directory, or leave out every [[candidate]], so that the pool is evaluated alone"
+            ));
         }
         if !(self.saliency.k > 0.0 && self.saliency.k <= 1.0) {
             return Err(format!("saliency.k is {}, but must lie in (0, 1]", self.saliency.k));
@@ -315,7 +358,7 @@ impl Experiment {
                 _ => {}
             }
         }
-        if !self.benchmark.iter().any(|b| b.expert.is_some()) {
+        if !self.candidate.is_empty() && !self.benchmark.iter().any(|b| b.expert.is_some()) {
             return Err("no benchmark names an `expert`, so there is nothing to select by".into());
         }
         Ok(())
@@ -355,6 +398,7 @@ mod tests {
         for (from, to, expected) in [
             ("operator = \"ties\"", "operator = \"tise\"", "did you mean `ties`?"),
             ("[tasks]", "[task]", "did you mean `tasks`?"),
+            ("tau = \"t\"", "tau = \"http://host/v1#tau\"", "cannot be merged"),
             ("expert = \"tau\"", "expert = \"tua\"", "did you mean `tau`?"),
             ("name = \"x\"", "name = \"../x\"", "must be of letters"),
             ("test = 1", "test = 0", "at least 1"),

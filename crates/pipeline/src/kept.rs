@@ -2,6 +2,7 @@
 
 use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::chat::{Rendering, read_template, takes};
+use crate::endpoint::ask;
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
 use crate::host::Players;
@@ -158,6 +159,25 @@ impl<'k> Kept<'k> {
         let mut open = evaluate::opener(machine, model);
         let mut one = |suite: &String| self.logged(suite, split, counts, &player, &mut open);
         suites.iter().map(&mut one).collect()
+    }
+
+    /// The same for a model behind a server.
+    pub(crate) fn served_logs(
+        &mut self,
+        (name, address): (&str, &str),
+        suites: &[String],
+        split: Split,
+        counts: (usize, u32),
+    ) -> Result<Vec<PathBuf>, RunError> {
+        let mut logs = Vec::new();
+        for suite in suites {
+            let probed = ask(self.machine, address, &*self.library(suite)?.suite)?;
+            let identity = evaluate::served_identity(&probed.served);
+            let player = evaluate::Player { name, identity: &identity, at_once: None };
+            let seated = evaluate::Seated { model: probed.model, served: Some(probed.served) };
+            logs.push(self.logged(suite, split, counts, &player, &mut || Ok(seated.clone()))?.0);
+        }
+        Ok(logs)
     }
 
     /// How many episodes of a model the store lacks.

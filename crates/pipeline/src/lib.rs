@@ -33,7 +33,7 @@ pub use ablate::{AblationSummary, Grid, ablate};
 pub use endpoint::{EndpointRules, Endpoints, examine, is_endpoint, names};
 pub use engine::{EngineError, EngineKind, open_checkpoint};
 pub use error::RunError;
-pub use experiment::{Experiment, ExperimentError, Shift, Tokens};
+pub use experiment::{Experiment, ExperimentError, Shift, Source, Tokens};
 pub use import::{Imported, import, write_log};
 pub use inspect::{Findings, compare, inspect};
 pub use logs::{logs_report, write_logs_report};

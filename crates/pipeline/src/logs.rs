@@ -32,7 +32,12 @@ pub fn logs_report(
             models.entry((i, model)).or_default().push(file);
         }
     }
-    Ok(LogsReport { models: models.into_iter().map(|((_, model), logs)| (model, logs)).collect(), seed, prices })
+    Ok(LogsReport {
+        models: models.into_iter().map(|((_, model), logs)| (model, logs)).collect(),
+        tasks: None,
+        seed,
+        prices,
+    })
 }
 
 /// The counts of a report of logs, whose page is written into `page` where one is wanted.

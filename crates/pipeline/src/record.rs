@@ -41,9 +41,7 @@ pub(crate) fn benchmark(entry: &BenchmarkEntry) -> Benchmark {
 pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> Result<String, RunError> {
     let report = report(experiment, results);
     let tables = write_report(dir, |put| report.write(put))?;
-    for (name, from) in &results.files {
-        link(from, &dir.join(name))?;
-    }
+    leave(dir, &results.files)?;
     if let Some((arm, _)) = results.models.iter().find(|(m, _)| m.name == "arm") {
         let to = dir.join("arm");
         if to.exists() {
@@ -67,6 +65,11 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
         .filter_map(|n| tables.iter().find(|(t, _)| t == n))
         .map(|(_, t)| t.render(Format::Markdown) + "\n")
         .collect())
+}
+
+/// Puts files of the store into a run's directory, each under its name there.
+pub(crate) fn leave(dir: &Path, files: &[(String, PathBuf)]) -> Result<(), StoreError> {
+    files.iter().try_for_each(|(name, from)| link(from, &dir.join(name)))
 }
 
 /// A hard link, or a copy where the file system has none.

@@ -1,7 +1,7 @@
 //! The loop up to the repaired checkpoint, which a run and its ablations share.
 
 use crate::error::RunError;
-use crate::experiment::{BenchmarkEntry, Tokens};
+use crate::experiment::{BenchmarkEntry, Source, Tokens};
 use crate::kept::{Kept, Traces, Trajectories, served};
 use crate::machine::Member;
 use crate::record;
@@ -26,9 +26,16 @@ pub(crate) struct Pool {
 /// Opens the checkpoints, merges the candidates and plays the trajectories.
 pub(crate) fn pool(kept: &mut Kept<'_>) -> Result<Pool, RunError> {
     let experiment = kept.experiment;
-    let (base, base_member) = Member::open("base", "base", &experiment.pool.base)?;
-    let open = |(name, dir): (&String, &PathBuf)| Member::open("expert", name, dir);
-    let experts: Vec<(Checkpoint, Member)> = experiment.pool.experts.iter().map(open).collect::<Result<_, _>>()?;
+    if experiment.candidate.is_empty() {
+        return Err(RunError::NoCandidates);
+    }
+    let open = |role, name: &str, source: &Source| match source {
+        Source::Checkpoint(dir) => Member::open(role, name, dir),
+        Source::Endpoint(address) => Err(RunError::Served { name: name.to_owned(), address: address.clone() }),
+    };
+    let (base, base_member) = open("base", "base", &experiment.pool.base)?;
+    let experts = experiment.pool.experts.iter().map(|(name, source)| open("expert", name, source));
+    let experts: Vec<(Checkpoint, Member)> = experts.collect::<Result<_, _>>()?;
     check_pool(&base, &experts.iter().map(|(checkpoint, _)| checkpoint).collect::<Vec<_>>())?;
     let members: Vec<Member> = experts.iter().map(|(_, member)| member.clone()).collect();
     // Merged models have the base's template or an expert's.

@@ -2,13 +2,15 @@
 
 use crate::energy::task_vector_energy;
 use crate::error::RunError;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Source};
 use crate::kept::{Kept, with_stages};
+use crate::logs::write_logs_report;
 use crate::machine::Member;
 use crate::progress::Progress;
 use crate::record::{self, Results};
 use crate::repair::{Repaired, pool, repair};
 use rolegraft_checkpoint::Checkpoint;
+use rolegraft_report::{Format, LogsReport, overview};
 use rolegraft_suites::Split;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,12 +36,43 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<RunSummary, RunError> {
     with_stages(experiment, results, stop, progress, |kept| {
+        if experiment.candidate.is_empty() {
+            return evaluate_pool(kept);
+        }
         let results = all_stages(kept)?;
         let dir = kept.store.run(&experiment.name);
         progress.stage("report");
         let tables = record::write(kept.experiment, &dir, &results)?;
         Ok(RunSummary { dir, tables })
     })
+}
+
+/// Plays the pool as it is, endpoints included.
+fn evaluate_pool(kept: &mut Kept<'_>) -> Result<RunSummary, RunError> {
+    let experiment = kept.experiment;
+    kept.machine.progress.note("there is no [[candidate]]: the pool is evaluated, and nothing is merged");
+    let suites = experiment.suite_names();
+    let counts = (experiment.tasks.test, 1);
+    let mut models = Vec::new();
+    for (name, source) in experiment.pool.models() {
+        let logs = match source {
+            Source::Checkpoint(dir) => {
+                let member = Member::open("model", name, dir)?.1;
+                kept.check_templates(std::iter::once(&member))?;
+                kept.logs(&member, &suites, Split::Test, counts)?
+            }
+            Source::Endpoint(address) => kept.served_logs((name, address), &suites, Split::Test, counts)?,
+        };
+        models.push((name.to_owned(), logs));
+    }
+    let tasks = Some(kept.task_ids(Split::Test, experiment.tasks.test)?);
+    let report = LogsReport { models, tasks, seed: experiment.seed, prices: (None, None) };
+    let dir = kept.store.run(&experiment.name);
+    let models = write_logs_report(&report, Some(&dir), true)?;
+    record::leave(&dir, &kept.files)?;
+    let tables = overview(&models, experiment.seed, report.prices);
+    let tables = tables.iter().map(|table| table.render(Format::Markdown) + "\n").collect();
+    Ok(RunSummary { dir, tables })
 }
 
 fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {

@@ -79,6 +79,8 @@ pub(crate) fn spent(
 pub struct LogsReport {
     /// Models in the order of rows, with their logs.
     pub models: Vec<(String, Vec<PathBuf>)>,
+    /// Ids of the tasks that count, by suite; all, if absent.
+    pub tasks: Option<BTreeMap<String, BTreeSet<String>>>,
     /// The seed of the intervals.
     pub seed: u64,
     /// Prices of the agent's tokens and of the users'.
@@ -104,7 +106,7 @@ impl LogsReport {
     /// # Errors
     /// If a log cannot be read.
     pub fn tallies(&self) -> Result<Vec<(String, Tally)>, LogError> {
-        read(&self.models, None, None)
+        read(&self.models, self.tasks.as_ref(), None)
     }
 
     /// Writes the episodes and, last, `report.html`; gives the counts. One episode is in memory at a time.
@@ -112,7 +114,7 @@ impl LogsReport {
     /// # Errors
     /// If a log cannot be read, or `put` refuses.
     pub fn write<E: From<LogError>>(&self, put: &mut Put<'_, E>) -> Result<Vec<(String, Tally)>, E> {
-        let tallies = read(&self.models, None, Some(put))?;
+        let tallies = read(&self.models, self.tasks.as_ref(), Some(put))?;
         put("report.html", self.page(&tallies).render().as_bytes())?;
         Ok(tallies)
     }

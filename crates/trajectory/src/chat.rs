@@ -27,6 +27,7 @@ pub struct ChatTokenizer {
     arguments: ChatArguments,
     vocabulary: Vocabulary,
     end_ids: Vec<u32>,
+    context: Option<usize>,
     begun: Mutex<Vec<Begun>>,
 }
 
@@ -111,14 +112,22 @@ impl ChatTokenizer {
                 end_ids.push(id);
             }
         }
-        let arguments = arguments.clone();
-        Ok(Self { template, arguments, vocabulary, end_ids, begun: Mutex::default() })
+        let config = json("config.json");
+        let context =
+            config["max_position_embeddings"].as_u64().or(config["text_config"]["max_position_embeddings"].as_u64());
+        let (arguments, context) = (arguments.clone(), context.and_then(|tokens| usize::try_from(tokens).ok()));
+        Ok(Self { template, arguments, vocabulary, end_ids, context, begun: Mutex::default() })
     }
 
     /// Ids that end a turn; the tokenizer's own end token first.
     #[must_use]
     pub fn end_ids(&self) -> &[u32] {
         &self.end_ids
+    }
+    /// Tokens that the model takes, as its configuration says.
+    #[must_use]
+    pub fn context(&self) -> Option<usize> {
+        self.context
     }
     /// The tokenizer.
     #[must_use]

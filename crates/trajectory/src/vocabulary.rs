@@ -144,6 +144,12 @@ impl Vocabulary {
         self.tokenizer.decode(ids, false).unwrap_or_default()
     }
 
+    /// The text of some ids as servers give it that leave out special tokens.
+    #[must_use]
+    pub fn decode_without_special(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids, true).unwrap_or_default()
+    }
+
     /// The text of some ids as it stands where other text comes before: no space is stripped from its start.
     #[must_use]
     pub fn within(&self, ids: &[u32]) -> String {

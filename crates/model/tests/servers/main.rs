@@ -55,7 +55,7 @@ fn transformers(path: &str, body: &Value) -> Said {
         "/v1/models" => list(&["m"]),
         _ if !unknown.is_empty() => {
             let named: Vec<String> = unknown.iter().map(|k| format!("'{k}'")).collect();
-            (422, json!({"detail": format!("Unexpected keys in the request: {{{}}}", named.join(", "))}).to_string())
+            (422, json!({"detail": format!("Unexpected fields in the request: {{{}}}", named.join(", "))}).to_string())
         }
         "/v1/completions" if !body["prompt"].is_string() => {
             (400, json!({"detail": "prompt must be a string"}).to_string())
