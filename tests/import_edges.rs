@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 26] = [
+const EDGES: [(&str, &[&str]); 27] = [
     ("checkpoint", &[]),
     ("spans", &[]),
     ("python", &["spans"]),
@@ -39,6 +39,7 @@ const EDGES: [(&str, &[&str]); 26] = [
     ),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
+    ("servers", &[]),
     ("evaluate", &["model", "suite", "trajectory"]),
     ("report", &["spans", "trajectory"]),
     ("nano", &["checkpoint", "trajectory"]),
@@ -53,6 +54,7 @@ const EDGES: [(&str, &[&str]); 26] = [
             "report",
             "saliency",
             "serve",
+            "servers",
             "spans",
             "suites",
             "trajectory",

@@ -19,6 +19,8 @@ pub(crate) enum Engine {
     Mistralrs,
     /// The tracer's decoder: exact, for small models.
     Candle,
+    /// Servers by the experiment's [server]: `run` and `ablate` alone.
+    Server,
 }
 
 impl From<Engine> for EngineKind {
@@ -26,6 +28,7 @@ impl From<Engine> for EngineKind {
         match engine {
             Engine::Mistralrs => Self::Mistralrs,
             Engine::Candle => Self::Candle,
+            Engine::Server => Self::Server,
         }
     }
 }

@@ -28,7 +28,7 @@ fn on_machine<T>(
     let runtime = Runtime::new()?;
     let (engine, stop) = (Engine::Candle.into(), stop_flag()?);
     let (runtime, endpoints) = (&runtime, &Endpoints::default());
-    let machine = Machine { runtime, stop, progress: reporter, engine, engines: 0, chat, endpoints, seed: 0 };
+    let machine = Machine::alone(runtime, stop, reporter, engine, chat, endpoints);
     let outcome = work(&machine);
     reporter.done();
     Ok(outcome?)

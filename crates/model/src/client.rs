@@ -186,6 +186,8 @@ pub(crate) struct Client {
     /// Requests answered so far.
     answered: AtomicU64,
     gone: AtomicBool,
+    /// Whether a failure at a question is an answer to it.
+    probing: bool,
     /// A request that the server has answered, and where: whether it answers at all.
     ping: OnceLock<(&'static str, Vec<u8>)>,
 }
@@ -198,6 +200,11 @@ struct Got {
 }
 
 impl Client {
+    /// A client that takes a failure at a question for the answer to it.
+    pub(crate) fn probing(config: EndpointConfig) -> Result<Self, ModelError> {
+        Ok(Self { probing: true, ..Self::new(config)? })
+    }
+
     /// A client of the same servers, which have answered already.
     pub(crate) fn settled(self, config: EndpointConfig) -> Result<Self, ModelError> {
         Ok(Self { answered: AtomicU64::new(1), ping: self.ping, ..Self::new(config)? })
@@ -225,6 +232,7 @@ impl Client {
             retried: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
             gone: AtomicBool::new(false),
+            probing: false,
             ping: OnceLock::new(),
         })
     }
@@ -333,6 +341,9 @@ impl Client {
                     }
                     if why == Refusal::Broken {
                         broken += 1;
+                        if self.probing {
+                            return Ok((Answer::Unreadable, failures));
+                        }
                         if broken >= BROKEN && self.reads(post) && self.others_pass(before, url).await {
                             return Ok((Answer::Unreadable, failures));
                         }

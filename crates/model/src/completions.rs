@@ -72,8 +72,9 @@ pub(crate) fn raw_post<'p>(
     (sampling, key): (Sampling, Key),
     home: u64,
 ) -> Post<'p> {
-    let mut fields = sampled(sampling, key);
-    fields.extend(more.clone());
+    // What the request says of sampling wins.
+    let mut fields = more.clone();
+    fields.extend(sampled(sampling, key));
     let (path, question) = match road {
         Road::Generate => (GENERATE, Question::InputIds(ids)),
         Road::Text => (COMPLETIONS, Question::Text(text)),

@@ -48,8 +48,8 @@ impl Endpoint {
             let as_text = self.calls_as_text.load(Ordering::Relaxed);
             let (messages, unreadable) = self.messages(request, as_text);
             let tools = request.tools.as_ref().map(|tools| tools.as_slice());
-            let mut fields = sampled(request.sampling, request.key);
-            fields.extend(self.more.clone());
+            let mut fields = self.more.clone();
+            fields.extend(sampled(request.sampling, request.key));
             let question = Question::Chat { messages, tools };
             let post = Post { path: CHAT, question, fields, draws: request.key, home: home(&request.episode) };
             match self.client.post(&post, |json| said(json, native)).await? {

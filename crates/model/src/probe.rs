@@ -40,7 +40,8 @@ pub struct Wanted {
     pub sampling: Sampling,
     /// Whether the model's words are part of who it is.
     pub fingerprint: bool,
-    /// What the weights have to be called in every answer, where the server says it.
+    /// What the weights have to be called in every answer, where the server says it, and what keeps apart what vLLM's caches
+    /// hold of several.
     pub version: Option<String>,
 }
 
@@ -63,9 +64,9 @@ pub struct Probed {
 /// # Errors
 /// If there is no server, it has another model, or it cannot play what is wanted.
 pub async fn probe(config: EndpointConfig, wanted: Wanted) -> Result<Probed, ModelError> {
-    let quick = EndpointConfig { tries: 2, timeout: config.timeout.min(FIRST_ANSWER), ..config.clone() };
+    let quick = EndpointConfig { tries: 3, timeout: config.timeout.min(FIRST_ANSWER), ..config.clone() };
     let mut prober =
-        Prober { client: Client::new(quick)?, wanted, notes: Vec::new(), refused: Vec::new(), entry: Value::Null };
+        Prober { client: Client::probing(quick)?, wanted, notes: Vec::new(), refused: Vec::new(), entry: Value::Null };
     prober.choose_model().await?;
     let found = match prober.raw_road().await? {
         Some(found) => found,
@@ -197,7 +198,10 @@ impl Prober {
                 Answer::Refused(refused) => refused,
                 Answer::Overflow => Refused::words("the question does not fit the model"),
                 Answer::Filtered => Refused::words("a content filter stopped the question"),
-                Answer::Unreadable => Refused::words("the server fails at the question"),
+                Answer::Unreadable => {
+                    let said = "the server fails at the question (500)".to_owned();
+                    return Ok(Err(Refused { why: Refusal::Broken, said }));
+                }
             };
             let Refusal::Field(field) = &refused.why else { return Ok(Err(refused)) };
             mends += 1;
@@ -226,12 +230,12 @@ impl Prober {
         let mut outcome = Ok(Err(Refused::words("not asked")));
         for max_tokens in [asked.sampling.max_tokens, 1, MANY] {
             let (sampling, draws) = (Sampling { max_tokens, ..asked.sampling }, Key::new(Seed(0)));
-            let mut fields = sampled(sampling, draws);
-            fields.extend(more.clone());
+            let mut fields = more.clone();
+            fields.extend(sampled(sampling, draws));
             let question = Question::Chat { messages: asked.messages.clone(), tools };
             let mut post = Post { path: CHAT, question, fields, draws, home: asked.server as u64 };
             outcome = self.ask(&mut post, &read).await;
-            if !matches!(outcome, Err(ModelError::Unavailable { .. })) {
+            if !matches!(&outcome, Ok(Err(Refused { why: Refusal::Broken, .. }))) {
                 more.retain(|field, _| post.fields.contains_key(field));
                 break;
             }
@@ -249,7 +253,7 @@ impl Prober {
         if !self.has_defaults() {
             return Map::new();
         }
-        let fields = json!({"top_p": self.wanted.sampling.top_p, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0});
+        let fields = json!({"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0});
         fields.as_object().cloned().unwrap_or_default()
     }
 
@@ -276,17 +280,15 @@ impl Prober {
                 _ => more.extend(asked_back()),
             }
             more.insert("stop_token_ids".into(), ends.clone());
+            if let Some(version) = self.wanted.version.as_ref().filter(|_| *road != Road::Generate) {
+                more.insert("cache_salt".into(), version.clone().into());
+            }
             let how = (Sampling { max_tokens: FEW, ..self.wanted.sampling }, Key::new(Seed(0)));
             let mut post = raw_post(*road, &more, (&ids, &text), how, 0);
             let given = match self.ask(&mut post, continued).await {
                 Ok(Ok(given)) => given,
                 Ok(Err(refused)) => {
                     refusals.push(refused.said);
-                    continue;
-                }
-                // A server may fail at what it does not know.
-                Err(ModelError::Unavailable { reason, .. }) => {
-                    refusals.push(reason);
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -317,8 +319,12 @@ impl Prober {
             tools: native,
             ..Said::to(vec![user("Hi")], 0)
         };
-        if let Err(refused) = self.say(first, &mut more, |json| said(json, native)).await? {
-            return Err(fatal(format!("{}{hint}", refused.said)));
+        match self.say(first, &mut more, |json| said(json, native)).await? {
+            Err(Refused { why: Refusal::Broken, said }) if !native => {
+                self.notes.push(format!("{said}: what the model writes to it may be more than the server can read"));
+            }
+            Err(refused) => return Err(fatal(format!("{}{hint}", refused.said))),
+            Ok(_) => {}
         }
         let tool_role = self.kinds(&mut more).await?;
         let exact = if native { Some(true) } else { self.echo(&mut more).await? };
@@ -335,18 +341,20 @@ impl Prober {
             for as_it_is in ways {
                 let messages = messages_of(&roles, *as_it_is, native);
                 let kind = Said { tools: native, ..Said::to(messages, 0) };
-                taken = match self.say(kind, more, |json| said(json, native)).await {
-                    // Some servers fail at what their template refuses.
-                    Err(ModelError::Unavailable { reason, .. }) => Err(Refused::words(&reason)),
-                    asked => asked?,
-                };
+                taken = self.say(kind, more, |json| said(json, native)).await?;
                 if taken.is_ok() {
                     tool_role = *as_it_is;
                     break;
                 }
             }
-            if let Err(refused) = taken {
-                self.refused.push((roles, refused.said));
+            match taken {
+                // The model may say to it what the server cannot read.
+                Err(Refused { why: Refusal::Broken, .. }) => {
+                    let speakers: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+                    self.notes.push(format!("the server fails (500) at a conversation of {}", speakers.join(", ")));
+                }
+                Err(refused) => self.refused.push((roles, refused.said)),
+                Ok(_) => {}
             }
         }
         Ok(tool_role)
@@ -360,7 +368,7 @@ impl Prober {
             Ok(Ok(Ok(reply))) if reply.inexact => Some(false),
             Ok(Ok(Ok(reply))) => reply.text.contains("<tool_call>").then_some(true),
             Ok(Ok(Err(eaten))) => return Err(fatal(eaten)),
-            Ok(Err(_)) | Err(ModelError::Unavailable { .. }) => Some(false),
+            Ok(Err(_)) => Some(false),
             Err(error) => return Err(error),
         };
         if exact == Some(false) {
@@ -384,9 +392,12 @@ impl Prober {
             }
         }
         if self.wanted.fingerprint {
-            let first = self.fingerprint(found, 0).await?;
+            let Some(first) = self.fingerprint(found, 0).await? else {
+                self.notes.push("the server fails at the questions of a fingerprint: none is kept".into());
+                return Ok(Value::Object(identity));
+            };
             for (at, url) in self.client.config.urls.clone().iter().enumerate() {
-                let other = self.fingerprint(found, at).await?;
+                let other = self.fingerprint(found, at).await?.unwrap_or_default();
                 if at == 0 && other != first {
                     self.notes.push(
                         "the same question gets different answers at temperature 0: no fingerprint is kept".into(),
@@ -406,7 +417,7 @@ impl Prober {
     }
 
     /// A digest of the likeliest tokens after fixed prompts.
-    async fn fingerprint(&mut self, found: &Found, server: usize) -> Result<String, ModelError> {
+    async fn fingerprint(&mut self, found: &Found, server: usize) -> Result<Option<String>, ModelError> {
         let mut said_so_far = Sha256::new();
         for prompt in PROMPTS {
             let words = match (&self.wanted.tokenizer, found.road) {
@@ -422,9 +433,12 @@ impl Prober {
                     self.say(Said::to(vec![user(prompt)], server), &mut found.more.clone(), words).await?
                 }
             };
-            said_so_far.update(words.map_err(ModelError::from)?);
+            match words {
+                Err(Refused { why: Refusal::Broken, .. }) => return Ok(None),
+                words => said_so_far.update(words.map_err(ModelError::from)?),
+            }
         }
-        Ok(said_so_far.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+        Ok(Some(said_so_far.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()))
     }
 }
 

@@ -8,7 +8,7 @@ use rolegraft_model::{EndpointConfig, FieldError, Fields, KEY_VARIABLE, Probed, 
 use rolegraft_suites::Suite;
 use rolegraft_trajectory::{ChatArguments, ChatTokenizer, Role};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Environment variable that holds the key of the model that plays a user, where it is another than the agent's.
@@ -165,24 +165,4 @@ pub fn examine(runtime: &tokio::runtime::Runtime, address: &str, rules: &Endpoin
     };
     let asked = runtime.block_on(probe(rules.config(address, vec![KEY_VARIABLE]), wanted));
     Ok(asked.map_err(EngineError::from)?)
-}
-
-/// Asks servers that were given the checkpoint in `dir` for it.
-pub(crate) async fn ask_fed(
-    (urls, model, version): (&[String], &str, Option<String>),
-    dir: &Path,
-    rules: &EndpointRules,
-    chat: &ChatArguments,
-    sampling: Sampling,
-) -> Result<Probed, EngineError> {
-    let wanted = Wanted {
-        tokenizer: Some(ChatTokenizer::open(dir, chat)?),
-        tools: false,
-        conversations: Vec::new(),
-        sampling,
-        fingerprint: true,
-        version,
-    };
-    let address = format!("{}#{model}", urls.join(","));
-    Ok(probe(rules.config(&address, vec![KEY_VARIABLE]), wanted).await?)
 }

@@ -4,6 +4,7 @@ use rolegraft_checkpoint::{Checkpoint, OpenError};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request};
 use rolegraft_saliency::{Cache, Decoder, DecoderError};
 use rolegraft_serve::{InProcess, ServeError};
+use rolegraft_servers::ServerError;
 use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, EpisodeKey, Finish};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -18,6 +19,8 @@ pub enum EngineKind {
     Mistralrs,
     /// The tracer's own decoder: exact, for small models.
     Candle,
+    /// Servers that are started, or named, under `[server]`.
+    Server,
 }
 
 /// Why a model cannot be opened.
@@ -34,6 +37,12 @@ pub enum EngineError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(
+        "only `run` and `ablate` start servers for checkpoints; give this model's own address, or another --engine"
+    )]
+    NoServers,
     #[error(
         "`{model}` renders conversations on its own server: `{key}` (`--chat`, or under [chat]) is for checkpoints; name the \
          model's tokenizer with `--tokenizer DIR`, and its conversations are rendered here"
@@ -55,6 +64,7 @@ pub async fn open_checkpoint(
     Ok(match kind {
         EngineKind::Mistralrs => Arc::new(InProcess::open(checkpoint.dir(), engines, chat).await?),
         EngineKind::Candle => Arc::new(CandleEngine::open(&checkpoint, engines, chat)?),
+        EngineKind::Server => return Err(EngineError::NoServers),
     })
 }
 

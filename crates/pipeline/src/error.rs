@@ -9,6 +9,7 @@ use rolegraft_evaluate::EvaluationError;
 use rolegraft_graft::ApplyError;
 use rolegraft_merge::MergeError;
 use rolegraft_saliency::DecoderError;
+use rolegraft_servers::ServerError;
 use rolegraft_suites::{OpenError as OpenSuiteError, SettingsError};
 use rolegraft_trajectory::{ChatError, LogError};
 use std::path::PathBuf;
@@ -95,6 +96,7 @@ impl RunError {
         matches!(
             self,
             Self::Interrupted
+                | Self::Engine(EngineError::Server(ServerError::Interrupted))
                 | Self::Merge(MergeError::Interrupted)
                 | Self::Evaluation { source: EvaluationError::Interrupted, .. }
         )
@@ -110,7 +112,7 @@ impl RunError {
                     | EvaluationError::Incomplete { .. }
                     | EvaluationError::Model(Gone { .. }),
                 ..
-            } | Self::Engine(EngineError::Model(Gone { .. } | Unavailable { .. }))
+            } | Self::Engine(EngineError::Model(Gone { .. } | Unavailable { .. }) | EngineError::Server(_))
         ) || disk_refuses(self)
     }
 }

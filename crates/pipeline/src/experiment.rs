@@ -4,6 +4,7 @@ use crate::endpoint::{EndpointRules, Endpoints, is_endpoint};
 use crate::engine::EngineKind;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
+use rolegraft_servers::{ServerRules, Urls};
 use rolegraft_suites::{AllSettings, Registry, Setup};
 use rolegraft_trajectory::ChatArguments;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Experiment {
     /// How servers of models that play a user are asked.
     #[serde(default)]
     pub user_endpoint: EndpointRules,
+    /// Servers that are started for the checkpoints, or named, where `engine` is `server`.
+    #[serde(default)]
+    pub server: Option<ServerRules>,
     /// Folder of the suites' folders.
     pub suites: PathBuf,
     /// Official data; without it every suite plays its built-in tasks.
@@ -279,6 +283,9 @@ impl Experiment {
         for rules in [&mut experiment.endpoint, &mut experiment.user_endpoint] {
             rules.tokenizer.iter_mut().for_each(|dir| *dir = here.join(&*dir));
         }
+        if let Some(Urls::Folder(folder)) = experiment.server.as_mut().and_then(|server| server.urls.as_mut()) {
+            *folder = here.join(&*folder);
+        }
         for source in std::iter::once(&mut experiment.pool.base).chain(experiment.pool.experts.values_mut()) {
             if let Source::Checkpoint(dir) = source {
                 *dir = here.join(&*dir);
@@ -318,6 +325,9 @@ impl Experiment {
         self.registry.check(&self.suite).map_err(|e| e.to_string())?;
         for (table, rules) in [("endpoint", &self.endpoint), ("user_endpoint", &self.user_endpoint)] {
             rules.check().map_err(|e| format!("under [{table}]: {e}"))?;
+        }
+        if let Some(server) = &self.server {
+            server.check().map_err(|e| format!("under [server]: {e}"))?;
         }
         self.chat.validate().map_err(|e| format!("under [chat]: {e}"))?;
         let served = self.pool.models().find_map(|(name, source)| match source {

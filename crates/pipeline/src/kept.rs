@@ -3,11 +3,13 @@
 use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::chat::{Rendering, read_template, takes};
 use crate::endpoint::ask;
+use crate::engine::EngineKind;
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
 use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
+use crate::servers::Servers;
 use crate::stages::merge::merge_candidate;
 use crate::stages::trace::{Passed, Reading, View};
 use crate::stages::{calibrate, evaluate, select, trace, transplant};
@@ -422,8 +424,15 @@ pub(crate) fn with_stages<T>(
     let suites = open_suites(&mut experiment, &runtime, progress)?;
     let (engine, engines, seed) = (experiment.engine, experiment.engines, experiment.seed);
     let endpoints = &experiment.endpoints();
-    let chat = &experiment.chat;
-    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat, endpoints, seed };
+    let servers = match engine {
+        EngineKind::Server => {
+            let rules = experiment.server.clone().unwrap_or_default();
+            Some(Servers::new(&rules, &store.servers(), stop.clone())?)
+        }
+        _ => None,
+    };
+    let (chat, servers) = (&experiment.chat, servers.as_ref());
+    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat, servers, endpoints, seed };
     work(&mut Kept::new(&experiment, &store, &suites, &machine))
 }
 

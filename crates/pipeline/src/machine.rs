@@ -4,6 +4,7 @@ use crate::endpoint::Endpoints;
 use crate::engine::EngineKind;
 use crate::error::RunError;
 use crate::progress::Progress;
+use crate::servers::Servers;
 use rolegraft_checkpoint::{Checkpoint, Digest, OpenError};
 use rolegraft_trajectory::ChatArguments;
 use std::path::{Path, PathBuf};
@@ -24,10 +25,27 @@ pub struct Machine<'m> {
     pub engines: usize,
     /// How conversations are rendered for checkpoints.
     pub chat: &'m ChatArguments,
+    /// Servers that play checkpoints, where that is the engine.
+    pub(crate) servers: Option<&'m Servers>,
     /// How servers are asked.
     pub endpoints: &'m Endpoints,
     /// Seeds every draw.
     pub seed: u64,
+}
+
+impl<'m> Machine<'m> {
+    /// One without servers of its own, whose draws have the seed 0.
+    #[must_use]
+    pub fn alone(
+        runtime: &'m tokio::runtime::Runtime,
+        stop: Arc<AtomicBool>,
+        progress: &'m dyn Progress,
+        engine: EngineKind,
+        chat: &'m ChatArguments,
+        endpoints: &'m Endpoints,
+    ) -> Self {
+        Self { runtime, stop, progress, engine, engines: 0, chat, servers: None, endpoints, seed: 0 }
+    }
 }
 
 impl Machine<'_> {

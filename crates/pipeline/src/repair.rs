@@ -12,7 +12,6 @@ use crate::stages::transplant::{Planned, plan};
 use rolegraft_checkpoint::{Checkpoint, check_pool};
 use rolegraft_suites::Split;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// The checkpoints of an experiment, its candidates merged, and the trajectories that they are traced on.
 pub(crate) struct Pool {

@@ -118,7 +118,8 @@ impl Solo<'_> {
         progress: &'m dyn Progress,
     ) -> Machine<'m> {
         let (engine, engines, chat, endpoints) = (self.engine, self.engines, self.chat, self.endpoints);
-        Machine { runtime, stop: stop.clone(), progress, engine, engines, chat, endpoints, seed: self.seed }
+        let servers = None;
+        Machine { runtime, stop: stop.clone(), progress, engine, engines, chat, servers, endpoints, seed: self.seed }
     }
 
     fn open(&self, machine: &Machine<'_>) -> Result<(Library, TaskSet), RunError> {

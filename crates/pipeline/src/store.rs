@@ -38,6 +38,12 @@ impl Store {
         self.root.join("runs").join(name)
     }
 
+    /// Where records and logs of servers lie.
+    #[must_use]
+    pub fn servers(&self) -> PathBuf {
+        self.root.join("servers")
+    }
+
     /// The place of an output of `kind` made from `inputs`.
     #[must_use]
     pub fn place<T: Serialize>(&self, kind: &str, inputs: &T) -> PathBuf {

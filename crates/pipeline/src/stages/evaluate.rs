@@ -1,7 +1,7 @@
 //! Episodes of a model on a suite's tasks, in a log.
 
 use crate::chat::Rendering;
-use crate::engine::open_checkpoint;
+use crate::engine::{EngineKind, open_checkpoint};
 use crate::error::RunError;
 use crate::machine::{Machine, Member};
 use rolegraft_checkpoint::Digest;
@@ -100,10 +100,14 @@ pub(crate) fn played(
         let tasks = tasks.tasks.into_iter().map(Arc::new).collect();
         let evaluation = Evaluation { suite, tasks, trials, at_once: player.at_once, seed };
         let mut report = |done: usize, of: usize| machine.progress.update(done, of, &label);
-        machine
+        let outcome = machine
             .runtime
             .block_on(play(&evaluation, model, &mut log, &machine.stop, &mut report))
-            .map_err(|source| RunError::Evaluation { suite: id, model: player.name.to_owned(), source })?;
+            .map_err(|source| RunError::Evaluation { suite: id, model: player.name.to_owned(), source });
+        if let Some(servers) = machine.servers {
+            servers.notes(machine);
+        }
+        outcome?;
     } else {
         machine.progress.update(wanted.len(), wanted.len(), &label);
     }
@@ -123,7 +127,11 @@ pub(crate) fn episodes(path: &Path, wanted: &[EpisodeKey]) -> Result<Vec<Episode
 /// Who a checkpoint is, how it is played, and how it is spoken to.
 pub(crate) fn identity(machine: &Machine<'_>, member: &Member) -> Result<String, RunError> {
     let rendering = serde_json::to_string(&Rendering::of_checkpoint(&member.dir, machine.chat)?).unwrap_or_default();
-    Ok(format!("{} under {:?}, {rendering}", member.digest, machine.engine))
+    let engine = match machine.servers {
+        Some(servers) if machine.engine == EngineKind::Server => servers.name(&machine.endpoints.agent),
+        _ => format!("{:?}", machine.engine),
+    };
+    Ok(format!("{} under {engine}, {rendering}", member.digest))
 }
 
 /// Who a server is, and how it is asked. Not where: a model that moves is the same.
@@ -140,6 +148,9 @@ pub(crate) fn opener<'o>(
     move || {
         if let Some(seated) = &opened {
             return Ok(seated.clone());
+        }
+        if let (EngineKind::Server, Some(servers)) = (machine.engine, machine.servers) {
+            return Ok(opened.insert(servers.seat(machine, member)?).clone());
         }
         let loading = open_checkpoint(&member.dir, machine.engine, machine.engine_count(), machine.chat);
         let model = machine.runtime.block_on(loading)?;

@@ -1,0 +1,92 @@
+//! Servers that play the checkpoints of a run, one checkpoint after another.
+
+use crate::endpoint::EndpointRules;
+use crate::engine::EngineError;
+use crate::machine::{Machine, Member};
+use crate::stages::evaluate::Seated;
+use rolegraft_checkpoint::Checkpoint;
+use rolegraft_model::{KEY_VARIABLE, Sampling, Wanted, probe};
+use rolegraft_saliency::Decoder;
+use rolegraft_servers::{Expected, Feed, Fleet, ServerKind, ServerRules};
+use rolegraft_trajectory::ChatTokenizer;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a checkpoint is asked to say where weights were changed in a server that went on: prose, code and calls, in which
+/// models differ.
+const SAID: &str = "{\"name\": \"cancel_order\", \"arguments\": {\"order_id\": \"#W3507\", \"reason\": \"ordered by mistake\"}} \
+    ls -la /etc | grep conf; the capital of France is Paris. def add(a, b): return a + b";
+
+/// The servers of a run.
+pub(crate) struct Servers {
+    fleet: Mutex<Fleet>,
+    kind: ServerKind,
+    /// What a person should know of them, until it is told.
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Servers {
+    /// By their rules; their records and logs lie in `folder`.
+    pub(crate) fn new(rules: &ServerRules, folder: &Path, stop: Arc<AtomicBool>) -> Result<Self, EngineError> {
+        let told = Arc::<Mutex<Vec<String>>>::default();
+        let (into, kind) = (told.clone(), rules.kind);
+        let tell =
+            Arc::new(move |text: &str| into.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned()));
+        Ok(Self { fleet: Mutex::new(Fleet::new(rules.clone(), folder, stop, tell)?), kind, told })
+    }
+
+    /// What the digests of episodes say of the engine.
+    pub(crate) fn name(&self, rules: &EndpointRules) -> String {
+        let fields = serde_json::to_string(&rules.fields).unwrap_or_default();
+        format!("Server {:?} {fields}", self.kind)
+    }
+
+    /// Passes on what was told since.
+    pub(crate) fn notes(&self, machine: &Machine<'_>) {
+        let told = std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        told.iter().for_each(|text| machine.progress.note(text));
+    }
+
+    /// Gives the servers a checkpoint.
+    pub(crate) fn seat(&self, machine: &Machine<'_>, member: &Member) -> Result<Seated, EngineError> {
+        let chat = ChatTokenizer::open(&member.dir, machine.chat)?;
+        let dir = member.dir.canonicalize().unwrap_or_else(|_| member.dir.clone());
+        let context = chat.context().unwrap_or(4096);
+        let feed = Feed { dir: &dir, digest: member.digest.as_str(), context };
+        let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = || says(&dir, &chat).unwrap_or_default();
+        let fed = machine.runtime.block_on(fleet.feed(feed, expected));
+        drop(fleet);
+        self.notes(machine);
+        let fed = fed?;
+        let wanted = Wanted {
+            tokenizer: Some(chat),
+            tools: false,
+            conversations: Vec::new(),
+            sampling: Sampling { temperature: 1.0, top_p: 1.0, max_tokens: 1 },
+            fingerprint: true,
+            version: fed.version,
+        };
+        let address = format!("{}#{}", fed.urls.join(","), fed.model);
+        let config = machine.endpoints.agent.config(&address, vec![KEY_VARIABLE]);
+        let probed = machine.runtime.block_on(probe(config, wanted))?;
+        probed.notes.iter().for_each(|note| machine.progress.note(note));
+        Ok(Seated { model: probed.model, served: Some(probed.served) })
+    }
+}
+
+/// What a checkpoint says by the tracer's decoder; nothing where it does not know the architecture.
+fn says(dir: &Path, chat: &ChatTokenizer) -> Option<Expected> {
+    let decoder = Decoder::load(&Checkpoint::open(dir).ok()?).ok()?;
+    let ids = chat.vocabulary().encode(SAID).ok()?;
+    let (mut cache, mut log_probabilities) = (decoder.cache(), Vec::new());
+    for pair in ids.windows(2) {
+        let logits = decoder.forward(&pair[..1], &mut cache).ok()?;
+        let most = logits.iter().fold(f32::MIN, |most, logit| most.max(*logit));
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - most).exp()).sum();
+        let of = *logits.get(usize::try_from(pair[1]).ok()?)?;
+        log_probabilities.push(f64::from(of - most) - sum.ln());
+    }
+    Some(Expected { ids, log_probabilities })
+}
