@@ -69,6 +69,9 @@ pub(crate) struct EndpointFlags {
     /// A checkpoint directory whose tokenizer and chat template are the endpoint's model's: raw text is asked for.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Seconds that an endpoint is waited for that has gone [default: 120].
+    #[arg(long, value_name = "SECONDS")]
+    patience: Option<u64>,
     /// The same as --api-field for the model that plays the user.
     #[arg(long = "user-api-field", value_name = "FIELD=VALUE")]
     user_fields: Vec<String>,
@@ -90,6 +93,9 @@ impl EndpointFlags {
         }
         for (rules, most) in [(&mut endpoints.agent, self.concurrency), (&mut endpoints.user, self.user_concurrency)] {
             rules.concurrency = most.map_or(rules.concurrency, |most| most as usize);
+        }
+        for rules in [&mut endpoints.agent, &mut endpoints.user] {
+            rules.patience = self.patience.unwrap_or(rules.patience);
         }
         if self.tokenizer.is_some() {
             endpoints.agent.tokenizer.clone_from(&self.tokenizer);
