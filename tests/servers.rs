@@ -8,7 +8,7 @@ use rolegraft_trajectory::{Episodes, Key, Road, Seed, Vocabulary};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 #[allow(dead_code, reason = "not every test needs all of it")]
@@ -35,7 +35,8 @@ fn fails(output: &Output, code: i32, part: &str) {
 }
 
 /// What a model says that looks at an order again and again.
-const LOOK: &str = "<tool_call>\n{\"name\": \"get_order_details\", \"arguments\": {\"order_id\": \"#W1\"}}\n</tool_call>";
+const LOOK: &str =
+    "<tool_call>\n{\"name\": \"get_order_details\", \"arguments\": {\"order_id\": \"#W1\"}}\n</tool_call>";
 
 fn call() -> Value {
     let function = json!({"name": "get_order_details", "arguments": "{\"order_id\": \"#W1\"}"});
@@ -78,7 +79,6 @@ fn text_that_a_server_changed_is_marked_and_not_compared_with_text_as_it_was_wri
 fn what_the_server_ended_is_told_apart_from_what_the_model_lost() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log.jsonl");
-    let count = AtomicUsize::new(0);
     // Every third conversation is filtered; one breaks the server at its second turn.
     let server = Fake::start(move |path, body| {
         let messages = body["messages"].as_array().cloned().unwrap_or_default();
@@ -123,15 +123,15 @@ fn a_server_that_dies_loses_nothing_and_one_that_stays_away_ends_the_run() {
     ok(eval(&server.url, &whole, &[]));
 
     // It goes after a few answers, and comes back on another port: the same model is the same.
-    let (asked, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let (counted, gone) = (asked.clone(), over.clone());
+    let counted = AtomicUsize::new(0);
     let mortal = Arc::new(Mutex::new(None::<Fake>));
     let held = mortal.clone();
     let dying = Fake::start(move |path, body| {
-        if path != "/v1/models" && counted.fetch_add(1, Ordering::SeqCst) == 20 && !gone.swap(true, Ordering::SeqCst) {
-            if let Some(fake) = &*held.lock().unwrap() {
-                fake.stop();
-            }
+        if path != "/v1/models"
+            && counted.fetch_add(1, Ordering::SeqCst) == 20
+            && let Some(fake) = &*held.lock().unwrap()
+        {
+            fake.stop();
         }
         answer(path, body)
     });
@@ -243,7 +243,7 @@ fn acts_as_a_server() {
     let Ok(dir) = std::env::var("ROLEGRAFT_FAKE_DIR") else { return };
     let (port, name) = (std::env::var("ROLEGRAFT_FAKE_PORT").unwrap(), std::env::var("ROLEGRAFT_FAKE_NAME").unwrap());
     let held = Mutex::new(load(Path::new(&dir)));
-    let version = Mutex::new(json!("default"));
+    let (version, summed) = (Mutex::new(json!("default")), Mutex::new(dir.clone()));
     let stale = std::env::var("ROLEGRAFT_FAKE_STALE").is_ok();
     let _fake = Fake::on(&format!("127.0.0.1:{port}"), move |path, body| match path {
         "/health" | "/pause?mode=wait" | "/reset_prefix_cache" | "/resume" => (200, "{}".into()),
@@ -254,11 +254,15 @@ fn acts_as_a_server() {
             (200, "{}".into())
         }
         "/collective_rpc" => {
+            let path = body["kwargs"]["weights_path"].as_str().unwrap();
             if !stale {
-                *held.lock().unwrap() = load(Path::new(body["kwargs"]["weights_path"].as_str().unwrap()));
+                *held.lock().unwrap() = load(Path::new(path));
             }
+            path.clone_into(&mut summed.lock().unwrap());
             (200, json!({"results": [Value::Null]}).to_string())
         }
+        // One that lies sums up what it was given, not what it has.
+        "/weight_checker" => (200, json!({"checksums": {"all": *summed.lock().unwrap()}}).to_string()),
         "/v1/completions" => completion(&held.lock().unwrap(), body),
         _ => (404, json!({"detail": "Not Found"}).to_string()),
     });
@@ -375,13 +379,17 @@ fn servers_end_with_the_run_however_it_ends_and_those_that_do_not_start_say_why(
         fails(&run(&path, &dir.path().join("wrong")), code, part);
         assert_eq!(left(&dir.path().join("wrong")), 0);
     };
-    refuse("command = \"no-such-server {dir} {port}\"", "`no-such-server` cannot be started", 3);
-    refuse("command = \"sh -c 'echo out of memory; exit 3' {dir} {port}\"", "out of memory", 3);
-    refuse("command = \"sleep 60 {dir} {port}\"", "ended before it was ready", 3);
-    refuse("command = \"sh -c 'echo loading; sleep 60' {dir} {port}\"\nready_within = 1", "loading", 3);
+    refuse("kind = \"custom\"\ncommand = \"no-such-server {dir} {port}\"", "is not found", 3);
+    refuse("kind = \"custom\"\ncommand = \"sh -c 'echo out of memory; exit 3' {dir} {port}\"", "out of memory", 3);
+    refuse("kind = \"custom\"\ncommand = \"sleep 60 {dir} {port}\"", "ended before it was ready", 3);
+    refuse(
+        "kind = \"custom\"\ncommand = \"sh -c 'echo loading; sleep 60' {dir} {port}\"\nready_within = 1",
+        "loading",
+        3,
+    );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    refuse(&format!("port = {}", taken.local_addr().unwrap().port()), "is taken", 3);
-    refuse("command = \"serve {model} {dir} {port}\"", "has {model}", 2);
-    refuse("urls = [\"http://127.0.0.1:1\"]", "cannot be given other weights", 2);
+    refuse(&format!("kind = \"vllm\"\nport = {}", taken.local_addr().unwrap().port()), "is taken", 3);
+    refuse("kind = \"custom\"\ncommand = \"serve {model} {dir} {port}\"", "has {model}", 2);
+    refuse("kind = \"vllm\"\nurls = [\"http://127.0.0.1:1\"]", "cannot be given other weights", 2);
     refuse("kind = \"llamacpp\"", "GGUF", 2);
 }

@@ -40,9 +40,10 @@ pub struct Wanted {
     pub sampling: Sampling,
     /// Whether the model's words are part of who it is.
     pub fingerprint: bool,
-    /// What the weights have to be called in every answer, where the server says it, and what keeps apart what vLLM's caches
-    /// hold of several.
+    /// What the weights have to be called in every answer, where the server says it.
     pub version: Option<String>,
+    /// What keeps apart what vLLM's caches hold of several weights.
+    pub cache_salt: Option<String>,
 }
 
 /// A server that was asked.
@@ -280,8 +281,8 @@ impl Prober {
                 _ => more.extend(asked_back()),
             }
             more.insert("stop_token_ids".into(), ends.clone());
-            if let Some(version) = self.wanted.version.as_ref().filter(|_| *road != Road::Generate) {
-                more.insert("cache_salt".into(), version.clone().into());
+            if let Some(salt) = &self.wanted.cache_salt {
+                more.insert("cache_salt".into(), salt.clone().into());
             }
             let how = (Sampling { max_tokens: FEW, ..self.wanted.sampling }, Key::new(Seed(0)));
             let mut post = raw_post(*road, &more, (&ids, &text), how, 0);

@@ -107,6 +107,7 @@ pub(crate) fn ask(machine: &Machine<'_>, address: &str, suite: &dyn Suite) -> Re
         sampling: Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens },
         fingerprint: rules.fingerprint,
         version: None,
+        cache_salt: None,
     };
     let asked = machine.runtime.block_on(probe(rules.config(address, vec![KEY_VARIABLE]), wanted));
     let probed = asked.map_err(EngineError::from)?;
@@ -142,6 +143,7 @@ pub(crate) async fn ask_user(
         sampling,
         fingerprint: false,
         version: None,
+        cache_salt: None,
     };
     Ok(probe(rules.config(address, vec![USER_KEY_VARIABLE, KEY_VARIABLE]), wanted).await?)
 }
@@ -162,6 +164,7 @@ pub fn examine(runtime: &tokio::runtime::Runtime, address: &str, rules: &Endpoin
         sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 512 },
         fingerprint: rules.fingerprint,
         version: None,
+        cache_salt: None,
     };
     let asked = runtime.block_on(probe(rules.config(address, vec![KEY_VARIABLE]), wanted));
     Ok(asked.map_err(EngineError::from)?)

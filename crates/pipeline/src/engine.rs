@@ -4,7 +4,7 @@ use rolegraft_checkpoint::{Checkpoint, OpenError};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request};
 use rolegraft_saliency::{Cache, Decoder, DecoderError};
 use rolegraft_serve::{InProcess, ServeError};
-use rolegraft_servers::ServerError;
+use rolegraft_servers::FleetError;
 use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, EpisodeKey, Finish};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -38,7 +38,11 @@ pub enum EngineError {
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(#[from] FleetError),
+    #[error(
+        "engine `server` plays on the servers of a table [server], which the experiment does not have: say its `kind`"
+    )]
+    NoServerTable,
     #[error(
         "only `run` and `ablate` start servers for checkpoints; give this model's own address, or another --engine"
     )]

@@ -9,7 +9,7 @@ use rolegraft_evaluate::EvaluationError;
 use rolegraft_graft::ApplyError;
 use rolegraft_merge::MergeError;
 use rolegraft_saliency::DecoderError;
-use rolegraft_servers::ServerError;
+use rolegraft_servers::FleetError;
 use rolegraft_suites::{OpenError as OpenSuiteError, SettingsError};
 use rolegraft_trajectory::{ChatError, LogError};
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ impl RunError {
         matches!(
             self,
             Self::Interrupted
-                | Self::Engine(EngineError::Server(ServerError::Interrupted))
+                | Self::Engine(EngineError::Server(FleetError::Stopped))
                 | Self::Merge(MergeError::Interrupted)
                 | Self::Evaluation { source: EvaluationError::Interrupted, .. }
         )
@@ -112,7 +112,10 @@ impl RunError {
                     | EvaluationError::Incomplete { .. }
                     | EvaluationError::Model(Gone { .. }),
                 ..
-            } | Self::Engine(EngineError::Model(Gone { .. } | Unavailable { .. }) | EngineError::Server(_))
+            } | Self::Engine(
+                EngineError::Model(Gone { .. } | Unavailable { .. })
+                    | EngineError::Server(FleetError::NoneLeft { .. } | FleetError::NoUrls(_))
+            )
         ) || disk_refuses(self)
     }
 }

@@ -3,7 +3,7 @@
 use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::chat::{Rendering, read_template, takes};
 use crate::endpoint::ask;
-use crate::engine::EngineKind;
+use crate::engine::{EngineError, EngineKind};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
 use crate::host::Players;
@@ -426,8 +426,8 @@ pub(crate) fn with_stages<T>(
     let endpoints = &experiment.endpoints();
     let servers = match engine {
         EngineKind::Server => {
-            let rules = experiment.server.clone().unwrap_or_default();
-            Some(Servers::new(&rules, &store.servers(), stop.clone())?)
+            let rules = experiment.server.as_ref().ok_or(EngineError::NoServerTable)?;
+            Some(Servers::new(rules, &store.servers(), stop.clone())?)
         }
         _ => None,
     };

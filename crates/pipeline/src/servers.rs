@@ -5,9 +5,9 @@ use crate::engine::EngineError;
 use crate::machine::{Machine, Member};
 use crate::stages::evaluate::Seated;
 use rolegraft_checkpoint::Checkpoint;
-use rolegraft_model::{KEY_VARIABLE, Sampling, Wanted, probe};
+use rolegraft_model::{KEY_VARIABLE, ModelError, Sampling, Wanted, probe};
 use rolegraft_saliency::Decoder;
-use rolegraft_servers::{Expected, Feed, Fleet, ServerKind, ServerRules};
+use rolegraft_servers::{Expected, Feed, Fleet, FleetError, ServerRules, sweep};
 use rolegraft_trajectory::ChatTokenizer;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ const SAID: &str = "{\"name\": \"cancel_order\", \"arguments\": {\"order_id\": \
 /// The servers of a run.
 pub(crate) struct Servers {
     fleet: Mutex<Fleet>,
-    kind: ServerKind,
+    rules: ServerRules,
     /// What a person should know of them, until it is told.
     told: Arc<Mutex<Vec<String>>>,
 }
@@ -30,16 +30,24 @@ impl Servers {
     /// By their rules; their records and logs lie in `folder`.
     pub(crate) fn new(rules: &ServerRules, folder: &Path, stop: Arc<AtomicBool>) -> Result<Self, EngineError> {
         let told = Arc::<Mutex<Vec<String>>>::default();
-        let (into, kind) = (told.clone(), rules.kind);
+        let into = told.clone();
         let tell =
             Arc::new(move |text: &str| into.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned()));
-        Ok(Self { fleet: Mutex::new(Fleet::new(rules.clone(), folder, stop, tell)?), kind, told })
+        let swept = sweep(folder).map_err(|source| FleetError::Files { path: folder.to_owned(), source })?;
+        if swept > 0 {
+            tell(&format!("{swept} servers that a run left behind, which was killed, are stopped"));
+        }
+        // The proxy of a machine knows nothing of its own servers.
+        let http = reqwest::Client::builder().no_proxy().build();
+        let http = http.map_err(|e| ModelError::Fatal(format!("no HTTP client: {e}")))?;
+        let fleet = Mutex::new(Fleet::new(rules.clone(), folder, http, stop, tell)?);
+        Ok(Self { fleet, rules: rules.clone(), told })
     }
 
     /// What the digests of episodes say of the engine.
     pub(crate) fn name(&self, rules: &EndpointRules) -> String {
         let fields = serde_json::to_string(&rules.fields).unwrap_or_default();
-        format!("Server {:?} {fields}", self.kind)
+        format!("Server {:?} {fields}", self.rules.kind)
     }
 
     /// Passes on what was told since.
@@ -53,22 +61,24 @@ impl Servers {
         let chat = ChatTokenizer::open(&member.dir, machine.chat)?;
         let dir = member.dir.canonicalize().unwrap_or_else(|_| member.dir.clone());
         let context = chat.context().unwrap_or(4096);
-        let feed = Feed { dir: &dir, digest: member.digest.as_str(), context };
+        // A server that starts reads what it is given; one that goes on might keep what it has.
+        let expected = self.rules.swap.and_then(|_| says(&dir, &chat)).unwrap_or_default();
+        let feed = Feed { dir, digest: member.digest.to_string(), context, name: member.name.clone(), expected };
         let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = || says(&dir, &chat).unwrap_or_default();
-        let fed = machine.runtime.block_on(fleet.feed(feed, expected));
+        let serving = machine.runtime.block_on(fleet.serve(&feed));
         drop(fleet);
         self.notes(machine);
-        let fed = fed?;
+        let serving = serving?;
         let wanted = Wanted {
             tokenizer: Some(chat),
             tools: false,
             conversations: Vec::new(),
             sampling: Sampling { temperature: 1.0, top_p: 1.0, max_tokens: 1 },
             fingerprint: true,
-            version: fed.version,
+            version: serving.version,
+            cache_salt: serving.cache_salt,
         };
-        let address = format!("{}#{}", fed.urls.join(","), fed.model);
+        let address = format!("{}#{}", serving.urls.join(","), serving.model);
         let config = machine.endpoints.agent.config(&address, vec![KEY_VARIABLE]);
         let probed = machine.runtime.block_on(probe(config, wanted))?;
         probed.notes.iter().for_each(|note| machine.progress.note(note));

@@ -1,296 +1,529 @@
-//! All servers of an experiment, and the checkpoint that they hold.
+//! All servers together: which of them hold a checkpoint, and which are left out.
 
-use crate::error::ServerError;
-use crate::process::{Process, Start, tail};
-use crate::record::sweep;
-use crate::rules::{ServerRules, Swap};
-use crate::swap::{Expected, Server};
-use std::net::TcpListener;
+use crate::http::{models, names};
+use crate::process::{LOOK, Launch, StartError, free_ports};
+use crate::rules::{Filling, RulesError, ServerRules, Swap, Urls, base};
+use crate::swap::{Checksum, Expected, Remote, SwapError};
+use crate::watch::{Own, Shared, blocking};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Between two looks at a server.
-const LOOK: Duration = Duration::from_millis(250);
-/// How often a server that dies is started again.
-const RESTARTS: usize = 3;
+/// Longest file with an address that is read, in bytes.
+const LONGEST_URL: u64 = 4096;
+/// How long a server may take to say which model it has.
+const LIST: Duration = Duration::from_secs(15);
+const GPUS: &str = "CUDA_VISIBLE_DEVICES";
 
-/// A checkpoint for the servers.
-#[derive(Debug, Clone, Copy)]
-pub struct Feed<'f> {
-    /// Its directory.
-    pub dir: &'f Path,
-    /// Its digest: what answers' weights have to be called where a server says it.
-    pub digest: &'f str,
-    /// Tokens of context.
+/// A checkpoint that servers shall hold.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    /// Its folder; servers at `urls` find it under the same path.
+    pub dir: PathBuf,
+    /// What tells its weights from all others.
+    pub digest: String,
+    /// Tokens that it takes, `max_position_embeddings`.
     pub context: usize,
+    /// What people call it.
+    pub name: String,
+    /// What it says, which a server that was given it while it ran is asked for; nothing, where that is not known.
+    pub expected: Expected,
 }
 
 /// Where a checkpoint is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fed {
-    /// Base addresses ending in `/v1`.
+pub struct Serving {
+    /// Addresses ending in `/v1`.
     pub urls: Vec<String>,
-    /// The model's name there.
+    /// The model to ask for.
     pub model: String,
-    /// What the weights are called in answers; absent where servers were started with them.
+    /// What answers have to call their weights, where they call them anything.
     pub version: Option<String>,
+    /// What has to go with completions, so that none is made with what was computed of other weights.
+    pub cache_salt: Option<String>,
 }
 
-/// Who is told of servers that die or lie.
-pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+/// What a server is doing.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// It starts, or was never given anything.
+    Starting,
+    /// It ends open requests.
+    Draining,
+    /// It loads weights.
+    Swapping,
+    /// It shows that it has them.
+    Verifying,
+    /// It holds a checkpoint.
+    Ready,
+    /// It failed or lied, and is asked nothing more.
+    Quarantined(Arc<WorkerError>),
+}
 
-/// Servers that play one checkpoint after another. Those that we started end when this is dropped.
+impl State {
+    fn doing(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+            Self::Swapping => "swapping weights",
+            Self::Verifying => "verifying weights",
+            Self::Ready | Self::Quarantined(_) => "comparing with others",
+        }
+    }
+}
+
+/// Why a server is left out.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum WorkerError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Swap(#[from] SwapError),
+    #[error("it cannot say which model it has: {0}")]
+    Unlisted(String),
+    #[error("it holds {own}, but most servers hold {others}")]
+    Outvoted { own: String, others: String },
+    #[error("it holds {own}, and no more than half of the servers hold the same")]
+    Undecided { own: String },
+}
+
+/// A server that is left out.
+#[derive(Debug, Clone)]
+pub struct LeftOut {
+    /// Its address, without `/v1`.
+    pub url: String,
+    /// Why.
+    pub why: Arc<WorkerError>,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n  {}: {}", self.url, self.why)
+    }
+}
+
+/// Why nothing is served.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum FleetError {
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    #[error("`{}` cannot be used", path.display())]
+    Files { path: PathBuf, source: io::Error },
+    #[error("`{}` does not hold a server's address: {source}", path.display())]
+    UrlFile { path: PathBuf, source: RulesError },
+    #[error("`{}` holds no addresses: each server writes its own into a file there, such as http://gpu01:30000", .0.display())]
+    NoUrls(PathBuf),
+    #[error("the path of a checkpoint is not Unicode: `{}`", .0.display())]
+    Path(PathBuf),
+    #[error("no server holds `{name}`:{}", left_out.iter().map(LeftOut::to_string).collect::<String>())]
+    NoneLeft { name: String, left_out: Vec<LeftOut> },
+    #[error("stopped while servers were being fed")]
+    Stopped,
+}
+
+/// Servers that are fed with one checkpoint after another. Those that we started end when it is dropped.
 pub struct Fleet {
     rules: ServerRules,
     folder: PathBuf,
-    http: reqwest::Client,
-    stop: Arc<AtomicBool>,
-    tell: Tell,
+    shared: Shared,
     workers: Vec<Worker>,
-    holds: Option<(String, Fed)>,
+    /// What all of them hold.
+    now: Option<(String, Serving)>,
 }
 
-/// A server, and where it stands.
 struct Worker {
-    /// Without `/v1`.
-    url: String,
+    /// Its place among those that we start.
+    at: usize,
+    /// Its address, without `/v1`.
+    base: String,
+    own: Option<Arc<Own>>,
     state: State,
-    /// Absent where somebody else started it.
-    _own: Option<Supervised>,
+    model: String,
+    held: Option<Held>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Holds a checkpoint, and plays it.
-    Ready,
-    /// Gets another, or is asked what it holds. Nothing is played meanwhile: a checkpoint's episodes are over before the next.
-    Swapping,
-    /// Did not take a checkpoint, or says that it did and does not: plays nothing any more.
-    Quarantined,
+/// What a worker holds.
+#[derive(Clone)]
+struct Held {
+    digest: String,
+    checksum: Option<Checksum>,
 }
 
-/// A process that is started again when it dies.
-struct Supervised {
-    process: Arc<Mutex<Option<Process>>>,
-    over: Arc<AtomicBool>,
-}
-
-impl Drop for Supervised {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        drop(self.process.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
-
-impl Supervised {
-    fn watch(process: Process, start: Start, tell: Tell) -> Self {
-        let (process, over) = (Arc::new(Mutex::new(Some(process))), Arc::new(AtomicBool::new(false)));
-        let (watched, ended) = (process.clone(), over.clone());
-        std::thread::spawn(move || {
-            let mut left = RESTARTS;
-            while left > 0 {
-                std::thread::sleep(LOOK);
-                let mut held = watched.lock().unwrap_or_else(PoisonError::into_inner);
-                if ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Some(status) = held.as_mut().and_then(Process::ended) else { continue };
-                // What it started itself goes with it.
-                drop(held.take());
-                left -= 1;
-                tell(&format!("a server died ({status}) and is started again; its log is {}", start.log.display()));
-                match Process::start(&start) {
-                    Ok(again) => *held = Some(again),
-                    Err(error) => return tell(&error.to_string()),
-                }
-            }
-        });
-        Self { process, over }
-    }
+/// A checkpoint as servers are told of it.
+struct Told<'f> {
+    dir: &'f str,
+    digest: &'f str,
+    expected: &'f Expected,
 }
 
 impl Fleet {
-    /// Servers by `rules`, with records and logs in `folder`. What killed owners left there is stopped.
+    /// A fleet that has nothing to serve yet. Logs and records lie in `folder`, which [`crate::sweep`] is for; `http` carries
+    /// whatever the servers want with every request; `tell` hears what people should know.
     ///
     /// # Errors
-    /// If the rules cannot be meant.
-    pub fn new(rules: ServerRules, folder: &Path, stop: Arc<AtomicBool>, tell: Tell) -> Result<Self, ServerError> {
-        rules.check().map_err(ServerError::Rules)?;
-        let swept = sweep(folder);
-        if swept > 0 {
-            tell(&format!("{swept} servers of a run that was killed are stopped"));
-        }
-        // The proxy of a machine knows nothing of its own servers.
-        let http = reqwest::Client::builder().no_proxy().build().map_err(ServerError::Http)?;
-        let folder = folder.to_owned();
-        Ok(Self { rules, folder, http, stop, tell, workers: Vec::new(), holds: None })
+    /// If the rules cannot be meant, or there can be no folder.
+    pub fn new(
+        rules: ServerRules,
+        folder: &Path,
+        http: reqwest::Client,
+        stop: Arc<AtomicBool>,
+        tell: Arc<dyn Fn(&str) + Send + Sync>,
+    ) -> Result<Self, FleetError> {
+        rules.check()?;
+        fs::create_dir_all(folder).map_err(files(folder))?;
+        let folder = std::path::absolute(folder).map_err(files(folder))?;
+        Ok(Self { rules, folder, shared: Shared { http, stop, tell }, workers: Vec::new(), now: None })
     }
 
-    /// Sees to it that the servers hold a checkpoint. `expected` is asked for what it says, where weights are changed in
-    /// servers that go on.
+    /// Makes every server hold a checkpoint, and gives the addresses of those that do. Nobody may ask them for anything
+    /// meanwhile.
     ///
     /// # Errors
-    /// If no server can be started, or given it.
-    pub async fn feed(&mut self, feed: Feed<'_>, expected: impl FnOnce() -> Expected) -> Result<Fed, ServerError> {
-        if let Some((digest, fed)) = &self.holds
-            && digest == feed.digest
+    /// If there are no servers, none of them is left, or the run is stopped.
+    pub async fn serve(&mut self, feed: &Feed) -> Result<Serving, FleetError> {
+        if let Some((digest, serving)) = &self.now
+            && *digest == feed.digest
         {
-            return Ok(fed.clone());
+            return Ok(serving.clone());
         }
-        self.holds = None;
-        let fed = match &self.rules.urls {
-            Some(urls) => {
-                if self.workers.is_empty() {
-                    let urls = urls.addresses().map_err(ServerError::Rules)?;
-                    self.workers =
-                        urls.into_iter().map(|url| Worker { url, state: State::Ready, _own: None }).collect();
-                }
-                self.swap(feed, &expected()).await?
-            }
-            None if self.workers.is_empty() => self.start(feed).await?,
-            None if self.rules.swap.is_some() => self.swap(feed, &expected()).await?,
-            None => {
-                self.stop().await;
-                self.start(feed).await?
+        self.now = None;
+        let stop = self.shared.stop.clone();
+        let stopped = async {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK).await;
             }
         };
-        self.holds = Some((feed.digest.to_owned(), fed.clone()));
-        Ok(fed)
+        let serving = tokio::select! {
+            biased;
+            () = stopped => return Err(FleetError::Stopped),
+            serving = self.feed(feed) => serving?,
+        };
+        self.now = Some((feed.digest.clone(), serving.clone()));
+        Ok(serving)
     }
 
-    /// Stops the servers that we started.
-    async fn stop(&mut self) {
-        let workers = std::mem::take(&mut self.workers);
-        // Waiting for processes blocks.
-        let _ = tokio::task::spawn_blocking(move || drop(workers)).await;
+    /// Every server's address, without `/v1`, and what it is doing.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &State)> {
+        self.workers.iter().map(|worker| (worker.base.as_str(), &worker.state))
     }
 
-    async fn start(&mut self, feed: Feed<'_>) -> Result<Fed, ServerError> {
-        let words = self.rules.words().map_err(ServerError::Rules)?;
-        let named = words.iter().any(|word| word.contains("{name}"));
-        let name = format!("rolegraft-{}", std::process::id());
-        let gpus = visible_gpus();
-        let mut env = self.rules.env.clone();
-        if self.rules.swap == Some(Swap::Vllm) {
-            env.entry("VLLM_SERVER_DEV_MODE".into()).or_insert("1".into());
+    async fn feed(&mut self, feed: &Feed) -> Result<Serving, FleetError> {
+        let dir = std::path::absolute(&feed.dir).map_err(files(&feed.dir))?;
+        let dir = dir.to_str().ok_or_else(|| FleetError::Path(dir.clone()))?;
+        let told = Told { dir, digest: &feed.digest, expected: &feed.expected };
+        match self.rules.urls.clone() {
+            Some(urls) => self.find(&urls)?,
+            None => self.start(feed, &told).await?,
         }
+        self.swap(feed, &told).await?;
+        self.agree();
+        let ended = self.workers.iter().filter(|worker| matches!(worker.state, State::Quarantined(_)));
+        let ended: Vec<_> = ended.filter_map(|worker| worker.own.clone()).collect();
+        join_all(ended.into_iter().map(|own| blocking(move || own.close()))).await;
+        let mut ready = self.workers.iter().filter(|worker| matches!(worker.state, State::Ready)).peekable();
+        let Some(first) = ready.peek() else {
+            let left_out = self.workers.iter().filter_map(Worker::left_out).collect();
+            return Err(FleetError::NoneLeft { name: feed.name.clone(), left_out });
+        };
+        let digest = || Some(feed.digest.clone());
+        Ok(Serving {
+            model: first.model.clone(),
+            version: digest().filter(|_| self.rules.versioned()),
+            cache_salt: digest().filter(|_| self.rules.swap == Some(Swap::Vllm)),
+            urls: ready.map(|worker| format!("{}/v1", worker.base)).collect(),
+        })
+    }
+
+    /// Finds the servers that run already. Known ones stay what they are.
+    fn find(&mut self, urls: &Urls) -> Result<(), FleetError> {
+        let bases = match urls {
+            Urls::List(urls) => urls.iter().map(|url| base(url)).collect::<Result<_, _>>()?,
+            Urls::Folder(folder) => in_folder(folder)?,
+        };
+        let mut known: BTreeMap<String, Worker> =
+            self.workers.drain(..).map(|worker| (worker.base.clone(), worker)).collect();
+        let mut seen = Vec::new();
+        for base in bases.into_iter().filter(|base| {
+            let is_new = !seen.contains(base);
+            seen.push(base.clone());
+            is_new
+        }) {
+            let worker = known.remove(&base).unwrap_or_else(|| Worker::at(0, base));
+            self.workers.push(worker);
+        }
+        Ok(())
+    }
+
+    /// Starts the servers that are not up, all of them where weights cannot be swapped.
+    async fn start(&mut self, feed: &Feed, told: &Told<'_>) -> Result<(), FleetError> {
+        let (mut stay, mut go) = (Vec::new(), Vec::new());
+        for worker in self.workers.drain(..) {
+            let is_ready = self.rules.swap.is_some() && matches!(worker.state, State::Ready);
+            match &worker.own {
+                Some(own) if is_ready && own.answers().await => stay.push(worker),
+                _ => go.push(worker),
+            }
+        }
+        let closed = go.into_iter().filter_map(|worker| worker.own);
+        join_all(closed.map(|own| blocking(move || own.close()))).await;
+        let missing: Vec<usize> =
+            (0..self.rules.replicas).filter(|at| stay.iter().all(|worker| worker.at != *at)).collect();
+        let ports = self.ports(&missing)?;
         let mut started = Vec::new();
-        for replica in 0..self.rules.replicas {
-            let port = self.port(replica)?;
-            let context = self.rules.context.unwrap_or(feed.context).to_string();
-            let dir = feed.dir.to_string_lossy();
-            let filled = [("{dir}", &*dir), ("{port}", &port.to_string()), ("{name}", &name), ("{context}", &context)];
-            let filled = filled.into_iter().chain([("{digest}", feed.digest)]);
-            let word =
-                |word: &String| filled.clone().fold(word.clone(), |word, (place, value)| word.replace(place, value));
-            let (words, mut env) = (words.iter().map(word).collect(), env.clone());
-            if let Some(gpu) = gpus.get(replica % gpus.len().max(1)).filter(|_| self.rules.replicas > 1) {
-                env.entry("CUDA_VISIBLE_DEVICES".into()).or_insert_with(|| gpu.clone());
-            }
-            let log = self.folder.join(format!("server-{replica}.log"));
-            // The log of the checkpoint before is of no more use.
-            let _ = std::fs::remove_file(&log);
-            let start = Start { words, env, folder: self.folder.clone(), log: log.clone() };
-            let process = Process::start(&start)?;
-            started.push((format!("http://127.0.0.1:{port}"), process, start));
+        for (at, port) in missing.into_iter().zip(ports) {
+            started.push((at, self.launch(at, port, feed, told)?));
         }
-        let mut model = None;
-        for (url, mut process, start) in started {
-            self.ready(&mut process, &url, &start.log).await?;
-            let listed = Server { http: &self.http, url: &url }.models().await;
-            let listed = listed.map_err(|found| another(&url, found, &name))?;
-            let expected = if named { name.clone() } else { feed.dir.to_string_lossy().into_owned() };
-            let found = listed.iter().find(|id| **id == expected).or(listed.first().filter(|_| !named));
-            let Some(found) = found else { return Err(another(&url, listed.join(", "), &expected)) };
-            model.get_or_insert(found.clone());
-            // Only one that was ready once is worth starting again.
-            let own = Supervised::watch(process, start, self.tell.clone());
-            self.workers.push(Worker { url, state: State::Ready, _own: Some(own) });
-        }
-        Ok(self.fed(model.unwrap_or(name), None))
+        let rules = &self.rules;
+        let started = started.into_iter().map(|(at, launch)| Worker::start(at, launch, rules, &self.shared, told));
+        self.workers = join_all(started).await;
+        self.workers.append(&mut stay);
+        self.workers.sort_by_key(|worker| worker.at);
+        Ok(())
     }
 
-    fn fed(&self, model: String, version: Option<String>) -> Fed {
-        let ready = self.workers.iter().filter(|worker| worker.state == State::Ready);
-        Fed { urls: ready.map(|worker| format!("{}/v1", worker.url)).collect(), model, version }
-    }
-
-    /// Waits until a server answers.
-    async fn ready(&self, process: &mut Process, url: &str, log: &Path) -> Result<(), ServerError> {
-        let begun = Instant::now();
-        let (route, seconds) = (&self.rules.ready, self.rules.ready_within);
-        loop {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(ServerError::Interrupted);
-            }
-            if let Some(status) = process.ended() {
-                return Err(ServerError::Exited { status: status.to_string(), log: tail(log) });
-            }
-            let asked = self.http.get(format!("{url}{route}")).timeout(Duration::from_secs(5)).send().await;
-            if asked.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(());
-            }
-            if begun.elapsed() >= Duration::from_secs(seconds) {
-                return Err(ServerError::NotReady { route: route.clone(), seconds, log: tail(log) });
-            }
-            tokio::time::sleep(LOOK).await;
+    fn ports(&self, places: &[usize]) -> Result<Vec<u16>, FleetError> {
+        match self.rules.port {
+            None => free_ports(places.len()).map_err(files(&self.folder)),
+            // The rules' check has seen that all of them are ports.
+            Some(first) => Ok(places.iter().filter_map(|at| first.checked_add(u16::try_from(*at).ok()?)).collect()),
         }
     }
 
-    /// A port for a server.
-    fn port(&self, replica: usize) -> Result<u16, ServerError> {
-        let wanted =
-            self.rules.port.map_or(0, |first| first.saturating_add(u16::try_from(replica).unwrap_or(u16::MAX)));
-        let bound = TcpListener::bind(("127.0.0.1", wanted)).and_then(|listener| listener.local_addr());
-        bound.map(|address| address.port()).map_err(|_| ServerError::Taken { port: wanted })
+    /// How a server is started with a checkpoint.
+    fn launch(&self, at: usize, port: u16, feed: &Feed, told: &Told<'_>) -> Result<Launch, RulesError> {
+        let Self { rules, folder, .. } = self;
+        let name = rules.name(told.digest);
+        let context = rules.context.unwrap_or(feed.context);
+        let filling = Filling { dir: told.dir, port, name: &name, context, digest: told.digest };
+        let mut env = rules.variables();
+        if rules.replicas > 1 {
+            let gpus = gpus(env.get(GPUS).cloned().or_else(|| std::env::var(GPUS).ok()));
+            if !gpus.is_empty() {
+                env.insert(GPUS.into(), gpus[at % gpus.len()].clone());
+            }
+        }
+        Ok(Launch {
+            command: rules.filled(&filling)?,
+            env,
+            port,
+            ready: rules.ready().to_owned(),
+            within: Duration::from_secs(rules.ready_within),
+            model: rules.listed(&name, told.dir),
+            log: folder.join(format!("{}-{at}.log", std::process::id())),
+            records: folder.clone(),
+        })
     }
 
-    async fn swap(&mut self, feed: Feed<'_>, expected: &Expected) -> Result<Fed, ServerError> {
-        let Some(how) = self.rules.swap else { return Err(ServerError::Rules("`swap` is missing".into())) };
-        let (mut reasons, mut model) = (Vec::new(), None);
-        for worker in self.workers.iter_mut().filter(|worker| worker.state == State::Ready) {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(ServerError::Interrupted);
+    /// Gives the checkpoint to all servers that hold another one.
+    async fn swap(&mut self, feed: &Feed, told: &Told<'_>) -> Result<(), FleetError> {
+        let Some(swap) = self.rules.swap else { return Ok(()) };
+        for worker in &self.workers {
+            if let Some(own) = &worker.own {
+                // Where it dies from now on, it comes back with this checkpoint.
+                own.relaunch_with(|port| self.launch(worker.at, port, feed, told))?;
             }
-            worker.state = State::Swapping;
-            let server = Server { http: &self.http, url: &worker.url };
-            let swapped = async {
-                let listed = server.models().await?;
-                let name = listed.first().ok_or("it lists no model")?;
-                server.swap(how, feed.dir, feed.digest).await?;
-                server.verify(how, name, feed.digest, expected).await?;
-                Ok::<String, String>(name.clone())
-            };
-            match swapped.await {
-                Ok(name) => {
-                    worker.state = State::Ready;
-                    model.get_or_insert(name);
+        }
+        let timeout = Duration::from_secs(self.rules.ready_within);
+        let Self { workers, shared, .. } = self;
+        join_all(workers.iter_mut().map(|worker| worker.take(swap, told, shared, timeout))).await;
+        Ok(())
+    }
+
+    /// Leaves out those that hold something else than most.
+    fn agree(&mut self) {
+        let mut votes = BTreeMap::<String, usize>::new();
+        let ready = |worker: &&mut Worker| matches!(worker.state, State::Ready);
+        for worker in self.workers.iter_mut().filter(ready) {
+            *votes.entry(worker.holds()).or_default() += 1;
+        }
+        if votes.len() < 2 {
+            return;
+        }
+        let all: usize = votes.values().sum();
+        let most = votes.iter().find(|(_, count)| **count * 2 > all).map(|(held, _)| held.clone());
+        for worker in self.workers.iter_mut().filter(ready) {
+            let own = worker.holds();
+            match &most {
+                Some(others) if *others == own => {}
+                Some(others) => {
+                    worker.quarantine(WorkerError::Outvoted { own, others: others.clone() }, &self.shared);
                 }
-                Err(reason) => {
-                    worker.state = State::Quarantined;
-                    (self.tell)(&format!("the server at {} plays no more: {reason}", worker.url));
-                    reasons.push(format!("{}: {reason}", worker.url));
-                }
+                None => worker.quarantine(WorkerError::Undecided { own }, &self.shared),
             }
-        }
-        let digest = feed.digest.to_owned();
-        match model {
-            Some(model) => Ok(self.fed(model, Some(digest))),
-            None => Err(ServerError::AllQuarantined { digest, reasons: reasons.join("; ") }),
         }
     }
 }
 
-fn another(url: &str, found: String, expected: &str) -> ServerError {
-    ServerError::Another { url: url.to_owned(), found, expected: expected.to_owned() }
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        std::thread::scope(|scope| {
+            for own in self.workers.iter().filter_map(|worker| worker.own.as_ref()) {
+                scope.spawn(|| own.close());
+            }
+        });
+    }
 }
 
-/// The GPUs that may be used, by what `CUDA_VISIBLE_DEVICES` calls them.
-fn visible_gpus() -> Vec<String> {
-    if let Ok(listed) = std::env::var("CUDA_VISIBLE_DEVICES") {
-        return listed.split(',').map(str::trim).filter(|gpu| !gpu.is_empty()).map(str::to_owned).collect();
+impl Worker {
+    fn at(at: usize, base: String) -> Self {
+        Self { at, base, own: None, state: State::Starting, model: String::new(), held: None }
     }
-    (0..64).filter(|gpu| Path::new(&format!("/dev/nvidia{gpu}")).exists()).map(|gpu| gpu.to_string()).collect()
+
+    /// Starts a server of ours with a checkpoint.
+    async fn start(at: usize, launch: Launch, rules: &ServerRules, shared: &Shared, told: &Told<'_>) -> Self {
+        let mut worker = Self::at(at, format!("http://127.0.0.1:{}", launch.port));
+        let timeout = launch.within;
+        match Own::start(launch, shared).await {
+            Ok((own, model)) => (worker.own, worker.model) = (Some(own), model),
+            Err(error) => {
+                worker.quarantine(error.into(), shared);
+                return worker;
+            }
+        }
+        worker.state = State::Verifying;
+        let remote = Remote { http: &shared.http, base: &worker.base, timeout };
+        let verified = async {
+            if rules.versioned() {
+                remote.called(Swap::Sglang, told.digest).await?;
+            }
+            match rules.swap {
+                Some(swap) => remote.checksum(swap).await,
+                None => Ok(None),
+            }
+        };
+        match verified.await {
+            Ok(checksum) => {
+                worker.held = Some(Held { digest: told.digest.to_owned(), checksum });
+                worker.state = State::Ready;
+            }
+            Err(error) => worker.quarantine(error.into(), shared),
+        }
+        worker
+    }
+
+    /// Swaps weights, unless they are the ones that are held.
+    async fn take(&mut self, swap: Swap, told: &Told<'_>, shared: &Shared, timeout: Duration) {
+        let holds = self.held.as_ref().is_some_and(|held| held.digest == told.digest);
+        if holds || matches!(self.state, State::Quarantined(_)) {
+            return;
+        }
+        match self.swapped(swap, told, shared, timeout).await {
+            Ok(held) => (self.held, self.state) = (Some(held), State::Ready),
+            Err(error) => self.quarantine(error, shared),
+        }
+    }
+
+    async fn swapped(
+        &mut self,
+        swap: Swap,
+        told: &Told<'_>,
+        shared: &Shared,
+        timeout: Duration,
+    ) -> Result<Held, WorkerError> {
+        let remote = Remote { http: &shared.http, base: &self.base, timeout };
+        let before = match self.held.take() {
+            Some(held) => held.checksum,
+            None => {
+                let models = models(&shared.http, &self.base, LIST).await.map_err(WorkerError::Unlisted)?;
+                let [model] = names(&models)[..] else {
+                    return Err(WorkerError::Unlisted(format!("it lists {} models", models.len())));
+                };
+                self.model = model.to_owned();
+                // A server that was started with this very checkpoint has nothing to change.
+                let has_it = models.iter().any(|model| model["root"] == told.dir);
+                if has_it { None } else { remote.checksum(swap).await? }
+            }
+        };
+        self.state = State::Draining;
+        remote.drain(swap).await?;
+        self.state = State::Swapping;
+        remote.load(swap, told.dir, told.digest).await?;
+        self.state = State::Verifying;
+        remote.called(swap, told.digest).await?;
+        let checksum = remote.checksum(swap).await?;
+        if let Some(now) = &checksum {
+            if before.as_ref() == Some(now) {
+                return Err(SwapError::Unchanged { checksum: now.all.clone() }.into());
+            }
+            now.covers(Path::new(told.dir))?;
+        }
+        remote.says(swap, &self.model, told.expected).await?;
+        Ok(Held { digest: told.digest.to_owned(), checksum })
+    }
+
+    fn quarantine(&mut self, why: WorkerError, shared: &Shared) {
+        (shared.tell)(&format!("{} is left out, as it failed at {}: {why}", self.base, self.state.doing()));
+        self.state = State::Quarantined(Arc::new(why));
+    }
+
+    /// What all workers have to have in common.
+    fn holds(&self) -> String {
+        let checksum = self.held.as_ref().and_then(|held| held.checksum.as_ref());
+        checksum.map_or_else(
+            || format!("model `{}`", self.model),
+            |checksum| format!("model `{}` with checksum {}", self.model, checksum.all),
+        )
+    }
+
+    fn left_out(&self) -> Option<LeftOut> {
+        match &self.state {
+            State::Quarantined(why) => Some(LeftOut { url: self.base.clone(), why: why.clone() }),
+            _ => None,
+        }
+    }
+}
+
+/// The addresses that the files of a folder hold, by the files' names.
+fn in_folder(folder: &Path) -> Result<Vec<String>, FleetError> {
+    let entries = fs::read_dir(folder).map_err(files(folder))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(files(folder))?;
+    let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    paths.retain(|path| path.is_file() && !is_hidden(path));
+    paths.sort();
+    let mut urls = Vec::new();
+    for path in paths {
+        let mut bytes = Vec::new();
+        fs::File::open(&path).and_then(|file| file.take(LONGEST_URL).read_to_end(&mut bytes)).map_err(files(&path))?;
+        let url = base(&String::from_utf8_lossy(&bytes));
+        urls.push(url.map_err(|source| FleetError::UrlFile { path, source })?);
+    }
+    if urls.is_empty() { Err(FleetError::NoUrls(folder.to_owned())) } else { Ok(urls) }
+}
+
+/// The GPUs that may be used: those that are said, or all that the machine shows.
+fn gpus(said: Option<String>) -> Vec<String> {
+    if let Some(said) = said {
+        return said.split(',').map(|gpu| gpu.trim().to_owned()).filter(|gpu| !gpu.is_empty()).collect();
+    }
+    let devices = fs::read_dir("/dev").into_iter().flatten().flatten();
+    let is_gpu = |name: &str| {
+        name.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let count = devices.filter(|device| device.file_name().to_str().is_some_and(is_gpu)).count();
+    (0..count).map(|gpu| gpu.to_string()).collect()
+}
+
+fn files(path: &Path) -> impl FnOnce(io::Error) -> FleetError {
+    let path = path.to_owned();
+    move |source| FleetError::Files { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn said_gpus_come_before_those_of_the_machine() {
+        assert_eq!(gpus(Some("4, 5,GPU-a".into())), ["4", "5", "GPU-a"]);
+        assert!(gpus(Some(String::new())).is_empty());
+    }
 }

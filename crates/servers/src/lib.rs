@@ -1,17 +1,26 @@
-//! Servers of models: started, awaited, fed with one checkpoint after another, and stopped.
+//! Servers that we start and feed with checkpoints: the engine for many GPUs and many machines.
 //!
-//! [`ServerRules`] say which; a [`Fleet`] is what runs of them. A server that we started ends with us, or, where we were
-//! killed, at the next start: a record says whose it was. One that dies is started again. One that does not take a
-//! checkpoint, or lies about it, plays no more. How the model is spoken to is left to others.
+//! [`ServerRules`] says which servers there are: some that we start, or some that run already over a shared file system.
+//! [`Fleet::serve`] makes all of them hold a checkpoint, by a new start or by a swap of weights, and gives the addresses of
+//! those that proved it, to their own checksums and to what the checkpoint is [`Expected`] to say; whoever fails or lies is left out. A [`Process`] is one server of ours: its children end with
+//! it, and a record lets [`sweep`] end them at the next start where we could not. What is asked of servers, and what
+//! answers mean, is left to `rolegraft-model`; where checkpoints come from, to the caller.
+//!
+//! ```
+//! let rules: rolegraft_servers::ServerRules = toml::from_str("kind = \"vllm\"\nreplicas = 4").unwrap();
+//! rules.check().unwrap();
+//! ```
 
-mod error;
 mod fleet;
+mod http;
 mod process;
 mod record;
 mod rules;
 mod swap;
+mod watch;
 
-pub use error::ServerError;
-pub use fleet::{Fed, Feed, Fleet, Tell};
-pub use rules::{ServerKind, ServerRules, Swap, Urls};
-pub use swap::Expected;
+pub use fleet::{Feed, Fleet, FleetError, LeftOut, Serving, State, WorkerError};
+pub use process::{Launch, Process, StartError};
+pub use record::sweep;
+pub use rules::{Kind, RulesError, ServerRules, Swap, Urls};
+pub use swap::{Expected, SwapError};

@@ -1,166 +1,265 @@
-//! Records of servers that run, so that those of a killed owner are found and stopped.
+//! Who is alive, and whose: processes as Linux shows them, and records of servers for the case that their owner dies.
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::fs;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The environment variable by which a server and all that it starts are known.
-pub(crate) const TOKEN: &str = "ROLEGRAFT_SERVER";
-const END: &str = ".server.json";
-/// How long a server may take to stop by itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The variable whose value all processes of a server inherit.
+pub(crate) const TOKEN_VARIABLE: &str = "ROLEGRAFT_SERVER";
+const FORMAT: u32 = 1;
+/// Longest record read, in bytes.
+const LONGEST: u64 = 4096;
+const PREFIX: &str = "server-";
+/// How long processes may take to end by themselves.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long the kernel may take to end them.
+const LAST: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
 
-/// A server, and who started it. Process ids come again; start times tell whose they are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    owner: Identity,
-    /// Also the id of its process group.
-    server: Identity,
+/// A process: numbers are given again, numbers and start times are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Id {
+    pid: i32,
+    /// Clock ticks after the machine's start.
+    start: u64,
+}
+
+struct Seen {
+    id: Id,
+    group: i32,
+    dead: bool,
+}
+
+/// A process that is there, or waits to be reaped.
+fn seen(pid: i32) -> Option<Seen> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let start = fields.get(19)?.parse().ok()?;
+    let dead = matches!(*fields.first()?, "Z" | "X");
+    Some(Seen { id: Id { pid, start }, group: fields.get(2)?.parse().ok()?, dead })
+}
+
+impl Id {
+    /// The process with this number now.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Some(seen(i32::try_from(pid).ok()?)?.id)
+    }
+
+    fn is_alive(self) -> bool {
+        seen(self.pid).is_some_and(|now| now.id == self && !now.dead)
+    }
+
+    /// Signals the process, and no later one of the same number.
+    fn signal(self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.pid > 1) else { return };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        if self.is_alive() {
+            // A process that has ended meanwhile needs no signal.
+            let _ = pidfd_send_signal(handle, signal);
+        }
+    }
+}
+
+/// The live processes of a server: its group, and whoever has its token, such as children with sessions of their own.
+fn family(token: &str, server: Option<Id>) -> Vec<Id> {
+    // Where the leader has gone, its number is not given again while members of its group live.
+    let group = server.filter(|leader| seen(leader.pid).is_none_or(|now| now.id == *leader));
+    let variable = format!("{TOKEN_VARIABLE}={token}");
+    let ours = |process: &Seen| {
+        let in_group = group.is_some_and(|leader| process.group == leader.pid && process.id.start >= leader.start);
+        in_group || {
+            let environment = fs::read(format!("/proc/{}/environ", process.id.pid)).unwrap_or_default();
+            environment.split(|b| *b == 0).any(|one| one == variable.as_bytes())
+        }
+    };
+    let own = std::process::id();
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let others = pids.filter(|pid| *pid > 1 && u32::try_from(*pid) != Ok(own)).filter_map(seen);
+    others.filter(|process| !process.dead && ours(process)).map(|process| process.id).collect()
+}
+
+/// Ends all processes of a server: asks each of them, and ends those that stay. Gives whether all of them have gone.
+pub(crate) fn end(token: &str, server: Option<Id>) -> bool {
+    let began = Instant::now();
+    let mut asked = Vec::new();
+    loop {
+        let left = family(token, server);
+        let waited = began.elapsed();
+        if left.is_empty() || waited > GRACE + LAST {
+            return left.is_empty();
+        }
+        for process in left {
+            if waited > GRACE {
+                process.signal(Signal::KILL);
+            } else if !asked.contains(&process) {
+                process.signal(Signal::TERM);
+                asked.push(process);
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A server as its owner wrote it down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    format: u32,
+    /// The run of the machine on which the numbers mean something.
+    machine: String,
+    owner: Id,
+    /// Absent while it is being started.
+    server: Option<Id>,
     token: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    pid: i32,
-    /// In clock ticks since the machine started.
-    started: u64,
+/// This run of this machine, or of this container on it.
+fn machine() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let numbers = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot.trim(), numbers.display())
 }
 
-/// Process group and start time of a process (fields 5 and 22 of `/proc/PID/stat`); `None` if it has ended.
-fn stat(pid: i32) -> Option<(i32, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program comes before, in brackets that it may hold as well.
-    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
-    if *fields.first()? == "Z" {
-        return None;
-    }
-    Some((fields.get(2)?.parse().ok()?, fields.get(19)?.parse().ok()?))
+/// Writes down a server, so that a later run finds it; gives the record's path.
+pub(crate) fn write(folder: &Path, token: &str, server: Option<Id>) -> io::Result<PathBuf> {
+    let owner = Id::of(std::process::id()).ok_or_else(|| io::Error::other("/proc does not show this process"))?;
+    let record = Record { format: FORMAT, machine: machine(), owner, server, token: token.to_owned() };
+    let path = folder.join(format!("{PREFIX}{token}.json"));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(&serde_json::to_vec(&record)?)?;
+    file.persist(&path).map_err(|e| e.error)?;
+    Ok(path)
 }
 
-impl Identity {
-    fn of(pid: i32) -> Option<Self> {
-        Some(Self { pid, started: stat(pid)?.1 })
-    }
-    fn lives(self) -> bool {
-        self.pid > 1 && Self::of(self.pid) == Some(self)
-    }
+/// A new token.
+pub(crate) fn token() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-impl Record {
-    /// Of a server that this process has just started.
-    pub(crate) fn of(server: u32, token: &str) -> Option<Self> {
-        let (owner, server) = (i32::try_from(std::process::id()).ok()?, i32::try_from(server).ok()?);
-        Some(Self { owner: Identity::of(owner)?, server: Identity::of(server)?, token: token.to_owned() })
-    }
-
-    /// Writes it into a folder.
-    pub(crate) fn write(&self, folder: &Path) -> std::io::Result<PathBuf> {
-        let path = folder.join(format!("{}{END}", self.token));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|e| e.error)?;
-        Ok(path)
-    }
-
-    /// Whatever of the server still runs: its group, and all that were born with its token.
-    fn members(&self) -> Vec<i32> {
-        // A process group's id is not given again while the group has members, so a group without its first process is the
-        // same group; with another first process it is another.
-        let same = stat(self.server.pid).is_none() || self.server.lives();
-        let mark = format!("{TOKEN}={}", self.token);
-        let holds = |pid: i32| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-        };
-        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| *pid > 1);
-        pids.filter(|pid| stat(*pid).is_some_and(|(group, _)| (same && group == self.server.pid) || holds(*pid)))
-            .collect()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let members = self.members();
-        if members.iter().any(|pid| stat(*pid).is_some_and(|(group, _)| group == self.server.pid))
-            && let Some(group) = Pid::from_raw(self.server.pid)
-        {
-            let _ = kill_process_group(group, signal);
-        }
-        for pid in members.into_iter().filter_map(Pid::from_raw) {
-            let _ = kill_process(pid, signal);
-        }
-    }
-
-    /// Stops the server and all that it started: asked first, then killed. `reap` is called while it is waited for.
-    pub(crate) fn stop(&self, mut reap: impl FnMut()) {
-        let begun = Instant::now();
-        self.signal(Signal::TERM);
-        loop {
-            reap();
-            if self.members().is_empty() {
-                return;
-            }
-            if begun.elapsed() > PATIENCE {
-                self.signal(Signal::KILL);
-            }
-            if begun.elapsed() > 2 * PATIENCE {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
+/// What a record says; `None` if it was not written by us.
+fn read(path: &Path) -> Option<Record> {
+    let file = fs::File::open(path).ok()?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    let record: Record = serde_json::from_slice(&bytes).ok()?;
+    let is_token = record.token.len() == 32 && record.token.bytes().all(|b| b.is_ascii_hexdigit());
+    let named = path.file_stem().is_some_and(|name| name == format!("{PREFIX}{}", record.token).as_str());
+    let pids = std::iter::once(record.owner).chain(record.server).all(|id| id.pid > 1);
+    (record.format == FORMAT && is_token && named && pids).then_some(record)
 }
 
-/// Stops the servers in a folder of records whose owners have ended. A record that cannot be read is removed.
-pub(crate) fn sweep(folder: &Path) -> usize {
-    let mut stopped = 0;
-    for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
-        if !path.to_string_lossy().ends_with(END) {
+/// Ends what a dead owner left: the servers that the folder's records name, and their children. Gives how many there were.
+///
+/// Servers of owners that live, and of other machines that share the folder, stay. Nothing is done to a process that only
+/// has a recorded one's number.
+///
+/// # Errors
+/// If the folder cannot be read; one that is not there holds nothing.
+pub fn sweep(folder: &Path) -> io::Result<usize> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let (mut swept, machine) = (0, machine());
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(".json"));
+        if !is_ours || !entry.file_type()?.is_file() {
             continue;
         }
-        let record = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-        let Some(record) = record.filter(|record| record.server.pid > 1 && !record.token.is_empty()) else {
-            let _ = std::fs::remove_file(&path);
-            continue;
-        };
-        if record.owner.lives() {
-            continue;
+        match read(&entry.path()) {
+            Some(record) if record.machine != machine || record.owner.is_alive() => continue,
+            Some(record) => {
+                swept += usize::from(!family(&record.token, record.server).is_empty());
+                if !end(&record.token, record.server) {
+                    // The next sweep finds it again.
+                    continue;
+                }
+            }
+            None => {}
         }
-        if !record.members().is_empty() {
-            record.stop(|| {});
-            stopped += 1;
+        match fs::remove_file(entry.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        let _ = std::fs::remove_file(&path);
     }
-    stopped
+    Ok(swept)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::process::CommandExt;
-    use std::process::Command;
+    use std::process::{Child, Command};
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").process_group(0).spawn().unwrap()
+    }
+
+    fn record(server: Option<Id>, dead_owner: bool) -> Record {
+        let mut owner = Id::of(std::process::id()).unwrap();
+        owner.start += u64::from(dead_owner);
+        Record { format: FORMAT, machine: machine(), owner, server, token: TOKEN.into() }
+    }
+
+    fn kept(record: &Record) -> (bool, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(format!("{PREFIX}{TOKEN}.json"));
+        fs::write(&path, serde_json::to_vec(record).unwrap()).unwrap();
+        let swept = sweep(folder.path()).unwrap();
+        (path.exists(), swept)
+    }
 
     #[test]
-    fn a_process_whose_id_came_again_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut other = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
-        let mut record = Record::of(other.id(), "nobodys").unwrap();
-        record.owner.started += 1;
-        record.server.started += 1;
-        record.write(dir.path()).unwrap();
-        std::fs::write(dir.path().join(format!("broken{END}")), "{").unwrap();
-        std::fs::write(dir.path().join("server.log"), "kept").unwrap();
-        assert_eq!(sweep(dir.path()), 0);
+    fn a_process_with_only_the_number_of_a_recorded_one_is_not_touched() {
+        let mut other = sleeper();
+        let mut id = Id::of(other.id()).unwrap();
+        id.start += 1;
+        assert_eq!(kept(&record(Some(id), true)), (false, 0));
         assert!(other.try_wait().unwrap().is_none());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        // The same, of the same start, is stopped.
-        record.server.started -= 1;
-        record.write(dir.path()).unwrap();
-        let waiter = std::thread::spawn(move || other.wait().unwrap());
-        assert_eq!(sweep(dir.path()), 1);
-        assert!(!waiter.join().unwrap().success());
+        id.start -= 1;
+        assert_eq!(kept(&record(Some(id), true)), (false, 1));
+        assert!(!other.wait().unwrap().success());
+    }
+
+    #[test]
+    fn servers_of_live_owners_and_other_machines_stay() {
+        let mut server = sleeper();
+        let id = Id::of(server.id());
+        assert_eq!(kept(&record(id, false)), (true, 0));
+        assert_eq!(kept(&Record { machine: "another".into(), ..record(id, true) }), (true, 0));
+        assert!(server.try_wait().unwrap().is_none());
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    #[test]
+    fn broken_records_are_removed_and_nobody_is_signalled() {
+        for pid in [i32::MIN, -1, 0, 1] {
+            assert_eq!(kept(&record(Some(Id { pid, start: 0 }), true)), (false, 0));
+        }
+        assert_eq!(kept(&Record { token: String::new(), ..record(None, true) }), (false, 0));
+        assert_eq!(kept(&Record { format: 2, ..record(None, true) }), (false, 0));
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("server-a.json", "{"), ("server-b.json", ""), ("notes.json", "{"), ("server-c.log", "")]
+        {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        sweep(folder.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["notes.json", "server-c.log"]);
+        assert_eq!(sweep(&folder.path().join("none")).unwrap(), 0);
     }
 }

@@ -21,7 +21,15 @@ fn tokenizer() -> ChatTokenizer {
 
 fn wanted() -> Wanted {
     let conversations = vec![vec![Role::System, Role::User, Role::Assistant, Role::Tool]];
-    Wanted { tokenizer: None, tools: false, conversations, sampling: SAMPLING, fingerprint: true, version: None }
+    Wanted {
+        tokenizer: None,
+        tools: false,
+        conversations,
+        sampling: SAMPLING,
+        fingerprint: true,
+        version: None,
+        cache_salt: None,
+    }
 }
 
 async fn probed(url: &str, wanted: Wanted) -> Result<Probed, ModelError> {
