@@ -88,12 +88,9 @@ fn what_the_server_ended_is_told_apart_from_what_the_model_lost() {
             ("/v1/models", ..) => list(&["m"]),
             (_, 2, 0) if asked.contains("order") => (400, json!({"error": {"code": "content_filter"}}).to_string()),
             (_, 4, 1) => (500, "Internal Server Error".into()),
-            _ => {
-                count.fetch_add(1, Ordering::Relaxed);
-                said(
-                    "<tool_call>\n{\"name\": \"get_order_details\", \"arguments\": {\"order_id\": \"#W1\"}}\n</tool_call>",
-                )
-            }
+            _ => said(
+                "<tool_call>\n{\"name\": \"get_order_details\", \"arguments\": {\"order_id\": \"#W1\"}}\n</tool_call>",
+            ),
         }
     });
     let output = rolegraft(&[
