@@ -34,16 +34,16 @@ export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_SERV
 import sys, torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-words = {"<end>": 0, **{f"w{i}": i for i in range(1, 256)}}
-tokenizer = Tokenizer(models.WordLevel(words, unk_token="<end>"))
-tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+tokenizer = Tokenizer(models.BPE({**{c: i for i, c in enumerate(alphabet)}, "<|endoftext|>": 256}, []))
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 for seed, name in enumerate("ab"):
     torch.manual_seed(seed)
-    config = Qwen2Config(vocab_size=256, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+    config = Qwen2Config(vocab_size=257, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
                          num_key_value_heads=4, max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.3,
-                         bos_token_id=0, eos_token_id=0)
+                         bos_token_id=256, eos_token_id=256)
     Qwen2ForCausalLM(config).save_pretrained(f"{sys.argv[1]}/{name}")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(f"{sys.argv[1]}/{name}")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(f"{sys.argv[1]}/{name}")
 PY
 serve() {
   setsid "$venv/bin/vllm" serve "$work/$1" --host 127.0.0.1 --port 18371 --served-model-name m --max-model-len 256 --dtype float32 \

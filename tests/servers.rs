@@ -234,6 +234,29 @@ fn run(experiment: &Path, results: &Path) -> Output {
     rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()]).output().unwrap()
 }
 
+#[test]
+fn a_pool_with_an_endpoint_is_evaluated_and_not_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Fake::start(eating);
+    let tau = format!("tau = \"{}\"", root().join("benchmarks/nano-pool/tau").display());
+    let merged = greedy(dir.path(), |text| text.replace(&tau, &format!("tau = \"{}#m\"", server.url)));
+    let results = dir.path().join("results");
+    fails(&run(&merged, &results), 2, "cannot be merged");
+    assert!(server.asked("").is_empty() && !results.exists());
+    let text = std::fs::read_to_string(&merged).unwrap();
+    let (head, rest) = text.split_once("[[candidate]]").unwrap();
+    let alone = dir.path().join("alone.toml");
+    std::fs::write(&alone, format!("{head}{}", &rest[rest.find("[saliency]").unwrap()..])).unwrap();
+    let shown = ok(run(&alone, &results));
+    for part in ["| base ", "| tau ≈ ", "| office ", "messages through /chat/completions", "nothing is merged"] {
+        assert!(shown.contains(part), "{part} is missing from {shown}");
+    }
+    // What was played is not played again.
+    let asked = server.asked("/chat/completions").iter().filter(|body| body["max_tokens"] == 120).count();
+    ok(run(&alone, &results));
+    assert_eq!(server.asked("/chat/completions").iter().filter(|body| body["max_tokens"] == 120).count(), asked);
+}
+
 /// Not a test by itself: what `served` starts.
 #[test]
 fn acts_as_a_server() {

@@ -4,6 +4,7 @@ use crate::ModelError;
 use crate::fields::Fields;
 use crate::load::Load;
 use crate::refusal::{Refusal, refusal};
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use rolegraft_trajectory::Key;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -70,6 +71,7 @@ impl EndpointConfig {
 }
 
 /// What is asked.
+#[derive(Clone)]
 pub(crate) enum Question<'q> {
     /// A conversation, with the tools that are announced.
     Chat { messages: Vec<Value>, tools: Option<&'q [Value]> },
@@ -82,6 +84,7 @@ pub(crate) enum Question<'q> {
 }
 
 /// A request.
+#[derive(Clone)]
 pub(crate) struct Post<'p> {
     pub(crate) path: &'static str,
     pub(crate) question: Question<'p>,
@@ -189,7 +192,37 @@ pub(crate) struct Client {
     /// Whether a failure at a question is an answer to it.
     probing: bool,
     /// A request that the server has answered, and where: whether it answers at all.
-    ping: OnceLock<(&'static str, Vec<u8>)>,
+    ping: OnceLock<(&'static str, Bytes)>,
+}
+
+/// A request as it goes out.
+struct Written {
+    body: Bytes,
+    /// New tokens asked for.
+    asked: Option<u64>,
+    /// Names of its fields that may be changed.
+    fields: Vec<String>,
+    path: &'static str,
+    /// Whether the server itself reads what the model says to it.
+    is_chat: bool,
+    draws: Key,
+    home: u64,
+}
+
+fn unwritten(error: serde_json::Error) -> ModelError {
+    ModelError::Fatal(format!("a request cannot be written: {error}"))
+}
+
+/// A request with another value of a field.
+fn with(body: &[u8], field: &str, value: Value) -> Result<Bytes, ModelError> {
+    let mut sent: Map<String, Value> = serde_json::from_slice(body).map_err(unwritten)?;
+    // SGLang's own route has these in a part of their own.
+    let (part, field) = match sent.get_mut("sampling_params").and_then(Value::as_object_mut) {
+        Some(part) => (part, "max_new_tokens"),
+        None => (&mut sent, field),
+    };
+    part.insert(field.to_owned(), value);
+    Ok(serde_json::to_vec(&sent).map_err(unwritten)?.into())
 }
 
 /// An answer before it is understood.
@@ -264,42 +297,42 @@ impl Client {
         self.redact(text).chars().filter(|c| !c.is_control()).take(400).collect()
     }
 
-    fn sent(&self, question: &Question<'_>, fields: &Map<String, Value>) -> Result<Vec<u8>, ModelError> {
-        let sent = Sent { model: self.model(), question, fields };
-        serde_json::to_vec(&sent).map_err(|e| ModelError::Fatal(format!("a request cannot be written: {e}")))
+    /// Writes a request once: its bytes are what is kept of it while it is open.
+    fn written(&self, post: Post<'_>) -> Result<Written, ModelError> {
+        let Post { path, question, mut fields, draws, home } = post;
+        let asked = fields.get("max_tokens").and_then(Value::as_u64);
+        self.config.fields.apply(&mut fields);
+        let sent = Sent { model: self.model(), question: &question, fields: &fields };
+        let body = serde_json::to_vec(&sent).map_err(unwritten)?.into();
+        let (is_chat, fields) = (matches!(question, Question::Chat { .. }), Fields::open(&fields));
+        Ok(Written { body, asked, fields, path, is_chat, draws, home })
     }
 
     /// Remembers a request as one that the server answers.
-    pub(crate) fn answers(&self, post: &Post<'_>) -> Result<(), ModelError> {
-        let mut fields = post.fields.clone();
-        self.config.fields.apply(&mut fields);
-        let _ = self.ping.set((post.path, self.sent(&post.question, &fields)?));
+    pub(crate) fn answers(&self, post: Post<'_>) -> Result<(), ModelError> {
+        let Written { path, body, .. } = self.written(post)?;
+        let _ = self.ping.set((path, body));
         Ok(())
     }
 
     /// Posts until there is an answer that `read` understands, and gives it with the number of failed tries.
     pub(crate) async fn post<T>(
         &self,
-        post: &Post<'_>,
+        post: Post<'_>,
         read: impl Fn(&Value) -> Option<T>,
     ) -> Result<(Answer<T>, u32), ModelError> {
+        let Written { mut body, mut asked, fields, path, is_chat, draws, home } = self.written(post)?;
         let before = self.answered.load(Ordering::Relaxed);
-        let mut asked = post.fields.get("max_tokens").and_then(Value::as_u64);
         // Servers are tried in turn from the request's own.
-        let mut server = usize::try_from(post.home % self.config.urls.len() as u64).unwrap_or(0);
+        let mut server = usize::try_from(home % self.config.urls.len() as u64).unwrap_or(0);
         let (mut failures, mut broken, mut gone) = (0, 0, None::<(Instant, usize)>);
         loop {
             if self.gone.load(Ordering::Relaxed) {
                 return Err(self.gone_from(server));
             }
-            let mut fields = post.fields.clone();
-            if let (Some(asked), Some(field)) = (asked, fields.get_mut("max_tokens")) {
-                *field = asked.into();
-            }
-            self.config.fields.apply(&mut fields);
             let url = &self.config.urls[server];
             let place = self.load.enter().await;
-            let got = self.once(url, post.path, self.sent(&post.question, &fields)?).await;
+            let got = self.once(url, path, body.clone()).await;
             drop(place);
             let (reason, wait) = match got {
                 Ok(got) => {
@@ -310,7 +343,7 @@ impl Client {
                             self.load.answered();
                             return Ok((Answer::Given(given), failures));
                         }
-                        Err(None) => refusal(got.status, &got.text, &Fields::open(&fields), asked.unwrap_or(0)),
+                        Err(None) => refusal(got.status, &got.text, &fields, asked.unwrap_or(0)),
                         Err(Some(why)) => why,
                     };
                     let said = self.said(url, got.status, &got.text);
@@ -322,20 +355,23 @@ impl Client {
                             return Ok((Answer::Filtered, failures));
                         }
                         Refusal::TooManyAsked(room) => {
-                            let sent = self.config.fields.name_of("max_tokens").is_some();
-                            let fewer = asked.filter(|_| sent).map(|asked| room.unwrap_or(asked / 2).min(asked - 1));
-                            match fewer.filter(|fewer| *fewer > 0) {
-                                None => return Ok((Answer::Overflow, failures)),
-                                fewer => asked = fewer,
+                            let name = self.config.fields.name_of("max_tokens");
+                            let fewer = asked.map(|asked| room.unwrap_or(asked / 2).min(asked.saturating_sub(1)));
+                            match (name, fewer) {
+                                (Some(name), Some(fewer)) if fewer > 0 => {
+                                    (asked, body) = (Some(fewer), with(&body, name, fewer.into())?);
+                                }
+                                _ => return Ok((Answer::Overflow, failures)),
                             }
                             continue;
                         }
                         Refusal::Field(_) | Refusal::WantsReasoning | Refusal::Final => {
                             return Ok((Answer::Refused(Refused { why, said }), failures));
                         }
-                        Refusal::Forbidden => {
-                            return Err(self.forbidden(url, got.status, &got.text));
+                        Refusal::Forbidden if self.probing && got.status == 403 => {
+                            return Ok((Answer::Refused(Refused { why, said }), failures));
                         }
+                        Refusal::Forbidden => return Err(self.forbidden(url, got.status, &got.text)),
                         Refusal::Slow => self.load.cut(),
                         Refusal::Broken | Refusal::Passing => self.load.pause(),
                     }
@@ -344,7 +380,7 @@ impl Client {
                         if self.probing {
                             return Ok((Answer::Unreadable, failures));
                         }
-                        if broken >= BROKEN && self.reads(post) && self.others_pass(before, url).await {
+                        if broken >= BROKEN && is_chat && self.others_pass(before, url).await {
                             return Ok((Answer::Unreadable, failures));
                         }
                     }
@@ -379,18 +415,13 @@ impl Client {
                 return Err(ModelError::Unavailable { reason, tries: failures });
             }
             let grown = FIRST_WAIT.saturating_mul(1 << (failures - 1).min(10));
-            let jitter = 0.5 + post.draws.uniform(u64::from(failures));
+            let jitter = 0.5 + draws.uniform(u64::from(failures));
             tokio::time::sleep(wait.unwrap_or(grown.mul_f64(jitter)).min(LONGEST_WAIT)).await;
         }
     }
 
     fn gone_from(&self, server: usize) -> ModelError {
         ModelError::Gone { url: self.config.urls[server].clone(), seconds: self.config.patience.as_secs() }
-    }
-
-    /// Whether the server itself reads what the model says to such a request.
-    fn reads(&self, post: &Post<'_>) -> bool {
-        matches!(post.question, Question::Chat { .. })
     }
 
     /// Whether the server answers other requests than one that it fails at.
@@ -403,7 +434,7 @@ impl Client {
         got.is_ok_and(|got| (200..300).contains(&got.status))
     }
 
-    async fn once(&self, url: &str, path: &str, body: Vec<u8>) -> Result<Got, reqwest::Error> {
+    async fn once(&self, url: &str, path: &str, body: Bytes) -> Result<Got, reqwest::Error> {
         let post = self.http.post(address(url, path)).header(CONTENT_TYPE, "application/json").body(body);
         self.answer_to(post).await
     }

@@ -56,7 +56,7 @@ impl Completions {
         let mut post = raw_post(self.road, &self.more, (prompt, ""), (sampling, Key::new(Seed(0))), 0);
         post.fields.shift_remove("seed");
         post.fields.insert("ignore_eos".into(), true.into());
-        match self.client.post(&post, continued).await?.0 {
+        match self.client.post(post, continued).await?.0 {
             Answer::Given(continued) => Ok(continued),
             Answer::Refused(refused) => Err(refused.into()),
             _ => Err(ModelError::Fatal(format!("a prompt of {} tokens does not fit", prompt.len()))),
@@ -157,7 +157,7 @@ impl RawEndpoint {
             let how = (sampling, request.key);
             let home = home(&request.episode).wrapping_add(server);
             let post = raw_post(*road, more, (&ids, &text), how, home);
-            let (answer, failures) = client.post(&post, continued).await?;
+            let (answer, failures) = client.post(post, continued).await?;
             let given = match answer {
                 Answer::Given(given) => given,
                 Answer::Overflow => return completion(Answer::Overflow, failures),

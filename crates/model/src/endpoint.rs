@@ -52,7 +52,7 @@ impl Endpoint {
             fields.extend(sampled(request.sampling, request.key));
             let question = Question::Chat { messages, tools };
             let post = Post { path: CHAT, question, fields, draws: request.key, home: home(&request.episode) };
-            match self.client.post(&post, |json| said(json, native)).await? {
+            match self.client.post(post, |json| said(json, native)).await? {
                 (Answer::Refused(Refused { why: Refusal::WantsReasoning, .. }), _)
                     if self.reasoning.set(REASONING.to_owned()).is_ok() => {}
                 (Answer::Refused(_), _) if native && unreadable && !as_text => {

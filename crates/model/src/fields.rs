@@ -109,8 +109,8 @@ impl Fields {
     }
 
     /// Fields of a request that may be changed.
-    pub(crate) fn open(body: &Map<String, Value>) -> Vec<&str> {
-        body.keys().map(String::as_str).filter(|field| !KEPT.contains(field)).collect()
+    pub(crate) fn open(body: &Map<String, Value>) -> Vec<String> {
+        body.keys().filter(|field| !KEPT.contains(&field.as_str())).cloned().collect()
     }
 
     /// As an experiment says it.

@@ -13,6 +13,9 @@ use std::time::Duration;
 
 /// How long a server may take to say which models it has.
 const LIST: Duration = Duration::from_secs(15);
+/// How often, and in what time, a server is asked that says that it is not ready.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a first answer may take: some servers load the model for it.
 const FIRST_ANSWER: Duration = Duration::from_secs(180);
 /// Tokens of an answer that only shows whether there is one. Some models need a few to say anything.
@@ -123,11 +126,21 @@ impl Prober {
             let json: Value = serde_json::from_str(text).ok()?;
             json["data"].as_array().or(json.as_array()).cloned()
         };
-        let (status, text) = self.client.get(url, "/models", LIST).await.map_err(|reason| ModelError::Unavailable {
-            reason: format!("{reason}; is the server running, and is this its address?"),
-            tries: 1,
-        })?;
+        let (mut tries, mut status, mut text) = (0, 503, String::new());
+        // A server that has just started may still be loading.
+        while matches!(status, 429 | 500..) && tries < LOOKS {
+            if tries > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+            tries += 1;
+            let got = self.client.get(url, "/models", LIST).await;
+            (status, text) = got.map_err(|reason| ModelError::Unavailable {
+                reason: format!("{reason}; is the server running, and is this its address?"),
+                tries,
+            })?;
+        }
         match status {
+            429 | 500.. => return Err(ModelError::Unavailable { reason: self.client.said(url, status, &text), tries }),
             200..300 if models(&text).is_some() => return Ok(models(&text).unwrap_or_default()),
             401 | 403 => return Err(self.client.forbidden(url, status, &text)),
             300..=399 => return Err(fatal(self.client.said(url, status, &text))),
@@ -191,9 +204,9 @@ impl Prober {
     ) -> Result<Result<T, Refused>, ModelError> {
         let mut mends = 0;
         loop {
-            let refused = match self.client.post(post, &read).await?.0 {
+            let refused = match self.client.post(post.clone(), &read).await?.0 {
                 Answer::Given(given) => {
-                    self.client.answers(post)?;
+                    self.client.answers(post.clone())?;
                     return Ok(Ok(given));
                 }
                 Answer::Refused(refused) => refused,
@@ -429,9 +442,19 @@ impl Prober {
                     post.fields.shift_remove("stop_token_ids");
                     self.ask(&mut post, |json| continued(json).map(|c| format!("{} {:?}", c.text, c.ids))).await?
                 }
+                // No template and no parser stands between, where a server has the route.
                 _ => {
-                    let words = |json: &Value| Some(said(json, false)?.map_or_else(|e| e, |c| c.reasoning + &c.text));
-                    self.say(Said::to(vec![user(prompt)], server), &mut found.more.clone(), words).await?
+                    let how = (greedy(FEW / 2), Key::new(Seed(0)));
+                    let mut post = raw_post(Road::Text, &Map::new(), (&[], prompt), how, server as u64);
+                    post.fields.shift_remove("seed");
+                    match self.ask(&mut post, |json| continued(json).map(|c| c.text)).await? {
+                        Err(_) => {
+                            let said =
+                                |json: &Value| Some(said(json, false)?.map_or_else(|e| e, |c| c.reasoning + &c.text));
+                            self.say(Said::to(vec![user(prompt)], server), &mut found.more.clone(), said).await?
+                        }
+                        words => words,
+                    }
                 }
             };
             match words {

@@ -85,7 +85,7 @@ fn number(regex: &Regex, body: &str) -> Option<u64> {
 
 /// What an answer of this status and body means for a request with these fields, the question itself aside. `asked`: its
 /// limit of new tokens.
-pub(crate) fn refusal(status: u16, body: &str, fields: &[&str], asked: u64) -> Refusal {
+pub(crate) fn refusal(status: u16, body: &str, fields: &[String], asked: u64) -> Refusal {
     match status {
         429 => return Refusal::Slow,
         451 => return Refusal::Filtered,
@@ -125,10 +125,10 @@ fn context(body: &str, asked: u64) -> Refusal {
 }
 
 /// The field of ours that is complained of.
-fn field(body: &str, fields: &[&str]) -> Option<String> {
+fn field(body: &str, fields: &[String]) -> Option<String> {
     let json: Value = serde_json::from_str(body).unwrap_or_default();
     let error = if json["error"].is_object() { &json["error"] } else { &json };
-    let ours = |name: &str| fields.iter().find(|field| **field == name).map(|field| (*field).to_owned());
+    let ours = |name: &str| fields.iter().find(|field| *field == name).cloned();
     if let Some(name) = error["param"].as_str().and_then(ours) {
         return Some(name);
     }
@@ -155,7 +155,9 @@ fn field(body: &str, fields: &[&str]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const SENT: [&str; 5] = ["max_tokens", "temperature", "top_p", "seed", "return_token_ids"];
+    fn sent() -> Vec<String> {
+        ["max_tokens", "temperature", "top_p", "seed", "return_token_ids"].map(str::to_owned).into()
+    }
 
     #[test]
     fn context_limits_tell_the_prompt_from_what_is_asked() {
@@ -234,7 +236,7 @@ mod tests {
             ),
             (200, r#"{"error":{"code":"context_length_exceeded"}}"#, Overflow),
         ] {
-            assert_eq!(refusal(status, body, &SENT, 900), expected, "{body}");
+            assert_eq!(refusal(status, body, &sent(), 900), expected, "{body}");
         }
     }
 
@@ -281,7 +283,7 @@ mod tests {
             (404, "no such model", Final),
             (400, "The `reasoning_content` in the thinking mode must be passed back to the API.", WantsReasoning),
         ] {
-            assert_eq!(refusal(status, body, &SENT, 900), expected, "{body}");
+            assert_eq!(refusal(status, body, &sent(), 900), expected, "{body}");
         }
     }
 }

@@ -59,6 +59,8 @@ pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &
     let at_once = library.person.then_some(1);
     // A server is known by what it says of itself; a checkpoint by its bytes, and how it is spoken to.
     if is_endpoint(solo.model) {
+        // Thousands of open requests are many small pieces of memory, of which huge pages make large ones.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
         let probed = ask(&machine, solo.model, &*library.suite)?;
         let identity = served_identity(&probed.served);
         let player = Player { name: &probed.name, identity: &identity, at_once };

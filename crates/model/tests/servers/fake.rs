@@ -56,13 +56,14 @@ impl Fake {
     }
 }
 
-fn one(mut stream: TcpStream, answer: &dyn Fn(&str, &Value) -> Said, seen: &Mutex<Vec<Asked>>) {
+/// What a connection asks: method, route and body; nothing if it was closed.
+pub fn heard(stream: &TcpStream) -> Option<(String, String, Value)> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut first, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
+            return None;
         }
         if first.is_empty() {
             first.clone_from(&line);
@@ -76,13 +77,22 @@ fn one(mut stream: TcpStream, answer: &dyn Fn(&str, &Value) -> Said, seen: &Mute
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let path = first.split(' ').nth(1).unwrap().to_owned();
-    seen.lock().unwrap().push((path.clone(), body.clone()));
-    let (status, said) = answer(&path, &body);
+    let mut words = first.split(' ').map(str::to_owned);
+    Some((words.next()?, words.next()?, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// Says it, and closes.
+pub fn tell(mut stream: TcpStream, status: u16, said: &str) {
     let head =
         format!("HTTP/1.1 {status} X\r\nretry-after: 0\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", said.len());
-    let _ = stream.write_all((head + &said).as_bytes());
+    let _ = stream.write_all((head + said).as_bytes());
+}
+
+fn one(stream: TcpStream, answer: &dyn Fn(&str, &Value) -> Said, seen: &Mutex<Vec<Asked>>) {
+    let Some((_, path, body)) = heard(&stream) else { return };
+    seen.lock().unwrap().push((path.clone(), body.clone()));
+    let (status, said) = answer(&path, &body);
+    tell(stream, status, &said);
 }
 
 /// A list of models.

@@ -1,8 +1,8 @@
 //! A server that speaks the routes of vLLM and SGLang, and holds the word in `weights` of a checkpoint's folder.
 
+use crate::http::{heard, tell};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,36 +84,12 @@ impl Fake {
     }
 }
 
-fn one(mut stream: TcpStream, held: &Held) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut first, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        if first.is_empty() {
-            first.clone_from(&line);
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line.trim().is_empty() {
-            break;
-        }
+fn one(stream: TcpStream, held: &Held) {
+    let Some((method, path, body)) = heard(&stream) else { return };
+    let (status, said) = held.answer(&method, &path, &body);
+    if !held.dead.load(Ordering::Relaxed) {
+        tell(stream, status, &said.to_string());
     }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let mut words = first.split(' ');
-    let (method, path) = (words.next().unwrap(), words.next().unwrap());
-    let (status, said) = held.answer(method, path, &body);
-    if held.dead.load(Ordering::Relaxed) {
-        return;
-    }
-    let said = said.to_string();
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", said.len());
-    let _ = stream.write_all((head + &said).as_bytes());
 }
 
 impl Held {

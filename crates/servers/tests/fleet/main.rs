@@ -1,6 +1,9 @@
 //! Servers that are started, fed, swapped, killed and swept. This program acts as the servers, too.
 
 mod fake;
+#[allow(dead_code, reason = "not every test needs all of it")]
+#[path = "../../../model/tests/servers/fake.rs"]
+mod http;
 
 use fake::{Fake, Fault, weights};
 use rolegraft_servers::{
