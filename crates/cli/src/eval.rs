@@ -6,7 +6,7 @@ use crate::suites::{PLAYING, READING, SuiteFlags};
 use crate::talk::{Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::{Endpoints, Solo, Split, evaluate, rescore};
+use rolegraft_pipeline::{Endpoints, Solo, Split, Status, evaluate, rescore};
 use rolegraft_report::{Price, SuiteScore, Tally, suite_scores};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -114,6 +114,10 @@ impl Eval {
             let passes: Vec<String> =
                 score.pass.iter().enumerate().map(|(i, p)| format!("pass^{} {}", i + 1, percent(*p))).collect();
             text += &format!("\n{}", passes.join(", "));
+        }
+        let filtered = rates.statuses.get(&Status::ServerFiltered).copied().unwrap_or(0.0);
+        if filtered > 0.0 {
+            text += &format!("\nthe server's filter ended {} % of episodes, which count as 0", percent(filtered));
         }
         if rates.drafts > 0.0 {
             text +=

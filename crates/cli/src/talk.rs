@@ -12,25 +12,25 @@ use std::time::{Duration, Instant};
 /// Lines a second when stderr is not a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Prints to stdout; a closed pipe is not an error.
+/// Prints to stdout; a closed pipe is not an error. What models and servers say reaches no terminal as it is.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let _ = writeln!(std::io::stdout().lock(), "{}", plain(text));
 }
 
 /// Prints a remark to stderr, which is no part of the result.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "note: {text}");
+    let _ = writeln!(std::io::stderr().lock(), "note: {}", plain(text));
 }
 
 /// Shows an error with its causes, and gives the exit code it stands for.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     let run = error.downcast_ref::<RunError>();
-    eprintln!("error: {error}");
+    eprintln!("error: {}", plain(&error.to_string()));
     let mut shown = error.to_string();
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
         if !shown.contains(&text) {
-            eprintln!("  cause: {}", text.lines().next().unwrap_or_default());
+            eprintln!("  cause: {}", plain(text.lines().next().unwrap_or_default()));
             shown.push_str(&text);
         }
     }
@@ -71,6 +71,7 @@ impl Reporter {
         if self.silent.load(Ordering::Relaxed) {
             return;
         }
+        let text = plain(text);
         match &self.bar {
             Some(bar) => bar.println(text),
             None => {
@@ -96,7 +97,7 @@ impl Progress for Reporter {
         if let Some(bar) = &self.bar {
             bar.set_length(of as u64);
             bar.set_position(finished as u64);
-            bar.set_message(what.to_owned());
+            bar.set_message(plain(what));
             return;
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -169,6 +169,9 @@ impl Refused {
 impl From<Refused> for ModelError {
     fn from(refused: Refused) -> Self {
         Self::Fatal(match refused.why {
+            Refusal::Field(name) if name == "max_tokens" => {
+                format!("{}; rename the field with `--api-field max_tokens=max_completion_tokens`", refused.said)
+            }
             Refusal::Field(name) => format!("{}; leave the field out with `--api-field {name}=`", refused.said),
             Refusal::WantsReasoning => {
                 format!("{}; say `reasoning = \"reasoning_content\"` under [endpoint]", refused.said)
@@ -294,7 +297,7 @@ impl Client {
 
     /// The first words of a body, as people may see them.
     fn shown(&self, text: &str) -> String {
-        self.redact(text).chars().filter(|c| !c.is_control()).take(400).collect()
+        self.redact(text).chars().filter(|c| !c.is_control()).take(200).collect()
     }
 
     /// Writes a request once: its bytes are what is kept of it while it is open.
@@ -322,10 +325,10 @@ impl Client {
         read: impl Fn(&Value) -> Option<T>,
     ) -> Result<(Answer<T>, u32), ModelError> {
         let Written { mut body, mut asked, fields, path, is_chat, draws, home } = self.written(post)?;
-        let before = self.answered.load(Ordering::Relaxed);
         // Servers are tried in turn from the request's own.
         let mut server = usize::try_from(home % self.config.urls.len() as u64).unwrap_or(0);
         let (mut failures, mut broken, mut gone) = (0, 0, None::<(Instant, usize)>);
+        let mut before = 0;
         loop {
             if self.gone.load(Ordering::Relaxed) {
                 return Err(self.gone_from(server));
@@ -351,7 +354,7 @@ impl Client {
                         Refusal::Overflow => return Ok((Answer::Overflow, failures)),
                         Refusal::Filtered => return Ok((Answer::Filtered, failures)),
                         // One request alone is forbidden for what it says.
-                        Refusal::Forbidden if got.status == 403 && self.answered.load(Ordering::Relaxed) > 0 => {
+                        Refusal::Forbidden if got.status == 403 && self.others_pass(self.answered(), url).await => {
                             return Ok((Answer::Filtered, failures));
                         }
                         Refusal::TooManyAsked(room) => {
@@ -365,6 +368,10 @@ impl Client {
                             }
                             continue;
                         }
+                        // A question may be one that the route does not know.
+                        Refusal::Passing if self.probing && got.status < 300 => {
+                            return Ok((Answer::Refused(Refused { why: Refusal::Final, said }), failures));
+                        }
                         Refusal::Field(_) | Refusal::WantsReasoning | Refusal::Final => {
                             return Ok((Answer::Refused(Refused { why, said }), failures));
                         }
@@ -376,6 +383,9 @@ impl Client {
                         Refusal::Broken | Refusal::Passing => self.load.pause(),
                     }
                     if why == Refusal::Broken {
+                        if broken == 0 {
+                            before = self.answered();
+                        }
                         broken += 1;
                         if self.probing {
                             return Ok((Answer::Unreadable, failures));
@@ -387,9 +397,14 @@ impl Client {
                     (said, got.wait)
                 }
                 Err(error) => {
-                    let was_there = self.answered.load(Ordering::Relaxed) > 0;
+                    let was_there = self.answered() > 0;
                     let reason = format!("{url}: {}", self.redact(&root_cause(&error)));
                     server = (server + 1) % self.config.urls.len();
+                    if error.is_timeout() && self.probing {
+                        let reason =
+                            format!("{url}: no answer to a short question within {} s", self.config.timeout.as_secs());
+                        return Err(ModelError::Unavailable { reason, tries: 1 });
+                    }
                     if error.is_connect() && was_there {
                         let (since, looks) = gone.get_or_insert((Instant::now(), 0));
                         if since.elapsed() >= self.config.patience {
@@ -424,9 +439,14 @@ impl Client {
         ModelError::Gone { url: self.config.urls[server].clone(), seconds: self.config.patience.as_secs() }
     }
 
-    /// Whether the server answers other requests than one that it fails at.
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server answers other requests than one that it fails at: more than those `before`, or one that it answered
+    /// once.
     async fn others_pass(&self, before: u64, url: &str) -> bool {
-        if self.answered.load(Ordering::Relaxed) > before {
+        if self.answered() > before {
             return true;
         }
         let Some((path, body)) = self.ping.get() else { return false };
@@ -464,6 +484,9 @@ impl Client {
             Ok(text) => text,
             Err(other) => String::from_utf8_lossy(other.as_bytes()).into_owned(),
         };
+        // Nor does a reply carry the key into a log, if the server says it.
+        let text =
+            if self.key.as_ref().is_some_and(|key| text.contains(key.as_str())) { self.redact(&text) } else { text };
         Ok(Got { status, wait, text })
     }
 
@@ -476,7 +499,7 @@ impl Client {
             return Err(Some(Refusal::Final));
         }
         let Ok(json) = serde_json::from_str::<Value>(&got.text) else {
-            let page = got.text.trim_start().starts_with('<') && self.answered.load(Ordering::Relaxed) == 0;
+            let page = got.text.trim_start().starts_with('<') && self.answered() == 0;
             return Err(Some(if page { Refusal::Final } else { Refusal::Passing }));
         };
         let choice = &json["choices"][0];

@@ -176,10 +176,21 @@ impl RawEndpoint {
         )))
     }
 
-    /// What the model said, without its end of turn.
+    /// Whether ids are those of a text, as servers write it: without special tokens or with them, and without what does not
+    /// make a character yet.
+    fn agree(&self, ids: &[u32], text: &str) -> bool {
+        let bare = |text: &str| text.trim_matches(|c: char| c.is_whitespace() || c == '\u{FFFD}').to_owned();
+        let vocabulary = self.chat.vocabulary();
+        let ways = [vocabulary.decode(ids), vocabulary.decode_without_special(ids)];
+        ways.iter().any(|way| bare(way) == bare(text))
+    }
+
+    /// What the model said, without its end of turn. Ids that are not those of the text are not believed.
     fn reply(&self, given: Continued, prompt: u64) -> Completion {
         let end_ids = self.chat.end_ids();
-        let ids = given.ids.map(|mut ids| {
+        let of_text = |ids: &Vec<u32>| given.text.is_empty() || self.agree(ids, &given.text);
+        let inexact = given.ids.as_ref().is_some_and(|ids| !of_text(ids));
+        let ids = given.ids.filter(|_| !inexact).map(|mut ids| {
             let end = ids.iter().position(|id| end_ids.contains(id)).unwrap_or(ids.len());
             ids.truncate(end);
             ids
@@ -198,6 +209,7 @@ impl RawEndpoint {
         let written = ids.as_ref().map_or(given.written, |ids| ids.len() as u64);
         let mut reply = Completion::of_tokens(text, ids.unwrap_or_default(), finish, 0);
         (reply.spent.prompt_tokens, reply.spent.completion_tokens) = (prompt, written);
+        reply.inexact = inexact;
         reply
     }
 }

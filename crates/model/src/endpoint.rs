@@ -144,6 +144,14 @@ pub(crate) fn usage(json: &Value) -> Spent {
     Spent { calls: 1, failures: 0, prompt_tokens, completion_tokens }
 }
 
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "an object",
+        Value::Number(_) => "a number",
+        _ => "neither text nor a list",
+    }
+}
+
 /// Text and reasoning of a message's content; the name of a part that is neither.
 fn parts(content: &Value) -> Result<(String, String), String> {
     let (mut text, mut reasoning) = (String::new(), String::new());
@@ -158,7 +166,9 @@ fn parts(content: &Value) -> Result<(String, String), String> {
                 }
             }
         }
-        content => text += content.as_str().unwrap_or_default(),
+        Value::String(content) => text += content,
+        Value::Null => {}
+        other => return Err(format!("the reply's content is {}: only text can be scored", kind_of(other))),
     }
     Ok((text, reasoning))
 }
@@ -173,13 +183,18 @@ fn parts_of_thought(thought: &Value) -> String {
 /// What a server's answer says, calls included; `None` if it has no choice, an error if it cannot be scored.
 pub(crate) fn said(json: &Value, native: bool) -> Option<Result<Completion, String>> {
     let choice = &json["choices"][0];
-    let message = choice.get("message")?;
+    let message = choice.get("message").filter(|message| message.is_object())?;
     let (content, thought) = match parts(&message["content"]) {
         Ok(parts) => parts,
         Err(part) => return Some(Err(part)),
     };
-    let calls = message["tool_calls"].as_array().into_iter().flatten();
+    let calls = message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // A call of nothing is none that a model makes.
+    if calls.iter().any(|call| call["function"]["name"].as_str().is_none_or(str::is_empty)) {
+        return None;
+    }
     let made: Vec<NativeCall> = calls
+        .iter()
         .map(|call| NativeCall {
             id: call["id"].as_str().unwrap_or_default().to_owned(),
             name: call["function"]["name"].as_str().unwrap_or_default().to_owned(),

@@ -17,7 +17,7 @@ const LIST: Duration = Duration::from_secs(15);
 const LOOKS: u32 = 10;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a first answer may take: some servers load the model for it.
-const FIRST_ANSWER: Duration = Duration::from_secs(180);
+const FIRST_ANSWER: Duration = Duration::from_secs(120);
 /// Tokens of an answer that only shows whether there is one. Some models need a few to say anything.
 const FEW: usize = 16;
 /// Tokens in which most models come to an end.
@@ -159,7 +159,9 @@ impl Prober {
     async fn choose_model(&mut self) -> Result<(), ModelError> {
         for (at, url) in self.client.config.urls.clone().into_iter().enumerate() {
             let models = self.listed(&url).await?;
-            let names: Vec<&str> = models.iter().filter_map(|model| model["id"].as_str()).collect();
+            let mut names: Vec<&str> = models.iter().filter_map(|model| model["id"].as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
             let all = || {
                 let more = if names.len() > LISTED { ", …" } else { "" };
                 format!("`{}`{more}", names[..names.len().min(LISTED)].join("`, `"))

@@ -1,6 +1,5 @@
 //! Chat templates before a run begins, and what of recorded trajectories cannot be used.
 
-use crate::endpoint::names;
 use crate::error::RunError;
 use rolegraft_checkpoint::Digest;
 use rolegraft_suites::Suite;
@@ -51,6 +50,12 @@ impl Rendering {
 /// A checkpoint's chat template.
 pub(crate) fn read_template(dir: &Path) -> Result<ChatTemplate, RunError> {
     Ok(ChatTemplate::read(dir).map_err(ChatError::from)?)
+}
+
+/// Who speaks, for people.
+#[must_use]
+pub fn names(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Who speaks in a suite's episodes, up to each answer of the environment.

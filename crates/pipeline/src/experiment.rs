@@ -1,6 +1,6 @@
 //! The experiment file.
 
-use crate::endpoint::{EndpointRules, Endpoints, is_endpoint};
+use crate::endpoints::{EndpointRules, Endpoints, is_endpoint};
 use crate::engine::EngineKind;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};

@@ -1,6 +1,7 @@
 //! What benchmarks may ask for when they are set up: models and persons as other parties of an episode.
 
-use crate::endpoint::{EndpointRules, ask_user, is_endpoint};
+use crate::ask::ask_user;
+use crate::endpoints::{EndpointRules, is_endpoint};
 use crate::engine::{EngineKind, open_checkpoint};
 use crate::progress::Progress;
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};

@@ -1,8 +1,8 @@
 //! The stages of an experiment, with what they make kept in the store: a stage whose inputs are known already is read.
 
 use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
+use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
-use crate::endpoint::ask;
 use crate::engine::{EngineError, EngineKind};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};

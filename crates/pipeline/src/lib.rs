@@ -6,8 +6,9 @@
 
 mod ablate;
 pub mod artefact;
+mod ask;
 mod chat;
-mod endpoint;
+mod endpoints;
 mod energy;
 mod engine;
 mod error;
@@ -31,7 +32,9 @@ mod store;
 mod view;
 
 pub use ablate::{AblationSummary, Grid, ablate};
-pub use endpoint::{EndpointRules, Endpoints, examine, is_endpoint, names};
+pub use ask::examine;
+pub use chat::names;
+pub use endpoints::{EndpointRules, Endpoints, is_endpoint};
 pub use engine::{EngineError, EngineKind, open_checkpoint};
 pub use error::RunError;
 pub use experiment::{Experiment, ExperimentError, Shift, Source, Tokens};
@@ -44,7 +47,7 @@ pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions, nearest};
 pub use rolegraft_servers::ServerRules;
 pub use rolegraft_suites::{Speaker, SpeakerError, Split};
-pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent};
+pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent, Status};
 pub use run::{RunSummary, run};
 pub use solo::{Solo, evaluate, play_solutions};
 pub use stages::merge::plan_merge;

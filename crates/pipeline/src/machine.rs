@@ -1,6 +1,6 @@
 //! What a stage may use of the machine that it runs on.
 
-use crate::endpoint::Endpoints;
+use crate::endpoints::Endpoints;
 use crate::engine::EngineKind;
 use crate::error::RunError;
 use crate::progress::Progress;

@@ -1,17 +1,17 @@
 //! Servers that play the checkpoints of a run, one checkpoint after another.
 
-use crate::endpoint::EndpointRules;
+use crate::endpoints::EndpointRules;
 use crate::engine::EngineError;
-use crate::machine::{Machine, Member};
-use crate::stages::evaluate::Seated;
+use crate::progress::Progress;
 use rolegraft_checkpoint::Checkpoint;
-use rolegraft_model::{KEY_VARIABLE, ModelError, Sampling, Wanted, probe};
+use rolegraft_model::{KEY_VARIABLE, ModelError, Probed, Sampling, Wanted, probe};
 use rolegraft_saliency::Decoder;
 use rolegraft_servers::{Expected, Feed, Fleet, FleetError, ServerRules, sweep};
-use rolegraft_trajectory::ChatTokenizer;
+use rolegraft_trajectory::{ChatArguments, ChatTokenizer};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Runtime;
 
 /// What a checkpoint is asked to say where weights were changed in a server that went on: prose, code and calls, in which
 /// models differ.
@@ -51,23 +51,28 @@ impl Servers {
     }
 
     /// Passes on what was told since.
-    pub(crate) fn notes(&self, machine: &Machine<'_>) {
+    pub(crate) fn notes(&self, progress: &dyn Progress) {
         let told = std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
-        told.iter().for_each(|text| machine.progress.note(text));
+        told.iter().for_each(|text| progress.note(text));
     }
 
-    /// Gives the servers a checkpoint.
-    pub(crate) fn seat(&self, machine: &Machine<'_>, member: &Member) -> Result<Seated, EngineError> {
-        let chat = ChatTokenizer::open(&member.dir, machine.chat)?;
-        let dir = member.dir.canonicalize().unwrap_or_else(|_| member.dir.clone());
+    /// Gives the servers a checkpoint, by directory, digest and name, and asks them for it.
+    pub(crate) fn give(
+        &self,
+        (dir, digest, name): (&Path, String, String),
+        (chat, rules): (&ChatArguments, &EndpointRules),
+        (runtime, progress): (&Runtime, &dyn Progress),
+    ) -> Result<Probed, EngineError> {
+        let chat = ChatTokenizer::open(dir, chat)?;
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let context = chat.context().unwrap_or(4096);
         // A server that starts reads what it is given; one that goes on might keep what it has.
         let expected = self.rules.swap.and_then(|_| says(&dir, &chat)).unwrap_or_default();
-        let feed = Feed { dir, digest: member.digest.to_string(), context, name: member.name.clone(), expected };
+        let feed = Feed { dir, digest, context, name, expected };
         let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
-        let serving = machine.runtime.block_on(fleet.serve(&feed));
+        let serving = runtime.block_on(fleet.serve(&feed));
         drop(fleet);
-        self.notes(machine);
+        self.notes(progress);
         let serving = serving?;
         let wanted = Wanted {
             tokenizer: Some(chat),
@@ -79,10 +84,10 @@ impl Servers {
             cache_salt: serving.cache_salt,
         };
         let address = format!("{}#{}", serving.urls.join(","), serving.model);
-        let config = machine.endpoints.agent.config(&address, vec![KEY_VARIABLE]);
-        let probed = machine.runtime.block_on(probe(config, wanted))?;
-        probed.notes.iter().for_each(|note| machine.progress.note(note));
-        Ok(Seated { model: probed.model, served: Some(probed.served) })
+        let config = rules.config(&address, vec![KEY_VARIABLE]);
+        let probed = runtime.block_on(probe(config, wanted))?;
+        probed.notes.iter().for_each(|note| progress.note(note));
+        Ok(probed)
     }
 }
 

@@ -1,7 +1,8 @@
 //! One model on one suite.
 
+use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
-use crate::endpoint::{Endpoints, ask, is_endpoint};
+use crate::endpoints::{Endpoints, is_endpoint};
 use crate::engine::EngineKind;
 use crate::error::RunError;
 use crate::host::Players;
@@ -59,6 +60,7 @@ pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &
     let at_once = library.person.then_some(1);
     // A server is known by what it says of itself; a checkpoint by its bytes, and how it is spoken to.
     if is_endpoint(solo.model) {
+        progress.stage(&format!("asking {}", solo.model));
         // Thousands of open requests are many small pieces of memory, of which huge pages make large ones.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
         let probed = ask(&machine, solo.model, &*library.suite)?;

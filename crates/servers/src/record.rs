@@ -66,6 +66,7 @@ impl Id {
 }
 
 /// The live processes of a server: its group, and whoever has its token, such as children with sessions of their own.
+/// Neither finds all: vLLM's engine writes its title over its environment.
 fn family(token: &str, server: Option<Id>) -> Vec<Id> {
     // Where the leader has gone, its number is not given again while members of its group live.
     let group = server.filter(|leader| seen(leader.pid).is_none_or(|now| now.id == *leader));

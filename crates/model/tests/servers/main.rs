@@ -116,6 +116,49 @@ async fn a_server_that_breaks_at_one_reply_alone_cannot_read_it() {
 }
 
 #[tokio::test]
+async fn what_befalls_every_request_is_not_laid_to_one() {
+    let late = |status: u16| {
+        let asked = AtomicUsize::new(0);
+        Fake::start(move |path, _| match asked.fetch_add(1, Ordering::Relaxed) {
+            _ if path == "/v1/models" => list(&["m"]),
+            0..40 => text("hello"),
+            _ => (status, "Forbidden".into()),
+        })
+    };
+    for (status, expected) in [(500, "500"), (403, "ROLEGRAFT_API_KEY")] {
+        let fake = late(status);
+        let model = probed(&fake.url, wanted()).await.unwrap().model;
+        while model.complete(&request()).await.is_ok_and(|reply| reply.text == "hello") {}
+        let error = model.complete(&request()).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn replies_that_are_none_are_no_empty_turns() {
+    let said = |choice: Value| Fake::start(move |_, _| (200, json!({"choices": [choice]}).to_string()));
+    for content in [json!(42), json!({"text": "x"}), json!(true)] {
+        let fake = said(json!({"message": {"content": content}}));
+        let error = endpoint(&fake.url, 1).complete(&request()).await.unwrap_err();
+        assert!(matches!(&error, ModelError::Fatal(m) if m.contains("only text can be scored")), "{error}");
+    }
+    let nameless = json!({"content": null, "tool_calls": [{"id": "c", "function": {"arguments": "{}"}}]});
+    for message in [json!("hi"), nameless, json!({"content": null, "tool_calls": [null]})] {
+        let fake = said(json!({"message": message}));
+        let error = endpoint(&fake.url, 1).complete(&request()).await.unwrap_err();
+        assert!(matches!(error, ModelError::Unavailable { .. }), "{error}");
+    }
+    // Ids of another text than the one beside them are not believed.
+    let liar = Fake::start(|path, body| {
+        let (status, said) = vllm(path, body);
+        (status, said.replace("\"text\":\"hello\"", "\"text\":\"other\""))
+    });
+    let model = probed(&liar.url, Wanted { tokenizer: Some(tokenizer()), ..wanted() }).await.unwrap().model;
+    let reply = model.complete(&request()).await.unwrap();
+    assert_eq!((reply.text.as_str(), reply.ids.len(), reply.inexact), ("other", 0, true));
+}
+
+#[tokio::test]
 async fn raw_text_is_asked_for_where_there_is_a_tokenizer() {
     let fake = Fake::start(transformers);
     let wanted = || Wanted { tokenizer: Some(tokenizer()), ..wanted() };
@@ -245,7 +288,8 @@ async fn a_limit_that_is_too_long_is_cut_and_a_prompt_that_is_too_long_overflows
 
 #[tokio::test]
 async fn a_filter_ends_one_reply_and_no_run() {
-    let fake = Fake::start(|_, body| match last(body) {
+    let fake = Fake::start(|path, body| match last(body) {
+        _ if path == "/v1/models" => list(&["m"]),
         "azure" => {
             (400, json!({"error": {"code": "content_filter", "message": "The response was filtered"}}).to_string())
         }
@@ -254,7 +298,7 @@ async fn a_filter_ends_one_reply_and_no_run() {
         "cut" => reply(json!({"content": "I was going to"}), "content_filter"),
         _ => text("hello"),
     });
-    let endpoint = endpoint(&fake.url, 1);
+    let endpoint = probed(&fake.url, wanted()).await.unwrap().model;
     assert_eq!(endpoint.complete(&request()).await.unwrap().text, "hello");
     for words in ["azure", "law", "policy", "cut"] {
         let reply = endpoint.complete(&saying(words)).await.unwrap();
@@ -391,7 +435,7 @@ async fn kinds_of_messages_that_a_template_refuses_are_said_before_the_first_tas
     let strict = |refuses: &'static str| {
         Fake::start(move |path, body| match path {
             "/v1/models" => list(&["m"]),
-            _ if body["messages"].as_array().unwrap().iter().any(|m| m["role"] == refuses) => {
+            _ if body["messages"].as_array().into_iter().flatten().any(|m| m["role"] == refuses) => {
                 refused("roles must alternate")
             }
             _ => text("hello"),

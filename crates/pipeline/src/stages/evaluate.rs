@@ -105,7 +105,7 @@ pub(crate) fn played(
             .block_on(play(&evaluation, model, &mut log, &machine.stop, &mut report))
             .map_err(|source| RunError::Evaluation { suite: id, model: player.name.to_owned(), source });
         if let Some(servers) = machine.servers {
-            servers.notes(machine);
+            servers.notes(machine.progress);
         }
         outcome?;
     } else {
@@ -150,7 +150,10 @@ pub(crate) fn opener<'o>(
             return Ok(seated.clone());
         }
         if let (EngineKind::Server, Some(servers)) = (machine.engine, machine.servers) {
-            return Ok(opened.insert(servers.seat(machine, member)?).clone());
+            let checkpoint = (member.dir.as_path(), member.digest.to_string(), member.name.clone());
+            let rules = (machine.chat, &machine.endpoints.agent);
+            let probed = servers.give(checkpoint, rules, (machine.runtime, machine.progress))?;
+            return Ok(opened.insert(Seated { model: probed.model, served: Some(probed.served) }).clone());
         }
         let loading = open_checkpoint(&member.dir, machine.engine, machine.engine_count(), machine.chat);
         let model = machine.runtime.block_on(loading)?;

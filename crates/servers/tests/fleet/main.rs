@@ -393,6 +393,16 @@ async fn vllm_swaps_weights() {
 }
 
 #[tokio::test]
+async fn vllm_on_cpus_swaps_what_is_not_tied() {
+    let (_folder, here) = here();
+    let fakes = running(&here, &[Fault::Packed]);
+    let dir = here.checkpoint("a");
+    fs::write(dir.join("config.json"), "{\"tie_word_embeddings\": false}").unwrap();
+    let serving = here.fleet(&at(&fakes, "vllm")).serve(&feed(&dir)).await.unwrap();
+    assert_eq!(says(&serving).await, ["a"]);
+}
+
+#[tokio::test]
 async fn servers_of_ours_swap_without_a_new_start() {
     let (_folder, here) = here();
     let mut fleet = here.fleet(&served("swap = 'vllm'"));
@@ -414,6 +424,7 @@ async fn a_server_that_lies_or_dies_is_left_out() {
         ("vllm", Fault::OldWeights, "the same as before"),
         ("vllm", Fault::OldCache, "/reset_prefix_cache fails"),
         ("vllm", Fault::WrongWeights, "but most servers hold model `m` with checksum"),
+        ("vllm", Fault::Packed, "output head changed"),
         ("vllm", Fault::Dies, "no answer of /collective_rpc"),
         ("vllm", Fault::Plain, "VLLM_SERVER_DEV_MODE=1"),
     ] {
