@@ -4,8 +4,8 @@
 # stays that of the checkpoint that the server was started with: the model that answers is neither of the two. Its own
 # `/weight_checker` does not show it: the checksums of the layers that were packed for the CPU are the SHA-256 of nothing, and the
 # head is not among them.
-# Seen on 28 Nov 2026 with CPython 3.11, torch 2.13.0: `reloaded says what a fresh server says: False`, `16 of 34 checksums are of nothing`
-# (of this script's small model: `4 of 12`).
+# Seen on 28 Nov 2026 with CPython 3.11, torch 2.13.0: `reloaded says what a fresh server says: False`, `8 of 16 checksums are of
+# nothing; the head is among them: False`.
 # VENV: a folder where it is installed already.
 set -euo pipefail
 work=$(mktemp -d); trap 'kill -KILL -- -$server 2>/dev/null || true; rm -rf "$work"' EXIT

