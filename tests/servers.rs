@@ -124,7 +124,7 @@ fn a_server_that_dies_loses_nothing_and_one_that_stays_away_ends_the_run() {
     let mortal = Arc::new(Mutex::new(None::<Fake>));
     let held = mortal.clone();
     let dying = Fake::start(move |path, body| {
-        if path != "/v1/models"
+        if body["max_tokens"] == 120
             && counted.fetch_add(1, Ordering::SeqCst) == 20
             && let Some(fake) = &*held.lock().unwrap()
         {

@@ -28,11 +28,14 @@ fn endpoint(answer: impl FnMut(&Value) -> (u16, String) + Send + 'static) -> Str
 fn serve(stream: TcpStream, answer: &Mutex<Box<Answer>>) {
     let mut reader = BufReader::new(stream);
     loop {
-        let (mut length, mut line) = (0, String::new());
+        let (mut length, mut line, mut route) = (0, String::new(), String::new());
         loop {
             line.clear();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
+            }
+            if route.is_empty() {
+                route = line.split(' ').nth(1).unwrap_or_default().to_owned();
             }
             if line.trim().is_empty() {
                 break;
@@ -43,7 +46,15 @@ fn serve(stream: TcpStream, answer: &Mutex<Box<Answer>>) {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
-        let (status, text) = (answer.lock().unwrap())(&serde_json::from_slice(&body).unwrap());
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        // Before a conversation, which begins with instructions, the server is asked what it is.
+        let first = &body["messages"][0];
+        let (status, text) = match route.as_str() {
+            "/v1/models" => (200, json!({"data": [{"id": "mock"}]}).to_string()),
+            "/v1/completions" => (404, "no such route".into()),
+            _ if first["role"] == "user" || first["content"] == "Hi" => says("Hello."),
+            _ => (answer.lock().unwrap())(&body),
+        };
         let response = format!("HTTP/1.1 {status} X\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n{text}", text.len());
         if reader.get_mut().write_all(response.as_bytes()).is_err() {
             return;

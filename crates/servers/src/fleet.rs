@@ -4,10 +4,9 @@ use crate::process::{LOOK, Launch, free_ports};
 use crate::rules::{Filling, RulesError, ServerRules, Swap, Urls, base};
 use crate::swap::Expected;
 use crate::watch::{Shared, blocking};
-use crate::worker::{State, Told, Worker, WorkerError};
+use crate::worker::{LeftOut, State, Told, Worker, WorkerError};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -45,21 +44,6 @@ pub struct Serving {
     pub version: Option<String>,
     /// What has to go with completions, so that none is made with what was computed of other weights.
     pub cache_salt: Option<String>,
-}
-
-/// A server that is left out.
-#[derive(Debug, Clone)]
-pub struct LeftOut {
-    /// Its address, without `/v1`.
-    pub url: String,
-    /// Why.
-    pub why: Arc<WorkerError>,
-}
-
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n  {}: {}", self.url, self.why)
-    }
 }
 
 /// Why nothing is served.

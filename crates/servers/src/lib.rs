@@ -20,9 +20,9 @@ mod swap;
 mod watch;
 mod worker;
 
-pub use fleet::{Feed, Fleet, FleetError, LeftOut, Serving};
+pub use fleet::{Feed, Fleet, FleetError, Serving};
 pub use process::{Launch, Process, StartError};
 pub use record::sweep;
 pub use rules::{Kind, RulesError, ServerRules, Swap, Urls};
 pub use swap::{Expected, SwapError};
-pub use worker::{State, WorkerError};
+pub use worker::{LeftOut, State, WorkerError};

@@ -1,11 +1,11 @@
 //! One server of a fleet: what it holds, and how it comes to hold something else.
 
-use crate::fleet::LeftOut;
 use crate::http::{models, names};
 use crate::process::{Launch, StartError};
 use crate::rules::{ServerRules, Swap};
 use crate::swap::{Checksum, Expected, Remote, SwapError};
 use crate::watch::{Own, Shared};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +75,21 @@ pub(crate) struct Worker {
 pub(crate) struct Held {
     digest: String,
     checksum: Option<Checksum>,
+}
+
+/// A server that is left out.
+#[derive(Debug, Clone)]
+pub struct LeftOut {
+    /// Its address, without `/v1`.
+    pub url: String,
+    /// Why.
+    pub why: Arc<WorkerError>,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n  {}: {}", self.url, self.why)
+    }
 }
 
 /// A checkpoint as servers are told of it.
