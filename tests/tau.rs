@@ -170,7 +170,7 @@ fn a_user_that_fails_marks_its_episode_and_the_others_go_on() {
         instructed(body)
     });
     let broken = eval(&agent, &user, &[], &log);
-    assert_eq!(broken.status.code(), Some(2));
+    assert_eq!(broken.status.code(), Some(3));
     let said = text(&broken.stderr);
     assert!(said.contains("1 of 3 episodes have no result") && said.contains("the user does not answer"), "{said}");
     assert!(said.contains("overloaded") && !said.contains("sk-canary"), "{said}");
