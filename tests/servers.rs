@@ -152,7 +152,8 @@ fn a_server_that_dies_loses_nothing_and_one_that_stays_away_ends_the_run() {
 
     // Another model at the same address is another.
     let other = Fake::start(|path, _| if path == "/v1/models" { list(&["m"]) } else { said("No.") });
-    fails(&eval(&other.url, &log, &[]), 2, "other inputs");
+    fails(&eval(&other.url, &log, &[]), 2, "was played by another model, or asked in another way");
+    fails(&eval(&back.url, &log, &["--api-field", "seed="]), 2, "{\"seed\":\"\"}] now");
 }
 
 #[test]

@@ -83,6 +83,11 @@ pub enum RunError {
     NoTask { suite: String, task: String },
     #[error("there is no suite `{0}` in the folder of suites")]
     UnknownSuite(String),
+    #[error(
+        "`{}` was played by another model, or asked in another way: {before} before, {now} now; ask the same model in the same way, or give \
+         another --log", path.display()
+    )]
+    OtherServer { path: PathBuf, before: String, now: String },
     #[error("suite `{suite}` cannot be played through this server: said by {roles}, {said}")]
     ServerRefuses { suite: String, roles: String, said: String },
     #[error("suite `{suite}` cannot be played by this model: said by {roles}, {source}")]

@@ -13,7 +13,7 @@ use crate::stages::evaluate::{
     ORACLE, Open, Player, Seated, identity, inputs, log_digest, opener, played, served_identity,
 };
 use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
-use rolegraft_trajectory::{ChatArguments, Vocabulary};
+use rolegraft_trajectory::{ChatArguments, Episodes, LogError, Vocabulary};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -67,7 +67,8 @@ pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &
         let identity = served_identity(&probed.served);
         let player = Player { name: &probed.name, identity: &identity, at_once };
         let seated = Seated { model: probed.model, served: Some(probed.served) };
-        return play(solo, &machine, (&library, tasks), &player, log, &mut || Ok(seated.clone()));
+        let played = play(solo, &machine, (&library, tasks), &player, log, &mut || Ok(seated.clone()));
+        return played.map_err(|error| by_another(error, &identity));
     }
     let (_, member) = Member::named_by_path("model", Path::new(solo.model))?;
     let template = read_template(&member.dir)?;
@@ -80,6 +81,16 @@ pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &
     let identity = identity(&machine, &member)?;
     let player = Player { name: &member.name, identity: &identity, at_once };
     play(solo, &machine, (&library, tasks), &player, log, &mut opener(&machine, &member))
+}
+
+/// Says of a log that belongs to something else which server played it, where it was another.
+fn by_another(error: RunError, now: &str) -> RunError {
+    let RunError::Log(LogError::OtherInputs { path, .. }) = &error else { return error };
+    let before = Episodes::open(path).ok().and_then(|log| log.served().map(served_identity));
+    match before {
+        Some(before) if before != now => RunError::OtherServer { path: path.clone(), before, now: now.to_owned() },
+        _ => error,
+    }
 }
 
 /// Plays the calibration tasks' own solutions in the real environments. [`Solo::model`] is not asked.
