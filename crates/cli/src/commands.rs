@@ -88,7 +88,7 @@ impl EndpointFlags {
             (&mut endpoints.user, &self.user_fields, "--user-api-field"),
         ] {
             for pair in fields {
-                rules.change(pair).with_context(|| format!("{flag} {pair}"))?;
+                rules.fields.change(pair).with_context(|| format!("{flag} {pair}"))?;
             }
         }
         for (rules, most) in [(&mut endpoints.agent, self.concurrency), (&mut endpoints.user, self.user_concurrency)] {

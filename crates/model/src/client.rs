@@ -4,12 +4,10 @@ use crate::ModelError;
 use crate::fields::Fields;
 use crate::load::Load;
 use crate::refusal::{Refusal, refusal};
+use crate::request::{GENERATE, Post, Written, with};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use rolegraft_trajectory::Key;
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use serde_json::Value;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -70,73 +68,6 @@ impl EndpointConfig {
     }
 }
 
-/// What is asked.
-#[derive(Clone)]
-pub(crate) enum Question<'q> {
-    /// A conversation, with the tools that are announced.
-    Chat { messages: Vec<Value>, tools: Option<&'q [Value]> },
-    /// A text to go on with.
-    Text(&'q str),
-    /// Token ids to go on with.
-    Ids(&'q [u32]),
-    /// The same, as SGLang's own route has it.
-    InputIds(&'q [u32]),
-}
-
-/// A request.
-#[derive(Clone)]
-pub(crate) struct Post<'p> {
-    pub(crate) path: &'static str,
-    pub(crate) question: Question<'p>,
-    /// Its other fields, as OpenAI's API names them.
-    pub(crate) fields: Map<String, Value>,
-    /// The waits' jitter.
-    pub(crate) draws: Key,
-    /// Requests of one home go to one server.
-    pub(crate) home: u64,
-}
-
-/// A request as it is sent.
-struct Sent<'s> {
-    model: &'s str,
-    question: &'s Question<'s>,
-    fields: &'s Map<String, Value>,
-}
-
-impl<'s> Serialize for Sent<'s> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        if !matches!(self.question, Question::InputIds(_)) {
-            map.serialize_entry("model", self.model)?;
-        }
-        match self.question {
-            Question::Chat { messages, tools } => {
-                map.serialize_entry("messages", messages)?;
-                if let Some(tools) = tools {
-                    map.serialize_entry("tools", tools)?;
-                }
-            }
-            Question::Text(text) => map.serialize_entry("prompt", text)?,
-            Question::Ids(ids) => map.serialize_entry("prompt", ids)?,
-            Question::InputIds(ids) => {
-                map.serialize_entry("input_ids", ids)?;
-                let named = |(field, value): (&'s String, &'s Value)| match field.as_str() {
-                    "max_tokens" => ("max_new_tokens", value),
-                    "seed" => ("sampling_seed", value),
-                    field => (field, value),
-                };
-                let sampling: BTreeMap<&str, &Value> = self.fields.iter().map(named).collect();
-                map.serialize_entry("sampling_params", &sampling)?;
-                return map.end();
-            }
-        }
-        for (field, value) in self.fields {
-            map.serialize_entry(field, value)?;
-        }
-        map.end()
-    }
-}
-
 /// What a server says.
 pub(crate) enum Answer<T> {
     /// What was asked for.
@@ -149,6 +80,19 @@ pub(crate) enum Answer<T> {
     Unreadable,
     /// Another request may be taken.
     Refused(Refused),
+}
+
+impl<T> Answer<T> {
+    /// The same, of what `of` makes of what was given.
+    pub(crate) fn map<U>(self, of: impl FnOnce(T) -> U) -> Answer<U> {
+        match self {
+            Self::Given(given) => Answer::Given(of(given)),
+            Self::Overflow => Answer::Overflow,
+            Self::Filtered => Answer::Filtered,
+            Self::Unreadable => Answer::Unreadable,
+            Self::Refused(refused) => Answer::Refused(refused),
+        }
+    }
 }
 
 /// A request that was refused for what it is.
@@ -196,36 +140,6 @@ pub(crate) struct Client {
     probing: bool,
     /// A request that the server has answered, and where: whether it answers at all.
     ping: OnceLock<(&'static str, Bytes)>,
-}
-
-/// A request as it goes out.
-struct Written {
-    body: Bytes,
-    /// New tokens asked for.
-    asked: Option<u64>,
-    /// Names of its fields that may be changed.
-    fields: Vec<String>,
-    path: &'static str,
-    /// Whether the server itself reads what the model says to it.
-    is_chat: bool,
-    draws: Key,
-    home: u64,
-}
-
-fn unwritten(error: serde_json::Error) -> ModelError {
-    ModelError::Fatal(format!("a request cannot be written: {error}"))
-}
-
-/// A request with another value of a field.
-fn with(body: &[u8], field: &str, value: Value) -> Result<Bytes, ModelError> {
-    let mut sent: Map<String, Value> = serde_json::from_slice(body).map_err(unwritten)?;
-    // SGLang's own route has these in a part of their own.
-    let (part, field) = match sent.get_mut("sampling_params").and_then(Value::as_object_mut) {
-        Some(part) => (part, "max_new_tokens"),
-        None => (&mut sent, field),
-    };
-    part.insert(field.to_owned(), value);
-    Ok(serde_json::to_vec(&sent).map_err(unwritten)?.into())
 }
 
 /// An answer before it is understood.
@@ -300,20 +214,9 @@ impl Client {
         self.redact(text).chars().filter(|c| !c.is_control()).take(200).collect()
     }
 
-    /// Writes a request once: its bytes are what is kept of it while it is open.
-    fn written(&self, post: Post<'_>) -> Result<Written, ModelError> {
-        let Post { path, question, mut fields, draws, home } = post;
-        let asked = fields.get("max_tokens").and_then(Value::as_u64);
-        self.config.fields.apply(&mut fields);
-        let sent = Sent { model: self.model(), question: &question, fields: &fields };
-        let body = serde_json::to_vec(&sent).map_err(unwritten)?.into();
-        let (is_chat, fields) = (matches!(question, Question::Chat { .. }), Fields::open(&fields));
-        Ok(Written { body, asked, fields, path, is_chat, draws, home })
-    }
-
     /// Remembers a request as one that the server answers.
     pub(crate) fn answers(&self, post: Post<'_>) -> Result<(), ModelError> {
-        let Written { path, body, .. } = self.written(post)?;
+        let Written { path, body, .. } = Written::of(post, self.model(), &self.config.fields)?;
         let _ = self.ping.set((path, body));
         Ok(())
     }
@@ -324,7 +227,8 @@ impl Client {
         post: Post<'_>,
         read: impl Fn(&Value) -> Option<T>,
     ) -> Result<(Answer<T>, u32), ModelError> {
-        let Written { mut body, mut asked, fields, path, is_chat, draws, home } = self.written(post)?;
+        let Written { mut body, mut asked, fields, path, is_chat, draws, home } =
+            Written::of(post, self.model(), &self.config.fields)?;
         // Servers are tried in turn from the request's own.
         let mut server = usize::try_from(home % self.config.urls.len() as u64).unwrap_or(0);
         let (mut failures, mut broken, mut gone) = (0, 0, None::<(Instant, usize)>);
@@ -547,9 +451,6 @@ fn address(url: &str, path: &str) -> String {
     let base = if path == GENERATE { url.strip_suffix("/v1").unwrap_or(url) } else { url };
     format!("{base}{path}")
 }
-
-/// SGLang's own route.
-pub(crate) const GENERATE: &str = "/generate";
 
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;

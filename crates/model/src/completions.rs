@@ -1,7 +1,8 @@
 //! Text and token ids as the model itself writes them: prompts that we render, past the server's chat route.
 
-use crate::client::{Answer, Client, EndpointConfig, GENERATE, Post, Question};
+use crate::client::{Answer, Client, EndpointConfig};
 use crate::endpoint::{completion, sampled, usage};
+use crate::request::{GENERATE, Post, Question};
 use crate::{ChatModel, Completion, ModelError, Reply, Request, Sampling, home};
 use rolegraft_trajectory::{ChatTokenizer, Finish, Key, Road, Seed};
 use serde_json::{Map, Value};
@@ -158,16 +159,8 @@ impl RawEndpoint {
             let home = home(&request.episode).wrapping_add(server);
             let post = raw_post(*road, more, (&ids, &text), how, home);
             let (answer, failures) = client.post(post, continued).await?;
-            let given = match answer {
-                Answer::Given(given) => given,
-                Answer::Overflow => return completion(Answer::Overflow, failures),
-                Answer::Filtered => return completion(Answer::Filtered, failures),
-                Answer::Unreadable => return completion(Answer::Unreadable, failures),
-                Answer::Refused(refused) => return Err(refused.into()),
-            };
-            if self.version.is_none() || given.version.is_none() || given.version == self.version {
-                let reply = self.reply(given, ids.len() as u64);
-                return completion(Answer::Given(Ok(reply)), failures);
+            if !matches!(&answer, Answer::Given(given) if self.is_stale(given)) {
+                return completion(answer.map(|given| Ok(self.reply(given, ids.len() as u64))), failures);
             }
         }
         let wanted = self.version.as_deref().unwrap_or_default();
@@ -176,13 +169,20 @@ impl RawEndpoint {
         )))
     }
 
+    /// Whether other weights wrote it than those that are meant.
+    fn is_stale(&self, given: &Continued) -> bool {
+        self.version.is_some() && given.version.is_some() && given.version != self.version
+    }
+
     /// Whether ids are those of a text, as servers write it: without special tokens or with them, and without what does not
     /// make a character yet.
     fn agree(&self, ids: &[u32], text: &str) -> bool {
-        let bare = |text: &str| text.trim_matches(|c: char| c.is_whitespace() || c == '\u{FFFD}').to_owned();
+        let same = |way: &str| {
+            let [way, text] = [way, text].map(|t| t.trim_matches(|c: char| c.is_whitespace() || c == '\u{FFFD}'));
+            way == text
+        };
         let vocabulary = self.chat.vocabulary();
-        let ways = [vocabulary.decode(ids), vocabulary.decode_without_special(ids)];
-        ways.iter().any(|way| bare(way) == bare(text))
+        same(&vocabulary.decode(ids)) || same(&vocabulary.decode_without_special(ids))
     }
 
     /// What the model said, without its end of turn. Ids that are not those of the text are not believed.

@@ -1,7 +1,8 @@
 //! Conversations through a server's own chat route.
 
-use crate::client::{Answer, Client, EndpointConfig, Post, Question, Refused};
+use crate::client::{Answer, Client, EndpointConfig, Refused};
 use crate::refusal::Refusal;
+use crate::request::{Post, Question};
 use crate::{ChatModel, Completion, ModelError, Reply, Request, Sampling, home};
 use rolegraft_trajectory::calls::{self, NativeCall};
 use rolegraft_trajectory::{Finish, Key, Role, Spent};

@@ -13,6 +13,7 @@ mod fields;
 mod load;
 mod probe;
 mod refusal;
+mod request;
 mod scripted;
 
 pub use chooser::Chooser;

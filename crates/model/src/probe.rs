@@ -1,9 +1,10 @@
 //! What a server is, and what it understands, asked before the first task.
 
-use crate::client::{Answer, Client, EndpointConfig, Post, Question, Refused};
+use crate::client::{Answer, Client, EndpointConfig, Refused};
 use crate::completions::{Completions, RawEndpoint, asked_back, continued, raw_post};
 use crate::endpoint::{CHAT, Endpoint, said, sampled};
 use crate::refusal::Refusal;
+use crate::request::{Post, Question};
 use crate::{ChatModel, ModelError, Sampling};
 use rolegraft_trajectory::{ChatTokenizer, Key, Message, Recorded, Road, Role, Seed, Served};
 use serde_json::{Map, Value, json};
@@ -47,6 +48,15 @@ pub struct Wanted {
     pub version: Option<String>,
     /// What keeps apart what vLLM's caches hold of several weights.
     pub cache_salt: Option<String>,
+}
+
+impl Wanted {
+    /// A model that says text, whose words are part of who it is.
+    #[must_use]
+    pub fn text(tokenizer: Option<ChatTokenizer>, sampling: Sampling) -> Self {
+        let (tools, conversations, fingerprint) = (false, Vec::new(), true);
+        Self { tokenizer, tools, conversations, sampling, fingerprint, version: None, cache_salt: None }
+    }
 }
 
 /// A server that was asked.
@@ -259,14 +269,10 @@ impl Prober {
         outcome
     }
 
-    /// Whether this server fills what a request does not say from the checkpoint's `generation_config.json`.
-    fn has_defaults(&self) -> bool {
-        matches!(self.entry["owned_by"].as_str(), Some("vllm" | "sglang"))
-    }
-
-    /// Fields that keep a checkpoint's own defaults out of how tokens are picked: a repetition penalty changes greedy replies.
+    /// Fields that keep a checkpoint's own defaults out of how tokens are picked, where a server fills what a request does not
+    /// say from `generation_config.json`: a repetition penalty changes greedy replies.
     fn neutral(&self) -> Map<String, Value> {
-        if !self.has_defaults() {
+        if !matches!(self.entry["owned_by"].as_str(), Some("vllm" | "sglang")) {
             return Map::new();
         }
         let fields = json!({"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0});

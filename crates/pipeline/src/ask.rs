@@ -29,14 +29,12 @@ fn tokenizer(
 pub(crate) fn ask(machine: &Machine<'_>, address: &str, suite: &dyn Suite) -> Result<Probed, RunError> {
     let rules = &machine.endpoints.agent;
     let limits = suite.limits();
+    let sampling = Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens };
     let wanted = Wanted {
-        tokenizer: tokenizer(rules, address, machine.chat)?,
         tools: suite.tools().is_some(),
         conversations: conversations(suite),
-        sampling: Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens },
         fingerprint: rules.fingerprint,
-        version: None,
-        cache_salt: None,
+        ..Wanted::text(tokenizer(rules, address, machine.chat)?, sampling)
     };
     let asked = machine.runtime.block_on(probe(rules.config(address, vec![KEY_VARIABLE]), wanted));
     let probed = asked.map_err(EngineError::from)?;
@@ -59,15 +57,7 @@ pub(crate) async fn ask_user(
 ) -> Result<Probed, EngineError> {
     // The day alone is no argument of a server's own template.
     let arguments = if rules.tokenizer.is_some() { chat.clone() } else { ChatArguments::default() };
-    let wanted = Wanted {
-        tokenizer: tokenizer(rules, address, &arguments)?,
-        tools: false,
-        conversations: Vec::new(),
-        sampling,
-        fingerprint: false,
-        version: None,
-        cache_salt: None,
-    };
+    let wanted = Wanted { fingerprint: false, ..Wanted::text(tokenizer(rules, address, &arguments)?, sampling) };
     Ok(probe(rules.config(address, vec![USER_KEY_VARIABLE, KEY_VARIABLE]), wanted).await?)
 }
 
@@ -80,14 +70,11 @@ const KINDS: [&[Role]; 4] =
 /// # Errors
 /// If there is none, or it has another model.
 pub fn examine(runtime: &tokio::runtime::Runtime, address: &str, rules: &EndpointRules) -> Result<Probed, RunError> {
+    let sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 512 };
     let wanted = Wanted {
-        tokenizer: tokenizer(rules, address, &ChatArguments::default())?,
-        tools: false,
         conversations: KINDS.map(<[Role]>::to_vec).into(),
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 512 },
         fingerprint: rules.fingerprint,
-        version: None,
-        cache_salt: None,
+        ..Wanted::text(tokenizer(rules, address, &ChatArguments::default())?, sampling)
     };
     let asked = runtime.block_on(probe(rules.config(address, vec![KEY_VARIABLE]), wanted));
     Ok(asked.map_err(EngineError::from)?)

@@ -1,6 +1,6 @@
 //! How models behind servers are asked, as experiments and flags say it.
 
-use rolegraft_model::{EndpointConfig, FieldError, Fields};
+use rolegraft_model::{EndpointConfig, Fields};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,14 +42,6 @@ pub struct Endpoints {
 }
 
 impl EndpointRules {
-    /// What a flag says of a field: `FIELD=NAME`, `FIELD=VALUE` or `FIELD=`.
-    ///
-    /// # Errors
-    /// If it is none of these, or the field is the question itself.
-    pub fn change(&mut self, pair: &str) -> Result<(), FieldError> {
-        self.fields.change(pair)
-    }
-
     /// What cannot be meant.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.concurrency == 0 {

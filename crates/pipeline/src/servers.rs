@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_model::{KEY_VARIABLE, ModelError, Probed, Sampling, Wanted, probe};
 use rolegraft_saliency::Decoder;
-use rolegraft_servers::{Expected, Feed, Fleet, FleetError, ServerRules, sweep};
+use rolegraft_servers::{Expected, Feed, Fleet, FleetError, ServerRules, Serving, sweep};
 use rolegraft_trajectory::{ChatArguments, ChatTokenizer};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -73,17 +73,10 @@ impl Servers {
         let serving = runtime.block_on(fleet.serve(&feed));
         drop(fleet);
         self.notes(progress);
-        let serving = serving?;
-        let wanted = Wanted {
-            tokenizer: Some(chat),
-            tools: false,
-            conversations: Vec::new(),
-            sampling: Sampling { temperature: 1.0, top_p: 1.0, max_tokens: 1 },
-            fingerprint: true,
-            version: serving.version,
-            cache_salt: serving.cache_salt,
-        };
-        let address = format!("{}#{}", serving.urls.join(","), serving.model);
+        let Serving { urls, model, version, cache_salt } = serving?;
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, max_tokens: 1 };
+        let wanted = Wanted { version, cache_salt, ..Wanted::text(Some(chat), sampling) };
+        let address = format!("{}#{}", urls.join(","), model);
         let config = rules.config(&address, vec![KEY_VARIABLE]);
         let probed = runtime.block_on(probe(config, wanted))?;
         probed.notes.iter().for_each(|note| progress.note(note));

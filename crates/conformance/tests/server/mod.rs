@@ -1,11 +1,15 @@
 //! A server of completions from token ids, as vLLM's: the protocol, with the tracer's decoder behind it.
 
+#[allow(dead_code, reason = "not every test needs all of it")]
+#[path = "../../../model/tests/servers/fake.rs"]
+mod http;
+
+use http::{heard, tell};
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_conformance::{Decoded, Loaded};
 use rolegraft_saliency::Decoder;
 use rolegraft_trajectory::Vocabulary;
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use serde_json::json;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
@@ -23,22 +27,9 @@ pub(crate) fn start(model: &Path) -> String {
     format!("http://{address}/v1")
 }
 
-fn answer(mut stream: TcpStream, decoder: &Decoder, vocabulary: &Vocabulary) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if line.trim().is_empty() {
-            break;
-        }
-        lines.push(line.to_lowercase());
-    }
-    assert!(lines[0].starts_with("post /v1/completions "), "{lines:?}");
-    let length = lines.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-    let mut body = vec![0; length.trim().parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
-    let asked: Value = serde_json::from_slice(&body).unwrap();
+fn answer(stream: TcpStream, decoder: &Decoder, vocabulary: &Vocabulary) {
+    let (method, path, asked) = heard(&stream).unwrap();
+    assert_eq!((method.as_str(), path.as_str()), ("POST", "/v1/completions"));
     let prompt: Vec<u32> = serde_json::from_value(asked["prompt"].clone()).unwrap();
     let count = asked["max_tokens"].as_u64().unwrap() as usize;
     let Decoded::Ids(mut ids) = decoder.greedy(&prompt, count).unwrap() else { panic!("no ids") };
@@ -50,6 +41,5 @@ fn answer(mut stream: TcpStream, decoder: &Decoder, vocabulary: &Vocabulary) {
         choice["token_ids"] = json!(ids);
     }
     let body = json!({"object": "text_completion", "model": asked["model"], "choices": [choice]}).to_string();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    stream.write_all((head + &body).as_bytes()).unwrap();
+    tell(stream, 200, &body);
 }
