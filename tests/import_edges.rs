@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 27] = [
+const EDGES: [(&str, &[&str]); 28] = [
     ("checkpoint", &[]),
     ("spans", &[]),
     ("python", &["spans"]),
     ("jinja", &[]),
     ("merge", &["checkpoint"]),
     ("trajectory", &["jinja", "spans"]),
-    ("saliency", &["checkpoint"]),
+    ("decoder", &["checkpoint"]),
+    ("saliency", &["checkpoint", "decoder"]),
     ("graft", &["checkpoint", "saliency"]),
     ("suite", &["spans", "trajectory"]),
     ("suite-echo", &["spans", "suite", "trajectory"]),
@@ -47,6 +48,7 @@ const EDGES: [(&str, &[&str]); 27] = [
         "pipeline",
         &[
             "checkpoint",
+            "decoder",
             "evaluate",
             "graft",
             "merge",
@@ -60,7 +62,7 @@ const EDGES: [(&str, &[&str]); 27] = [
             "trajectory",
         ],
     ),
-    ("conformance", &["checkpoint", "merge", "model", "saliency", "serve", "spans", "suites", "trajectory"]),
+    ("conformance", &["checkpoint", "decoder", "merge", "model", "saliency", "serve", "spans", "suites", "trajectory"]),
     ("cli", &["conformance", "nano", "pipeline", "report", "spans", "suites"]),
 ];
 

@@ -2,8 +2,8 @@
 //! itself, played by this test's own program in vLLM's protocol.
 #![allow(missing_docs, clippy::print_stderr)]
 
+use rolegraft_decoder::Decoder;
 use rolegraft_model::{Chooser, Sampling};
-use rolegraft_saliency::Decoder;
 use rolegraft_trajectory::{Episodes, Key, Road, Seed, Vocabulary};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use crate::UnreadableError;
 use rolegraft_checkpoint::Checkpoint;
+use rolegraft_decoder::Decoder;
 use rolegraft_model::{Completions, EndpointConfig, KEY_VARIABLE};
-use rolegraft_saliency::Decoder;
 use rolegraft_serve::InProcess;
 use rolegraft_trajectory::ChatArguments;
 use std::path::Path;

@@ -2,7 +2,8 @@
 
 use crate::{Report, UnreadableError};
 use rolegraft_checkpoint::{Checkpoint, Header};
-use rolegraft_saliency::{Decoder, NeuronSet, Saliency, TokenRun, Trajectory, aos, trace};
+use rolegraft_decoder::Decoder;
+use rolegraft_saliency::{NeuronSet, Saliency, TokenRun, Trajectory, aos, trace};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

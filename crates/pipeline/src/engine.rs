@@ -1,8 +1,8 @@
 //! Models by name: a checkpoint under one of two engines, or an endpoint.
 
 use rolegraft_checkpoint::{Checkpoint, OpenError};
+use rolegraft_decoder::{Cache, Decoder, DecoderError};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request};
-use rolegraft_saliency::{Cache, Decoder, DecoderError};
 use rolegraft_serve::{InProcess, ServeError};
 use rolegraft_servers::FleetError;
 use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, EpisodeKey, Finish};

@@ -1,10 +1,10 @@
 //! How much of a model's input each channel of each module sees: what activation-informed merging protects.
 
-use crate::decoder::{DecoderError, Layer, Rotary, embed, supported, tensor};
 use candle_core::Tensor;
 use candle_nn::ops::rms_norm;
 use rayon::prelude::*;
 use rolegraft_checkpoint::Checkpoint;
+use rolegraft_decoder::{DecoderError, Layer, Rotary, embed, supported, tensor};
 use std::collections::BTreeMap;
 
 /// Per module with a weight (embeddings excepted): a number a channel of its input.

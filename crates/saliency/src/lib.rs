@@ -7,12 +7,10 @@
 //! All arithmetic is F32 on the CPU, whatever the checkpoint holds: BF16 activations move set members. Sums are F64 and
 //! kept as (sum, count), so files traced from shards of a calibration set add up.
 
-mod decoder;
 mod importance;
 mod saliency;
 mod tracer;
 
-pub use decoder::{Cache, Decoder, DecoderError};
 pub use importance::{Importance, channel_importance};
 pub use saliency::{NeuronSet, Saliency, SaliencyError, TENTHS, Tenth, aos};
 pub use tracer::{Reading, TokenRun, Trajectory, trace, trace_readings, union_overlap};

@@ -1,11 +1,11 @@
 //! Tracing: layer by layer over all trajectories, so that one layer is in memory at a time.
 
-use crate::decoder::{DecoderError, Layer, Rotary, embed, supported};
 use crate::saliency::TENTHS;
 use crate::{NeuronSet, Saliency};
 use candle_core::Tensor;
 use rayon::prelude::*;
 use rolegraft_checkpoint::Checkpoint;
+use rolegraft_decoder::{DecoderError, Layer, Rotary, embed, supported};
 
 /// Tokens the model saw as one context, and the positions to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]

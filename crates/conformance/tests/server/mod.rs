@@ -7,7 +7,7 @@ mod http;
 use http::{heard, tell};
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_conformance::{Decoded, Loaded};
-use rolegraft_saliency::Decoder;
+use rolegraft_decoder::Decoder;
 use rolegraft_trajectory::Vocabulary;
 use serde_json::json;
 use std::net::{TcpListener, TcpStream};

@@ -22,7 +22,7 @@ pub enum DecoderError {
 type Result<T> = std::result::Result<T, DecoderError>;
 
 /// One decoder layer in F32.
-pub(crate) struct Layer {
+pub struct Layer {
     input_norm: Tensor,
     q: Linear,
     k: Linear,
@@ -58,19 +58,27 @@ impl Linear {
     }
 }
 
-pub(crate) fn tensor(checkpoint: &Checkpoint, name: &str) -> Result<Tensor> {
+/// A whole tensor of a checkpoint, as F32.
+///
+/// # Errors
+/// If it is missing or not finite.
+pub fn tensor(checkpoint: &Checkpoint, name: &str) -> Result<Tensor> {
     let shape = checkpoint.tensor(name).map(|t| t.shape).unwrap_or_default();
     Ok(Tensor::from_vec(checkpoint.f32(name)?, shape, &Device::Cpu)?)
 }
 
 /// Cosines and sines of every position.
-pub(crate) struct Rotary {
+pub struct Rotary {
     cos: Tensor,
     sin: Tensor,
 }
 
 impl Rotary {
-    pub(crate) fn new(config: &ModelConfig, positions: usize) -> Result<Self> {
+    /// Of so many positions.
+    ///
+    /// # Errors
+    /// If the arithmetic library refuses.
+    pub fn new(config: &ModelConfig, positions: usize) -> Result<Self> {
         let half = config.head_dim / 2;
         let frequencies: Vec<f32> =
             (0..half).map(|i| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.head_dim as f64)) as f32).collect();
@@ -81,10 +89,14 @@ impl Rotary {
 }
 
 /// Keys and values of one layer, (heads, tokens, width).
-pub(crate) type LayerCache = Option<(Tensor, Tensor)>;
+pub type LayerCache = Option<(Tensor, Tensor)>;
 
 impl Layer {
-    pub(crate) fn load(checkpoint: &Checkpoint, index: usize) -> Result<Self> {
+    /// One layer of a checkpoint.
+    ///
+    /// # Errors
+    /// If a tensor is missing or not finite.
+    pub fn load(checkpoint: &Checkpoint, index: usize) -> Result<Self> {
         let name = |part: &str| format!("model.layers.{index}.{part}");
         let linear = |part: &str| Linear::load(checkpoint, &name(part));
         let norm = |part: &str| tensor(checkpoint, &format!("{}.weight", name(part)));
@@ -109,7 +121,10 @@ impl Layer {
 
     /// (tokens, hidden) at positions from `start` → the same. `observe` sees the input of every module by its name in
     /// the layer: (tokens, channels), or (tokens, heads, channels) for head norms.
-    pub(crate) fn forward(
+    ///
+    /// # Errors
+    /// If the arithmetic library or `observe` refuses.
+    pub fn forward(
         &self,
         config: &ModelConfig,
         rotary: &Rotary,
@@ -199,7 +214,10 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, start: usize) -> Result<Tensor> {
 }
 
 /// Checks that the decoder knows an architecture.
-pub(crate) fn supported(config: &ModelConfig) -> Result<()> {
+///
+/// # Errors
+/// If it does not.
+pub fn supported(config: &ModelConfig) -> Result<()> {
     match config.model_type.as_str() {
         "qwen3" | "qwen2" | "llama" => Ok(()),
         other => Err(DecoderError::Architecture(other.to_owned())),
@@ -207,7 +225,10 @@ pub(crate) fn supported(config: &ModelConfig) -> Result<()> {
 }
 
 /// Rows of the embedding for `ids`: (tokens, hidden).
-pub(crate) fn embed(checkpoint: &Checkpoint, ids: &[u32]) -> Result<Tensor> {
+///
+/// # Errors
+/// If the vocabulary does not have one.
+pub fn embed(checkpoint: &Checkpoint, ids: &[u32]) -> Result<Tensor> {
     let rows = checkpoint.rows_f32("model.embed_tokens.weight", ids)?;
     Ok(Tensor::from_vec(rows, (ids.len(), checkpoint.config().hidden_size), &Device::Cpu)?)
 }
