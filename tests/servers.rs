@@ -2,7 +2,7 @@
 //! itself, played by this test's own program in vLLM's protocol.
 #![allow(missing_docs, clippy::print_stderr)]
 
-use rolegraft_decoder::Decoder;
+use rolegraft_decoder::{Decoder, Place};
 use rolegraft_model::{Chooser, Sampling};
 use rolegraft_trajectory::{Episodes, Key, Road, Seed, Vocabulary};
 use serde_json::{Value, json};
@@ -294,7 +294,7 @@ fn acts_as_a_server() {
 
 fn load(dir: &Path) -> (Decoder, Vocabulary) {
     let checkpoint = rolegraft_checkpoint::Checkpoint::open(dir).unwrap();
-    (Decoder::load(&checkpoint).unwrap(), Vocabulary::read(dir).unwrap())
+    (Decoder::load(&checkpoint, &Place::cpu()).unwrap(), Vocabulary::read(dir).unwrap())
 }
 
 /// Greedy, as vLLM answers.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -93,15 +93,9 @@ impl Digest {
     /// # Errors
     /// If the file cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(Self::finish(hasher)),
-                n => hasher.update(&buffer[..n]),
-            }
-        }
+        let mut digest = Digesting::default();
+        io::copy(&mut BufReader::with_capacity(1 << 20, File::open(path)?), &mut digest)?;
+        Ok(digest.finish())
     }
     fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
@@ -115,6 +109,28 @@ impl Digest {
     #[must_use]
     pub fn short(&self) -> &str {
         &self.0[..12.min(self.0.len())]
+    }
+}
+
+/// A digest of bytes that are written one after another.
+#[derive(Default)]
+pub struct Digesting(Sha256);
+
+impl Digesting {
+    /// Of what was written.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest::finish(self.0)
+    }
+}
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a checkpoint directory.
 
-use crate::{Digest, ModelConfig, OpenError, Tensors};
+use crate::{Config, Digest, OpenError, Tensors};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Dereferences to its [`Tensors`].
 pub struct Checkpoint {
     dir: PathBuf,
-    config: ModelConfig,
+    config: Config,
     tensors: Tensors,
 }
 
@@ -36,7 +36,7 @@ impl Checkpoint {
         if !dir.join("config.json").exists() {
             return Err(OpenError::NoFile { dir, file: "config.json" });
         }
-        let config = ModelConfig::read(&dir)?;
+        let config = Config::read(&dir)?;
         let tensors = Tensors::open(&dir)?;
         Ok(Self { dir, config, tensors })
     }
@@ -48,7 +48,7 @@ impl Checkpoint {
     }
     /// Its `config.json`.
     #[must_use]
-    pub fn config(&self) -> &ModelConfig {
+    pub fn config(&self) -> &Config {
         &self.config
     }
 

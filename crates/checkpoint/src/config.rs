@@ -1,36 +1,8 @@
-//! `config.json`, as far as tracing and serving need it.
+//! `config.json` as it stands.
 
+use crate::ArchitectureError;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-
-/// The architecture of a decoder.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelConfig {
-    /// `qwen3`, `qwen2` or `llama`.
-    pub model_type: String,
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width of the MLP: neurons per layer.
-    pub intermediate_size: usize,
-    /// Decoder layers.
-    pub num_hidden_layers: usize,
-    /// Query heads.
-    pub num_attention_heads: usize,
-    /// Key and value heads.
-    pub num_key_value_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Entries of the vocabulary.
-    pub vocab_size: usize,
-    /// Epsilon of the RMS norms.
-    pub rms_norm_eps: f64,
-    /// Base of the rotary angles.
-    pub rope_theta: f64,
-    /// Longest sequence, in tokens.
-    pub max_position_embeddings: usize,
-    /// Whether the output head is the embedding.
-    pub tie_word_embeddings: bool,
-}
 
 /// Why `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,53 +12,59 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("`{}` is not valid JSON", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
-    #[error("`{}` has no usable `{field}`", path.display())]
-    Field { path: PathBuf, field: &'static str },
-    #[error("`{}` scales its rotary embedding (`{kind}`), which the tracer does not do", path.display())]
-    RopeScaling { path: PathBuf, kind: String },
+    #[error("`{}` holds no JSON object", path.display())]
+    Object { path: PathBuf },
 }
 
-impl ModelConfig {
-    /// Reads `DIR/config.json`. `rope_theta` may stand at the top or in `rope_parameters`.
+/// A checkpoint's `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    path: PathBuf,
+    json: Value,
+}
+
+impl Config {
+    /// Reads `DIR/config.json`.
     ///
     /// # Errors
-    /// If the file is missing, not JSON, or lacks a field.
+    /// If the file is missing or holds no JSON object.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join("config.json");
         let bytes = std::fs::read(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         let json: Value =
             serde_json::from_slice(&bytes).map_err(|source| ConfigError::Json { path: path.clone(), source })?;
-        let missing = |field| ConfigError::Field { path: path.clone(), field };
-        let size = |field: &'static str| {
-            json[field].as_u64().filter(|n| (1..1 << 32).contains(n)).map(|n| n as usize).ok_or_else(|| missing(field))
-        };
-        for key in ["rope_scaling", "rope_parameters"] {
-            let kind = json[key]["rope_type"].as_str().or_else(|| json[key]["type"].as_str()).unwrap_or("default");
-            if kind != "default" {
-                return Err(ConfigError::RopeScaling { path, kind: kind.to_owned() });
-            }
+        if json.is_object() { Ok(Self { path, json }) } else { Err(ConfigError::Object { path }) }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it holds: an object.
+    #[must_use]
+    pub fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// Its `model_type`, or nothing.
+    #[must_use]
+    pub fn model_type(&self) -> &str {
+        self.json["model_type"].as_str().unwrap_or_default()
+    }
+
+    /// Refuses quantised weights: their numbers are not what the tensors hold.
+    ///
+    /// # Errors
+    /// [`ArchitectureError::Quantised`].
+    pub fn unquantised(&self) -> Result<(), ArchitectureError> {
+        let quantised = &self.json["quantization_config"];
+        if quantised.is_null() {
+            return Ok(());
         }
-        let heads = size("num_attention_heads")?;
-        let hidden = size("hidden_size")?;
-        let theta = json["rope_theta"].as_f64().or_else(|| json["rope_parameters"]["rope_theta"].as_f64());
-        let model_type = json["model_type"].as_str().ok_or_else(|| missing("model_type"))?.to_owned();
-        Ok(Self {
-            rope_theta: match (theta, model_type.as_str()) {
-                (Some(theta), _) => theta,
-                (None, "llama") => 10_000.0,
-                (None, _) => return Err(missing("rope_theta")),
-            },
-            model_type,
-            hidden_size: hidden,
-            intermediate_size: size("intermediate_size")?,
-            num_hidden_layers: size("num_hidden_layers")?,
-            num_attention_heads: heads,
-            num_key_value_heads: size("num_key_value_heads").unwrap_or(heads),
-            head_dim: size("head_dim").unwrap_or(hidden / heads),
-            vocab_size: size("vocab_size")?,
-            rms_norm_eps: json["rms_norm_eps"].as_f64().ok_or_else(|| missing("rms_norm_eps"))?,
-            max_position_embeddings: size("max_position_embeddings")?,
-            tie_word_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(false),
-        })
+        let method = quantised["quant_method"].as_str().unwrap_or("by no known method");
+        let how = format!("`quantization_config` says {method}");
+        Err(ArchitectureError::Quantised { path: self.path.clone(), how })
     }
 }

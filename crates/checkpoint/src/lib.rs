@@ -5,8 +5,9 @@
 //! file length, and shards are read by position, or through maps whose length is checked again at each access. A
 //! [`Writer`] streams tensors into a directory that gets its name only when it is whole.
 //!
-//! What the tensors mean is for others: this crate knows names, shapes and bytes.
+//! What the tensors mean, an [`Architecture`] says; what it does not know can be merged all the same.
 
+mod architecture;
 pub mod atomic;
 mod checkpoint;
 mod config;
@@ -14,17 +15,20 @@ mod diff;
 mod dtype;
 mod fingerprint;
 mod pool;
+mod rope;
 pub mod safetensors;
 mod tensors;
 mod writer;
 
-pub use atomic::{Digest, WriteError, write_atomic};
+pub use architecture::{Architecture, ArchitectureError, Biases, Family, Map};
+pub use atomic::{Digest, Digesting, WriteError, write_atomic};
 pub use checkpoint::Checkpoint;
-pub use config::{ConfigError, ModelConfig};
+pub use config::{Config, ConfigError};
 pub use diff::{Difference, DifferenceKind, diff, module_of};
 pub use dtype::{Dtype, round_bf16};
 pub use fingerprint::{FINGERPRINT_BLOCK, Fingerprints};
 pub use pool::{PoolError, check_pool};
+pub use rope::{Rope, Scaling};
 pub use safetensors::{Header, HeaderError, TensorInfo};
 pub use tensors::{OpenError, Tensor, Tensors};
 pub use writer::{OpenShard, TensorPlan, Writer, set_dtype};

@@ -30,13 +30,13 @@ pub fn check_pool(base: &Checkpoint, experts: &[&Checkpoint]) -> Result<(), Pool
         if experts[..i].iter().any(|other| other.dir() == dir) {
             return Err(PoolError::Twice(dir));
         }
-        let (found, expected) = (&expert.config().model_type, &base.config().model_type);
+        let (found, expected) = (expert.config().model_type(), base.config().model_type());
         if found != expected {
             return Err(PoolError::Architecture {
                 dir,
                 base: base_dir,
-                found: found.clone(),
-                expected: expected.clone(),
+                found: found.to_owned(),
+                expected: expected.to_owned(),
             });
         }
         let mut differences = Vec::new();

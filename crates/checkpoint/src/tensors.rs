@@ -178,17 +178,27 @@ impl Tensors {
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, OpenError> {
         let bytes = self.bytes(name)?;
         let (shard, info) = self.find(name)?;
-        let (path, tensor) = (|| shard.path.clone(), || name.to_owned());
         let values = info.dtype.to_f32(bytes).ok_or_else(|| OpenError::NotFloat {
-            path: path(),
-            tensor: tensor(),
+            path: shard.path.clone(),
+            tensor: name.to_owned(),
             dtype: info.dtype.as_str(),
         })?;
-        if let Some(first) = values.iter().position(|v| !v.is_finite()) {
-            let count = values.iter().filter(|v| !v.is_finite()).count();
-            return Err(OpenError::NonFinite { path: path(), tensor: tensor(), count, first });
-        }
+        self.check_finite(name, 0, &values)?;
         Ok(values)
+    }
+
+    /// Refuses NaN and infinity in what was read of a tensor from its element `at` on.
+    ///
+    /// # Errors
+    /// [`OpenError::NonFinite`].
+    pub fn check_finite(&self, name: &str, at: usize, values: &[f32]) -> Result<(), OpenError> {
+        // Not `all`, which looks at one after another.
+        if values.iter().fold(true, |finite, v| finite & v.is_finite()) {
+            return Ok(());
+        }
+        let (path, count) = (self.find(name)?.0.path.clone(), values.iter().filter(|v| !v.is_finite()).count());
+        let first = at + values.iter().position(|v| !v.is_finite()).unwrap_or_default();
+        Err(OpenError::NonFinite { path, tensor: name.to_owned(), count, first })
     }
 
     /// The rows of a matrix that `rows` names, as f32, without reading the others.

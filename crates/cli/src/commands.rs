@@ -4,7 +4,7 @@ use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use rolegraft_nano::build::{Progress as NanoProgress, build, write_tasks};
-use rolegraft_pipeline::{ChatArguments, Endpoints, EngineKind, Experiment, Progress, run};
+use rolegraft_pipeline::{Bytes, ChatArguments, DeviceName, Endpoints, EngineKind, Experiment, Progress, run};
 use rolegraft_spans::Format;
 use serde_json::Value;
 use std::io::BufRead;
@@ -115,6 +115,12 @@ pub(crate) struct ExperimentFlags {
     /// Play with this engine instead of the file's.
     #[arg(long)]
     engine: Option<Engine>,
+    /// Play and trace here instead of where the file says: auto, cpu, cuda:N, metal:N.
+    #[arg(long)]
+    device: Option<DeviceName>,
+    /// Trace with so much memory instead of the file's, besides a layer's weights: `12GB` [default: half of what is free].
+    #[arg(long)]
+    memory: Option<Bytes>,
     #[command(flatten)]
     chat: ChatFlags,
     #[command(flatten)]
@@ -128,6 +134,8 @@ impl ExperimentFlags {
         if let Some(engine) = self.engine {
             experiment.engine = engine.into();
         }
+        experiment.compute.device = self.device.unwrap_or(experiment.compute.device);
+        experiment.compute.memory = self.memory.or(experiment.compute.memory);
         experiment.chat = self.chat.over(experiment.chat)?;
         let Endpoints { agent, user } = self.endpoints.over(experiment.endpoints())?;
         (experiment.endpoint, experiment.user_endpoint) = (agent, user);

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use rolegraft_conformance::{IN_PROCESS, Report, UnreadableError, runners};
+use rolegraft_pipeline::DeviceName;
 use rolegraft_suites::Registry;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,12 +25,12 @@ const KINDS: [(&str, &str, Replay); 5] = [
     (
         "saliency",
         "Saliencies recorded of PyTorch; `--data` is where model folders are that do not lie beside the recordings",
-        |c| rolegraft_conformance::saliency(&c.traces, c.data.as_deref()),
+        |c| rolegraft_conformance::saliency(&c.traces, c.data.as_deref(), c.device),
     ),
     ("engine", "Greedy decoding recorded of transformers, under each engine; `--data` as for saliency", |c| {
         let named = c.engine.iter().map(String::as_str);
         let names: Vec<&str> = if c.engine.is_empty() { IN_PROCESS.into() } else { named.collect() };
-        rolegraft_conformance::engine(&c.traces, c.data.as_deref(), &runners(names)?)
+        rolegraft_conformance::engine(&c.traces, c.data.as_deref(), &runners(names, c.device)?)
     }),
 ];
 
@@ -57,6 +58,9 @@ pub(crate) struct Conformance {
     /// (`http://HOST/v1#MODEL`; key in ROLEGRAFT_API_KEY).
     #[arg(long, value_delimiter = ',')]
     engine: Vec<String>,
+    /// For engine and saliency: where models are run: cpu, auto, cuda:N, metal:N.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceName,
     #[command(flatten)]
     settings: SettingFlags<ALWAYS>,
 }

@@ -6,7 +6,7 @@ use crate::suites::{PLAYING, READING, SuiteFlags};
 use crate::talk::{Reporter, Terminal, say, stop_flag};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use rolegraft_pipeline::{Endpoints, Solo, Split, Status, evaluate, rescore};
+use rolegraft_pipeline::{DeviceName, Endpoints, Solo, Split, Status, evaluate, rescore};
 use rolegraft_report::{Price, SuiteScore, Tally, suite_scores};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -49,6 +49,9 @@ pub(crate) struct Eval {
     /// Engines side by side (0: one a core).
     #[arg(long, default_value_t = 0)]
     engines: usize,
+    /// Where a checkpoint is played: auto, cpu, cuda:N, metal:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     #[command(flatten)]
     chat: ChatFlags,
     #[command(flatten)]
@@ -82,6 +85,7 @@ impl Eval {
             seed: self.seed,
             engine: self.engine.into(),
             engines: self.engines,
+            device: self.device,
             chat: &self.chat.arguments()?,
             endpoints: &self.endpoints.over(Endpoints::default())?,
         };

@@ -11,8 +11,8 @@ use rolegraft_pipeline::machine::Machine;
 use rolegraft_pipeline::stages::diagnose::Diagnosed;
 use rolegraft_pipeline::steps::{self, Repair};
 use rolegraft_pipeline::{
-    ChatArguments, DiagnosisRules, Endpoints, Evidence, Protect, Runtime, Shift, Solo, Split, Tokens, evaluate, import,
-    play_solutions, write_log,
+    Bytes, ChatArguments, Compute, DeviceName, DiagnosisRules, Endpoints, Evidence, Precision, Protect, Runtime, Shift,
+    Solo, Split, Tokens, evaluate, import, play_solutions, write_log,
 };
 use rolegraft_report::Tally;
 use rolegraft_suites::Alone;
@@ -23,12 +23,13 @@ use std::process::ExitCode;
 fn on_machine<T>(
     reporter: &Reporter,
     chat: &ChatArguments,
+    (compute, precision): (Compute, Precision),
     work: impl FnOnce(&Machine<'_>) -> std::result::Result<T, rolegraft_pipeline::RunError>,
 ) -> Result<T> {
     let runtime = Runtime::new()?;
     let (engine, stop) = (Engine::Candle.into(), stop_flag()?);
     let (runtime, endpoints) = (&runtime, &Endpoints::default());
-    let machine = Machine::alone(runtime, stop, reporter, engine, chat, endpoints);
+    let machine = Machine::alone(runtime, stop, reporter, engine, chat, endpoints).computing(compute, precision);
     let outcome = work(&machine);
     reporter.done();
     Ok(outcome?)
@@ -110,6 +111,9 @@ pub(crate) struct Calibrate {
     /// Engines side by side (0: one a core).
     #[arg(long, default_value_t = 0)]
     engines: usize,
+    /// Where a checkpoint is played: auto, cpu, cuda:N, metal:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     #[command(flatten)]
     chat: ChatFlags,
     #[command(flatten)]
@@ -125,7 +129,7 @@ impl Calibrate {
         let chat = self.chat.arguments()?;
         if let Some(model) = &self.model {
             let format = self.format.as_deref().map(format_named).transpose()?;
-            let set = on_machine(&reporter, &chat, |machine| {
+            let set = on_machine(&reporter, &chat, Default::default(), |machine| {
                 let benchmark = self.benchmark.as_deref();
                 steps::tokenize(machine, &self.logs, model, benchmark, format.as_ref(), &self.out)
             })?;
@@ -151,6 +155,7 @@ impl Calibrate {
             seed: self.seed,
             engine: self.engine.into(),
             engines: self.engines,
+            device: self.device,
             chat: &chat,
             endpoints: &self.endpoints.over(Endpoints::default())?,
         };
@@ -215,7 +220,16 @@ pub(crate) struct Trace {
     /// Which position stands for a token: where the model reads it, or where it predicts it.
     #[arg(long, default_value = "read", value_parser = one_of(&Shift::ALL, Shift::as_str))]
     shift: Shift,
-    /// Where the saliency goes (`.saliency.safetensors`).
+    /// Where it is traced: auto, cpu, cuda:N, metal:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
+    /// Memory that it may use besides a layer's weights: `12GB` [default: half of what is free].
+    #[arg(long)]
+    memory: Option<Bytes>,
+    /// How exactly a GPU multiplies; F32 is the reference, and what the CPU does.
+    #[arg(long, default_value = "f32", value_parser = one_of(&Precision::ALL, Precision::as_str))]
+    precision: Precision,
+    /// Where the saliency goes (`.saliency.safetensors`); `OUT.partial` keeps what is done until it is whole.
     #[arg(long)]
     out: PathBuf,
 }
@@ -223,7 +237,8 @@ pub(crate) struct Trace {
 impl Trace {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let reporter = Reporter::new();
-        let traced = on_machine(&reporter, &ChatArguments::default(), |machine| {
+        let compute = (Compute { device: self.device, memory: self.memory }, self.precision);
+        let traced = on_machine(&reporter, &ChatArguments::default(), compute, |machine| {
             steps::trace(machine, &self.model, &self.calibration, self.tokens, self.shift, &self.out)
         })?;
         let s = &traced.saliency;

@@ -41,7 +41,9 @@ pub fn engine(traces: &Path, data: Option<&Path>, runners: &[Box<dyn Runner>]) -
                     Decoded::Ids(ours) => compare(&ours, &theirs, case),
                     Decoded::Text(text) => compare_text(&text, &theirs, case, dir.as_deref()),
                 });
-                report.add(format!("{}, {name} {i}", runner.name()), same);
+                let by = loaded.as_ref().ok().and_then(|model| model.stand_in());
+                let by = by.map(|by| format!(" ({by})")).unwrap_or_default();
+                report.add(format!("{}{by}, {name} {i}", runner.name()), same);
             }
         }
     }

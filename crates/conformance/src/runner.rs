@@ -1,10 +1,10 @@
 //! Engines as the conformance list sees them: one runner each.
 
 use crate::UnreadableError;
-use rolegraft_checkpoint::Checkpoint;
-use rolegraft_decoder::Decoder;
+use rolegraft_checkpoint::{Architecture, Checkpoint};
+use rolegraft_decoder::{Decoder, DeviceName, Place, Precision};
 use rolegraft_model::{Completions, EndpointConfig, KEY_VARIABLE};
-use rolegraft_serve::InProcess;
+use rolegraft_serve::{InProcess, Serving, lacks};
 use rolegraft_trajectory::ChatArguments;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +28,11 @@ pub trait Loaded {
     /// # Errors
     /// Why there are none.
     fn greedy(&self, prompt: &[u32], count: usize) -> Result<Decoded, String>;
+
+    /// Who decodes instead of the engine, and why, if another does.
+    fn stand_in(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What an engine decodes.
@@ -42,16 +47,20 @@ pub enum Decoded {
 pub const IN_PROCESS: [&str; 2] = ["candle", "mistralrs"];
 
 /// Runners by name: `candle`, `mistralrs`, or the address of a server, `http://HOST/v1[#MODEL]`, which is asked for the
-/// recording's own name of a model if none is given.
+/// recording's own name of a model if none is given. Those in process work on `device`.
 ///
 /// # Errors
 /// If a name is unknown, or the asynchronous runtime does not start.
-pub fn runners<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Vec<Box<dyn Runner>>, UnreadableError> {
+pub fn runners<'n>(
+    names: impl IntoIterator<Item = &'n str>,
+    device: DeviceName,
+) -> Result<Vec<Box<dyn Runner>>, UnreadableError> {
     let runtime = Arc::new(Runtime::new().map_err(|e| UnreadableError::Data(e.into()))?);
+    let place = Place::open(device, Precision::F32).map_err(|e| UnreadableError::Data(e.into()))?;
     let one = |name: &str| -> Result<Box<dyn Runner>, UnreadableError> {
         match name {
-            "candle" => Ok(Box::new(Candle)),
-            "mistralrs" => Ok(Box::new(Mistralrs(runtime.clone()))),
+            "candle" => Ok(Box::new(Candle(place.clone()))),
+            "mistralrs" => Ok(Box::new(Mistralrs(place.clone(), runtime.clone()))),
             _ if name.starts_with("http://") || name.starts_with("https://") => {
                 Ok(Box::new(Server { address: name.to_owned(), runtime: runtime.clone() }))
             }
@@ -63,7 +72,7 @@ pub fn runners<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Vec<Box<d
     names.into_iter().map(one).collect()
 }
 
-struct Candle;
+struct Candle(Place);
 
 impl Runner for Candle {
     fn name(&self) -> &str {
@@ -71,7 +80,7 @@ impl Runner for Candle {
     }
     fn load(&self, dir: &Path, _: &str) -> Result<Box<dyn Loaded>, String> {
         let checkpoint = Checkpoint::open(dir).map_err(|e| e.to_string())?;
-        Ok(Box::new(Decoder::load(&checkpoint).map_err(|e| e.to_string())?))
+        Ok(Box::new(Decoder::load(&checkpoint, &self.0).map_err(|e| e.to_string())?))
     }
 }
 
@@ -88,15 +97,33 @@ impl Loaded for Decoder {
     }
 }
 
-struct Mistralrs(Arc<Runtime>);
+struct Mistralrs(Place, Arc<Runtime>);
+
+/// Our own decoder, where mistral.rs does not do something of the architecture: as in the loop.
+struct Instead(Decoder, String);
+
+impl Loaded for Instead {
+    fn greedy(&self, prompt: &[u32], count: usize) -> Result<Decoded, String> {
+        self.0.greedy(prompt, count)
+    }
+    fn stand_in(&self) -> Option<String> {
+        Some(format!("our own decoder, for {}", self.1))
+    }
+}
 
 impl Runner for Mistralrs {
     fn name(&self) -> &str {
         "mistralrs"
     }
     fn load(&self, dir: &Path, _: &str) -> Result<Box<dyn Loaded>, String> {
-        let opened = self.0.block_on(InProcess::open(dir, 1, &ChatArguments::default()));
-        Ok(Box::new((opened.map_err(|e| e.to_string())?, self.0.clone())))
+        let checkpoint = Checkpoint::open(dir).map_err(|e| e.to_string())?;
+        let architecture = Architecture::of(&checkpoint).map_err(|e| e.to_string())?;
+        if let Some(what) = lacks(&architecture) {
+            return Ok(Box::new(Instead(Decoder::load(&checkpoint, &self.0).map_err(|e| e.to_string())?, what)));
+        }
+        let serving = if self.0.is_cpu() { Serving::Cpu { engines: 1 } } else { Serving::Card };
+        let opened = self.1.block_on(InProcess::open(&checkpoint, serving, &ChatArguments::default()));
+        Ok(Box::new((opened.map_err(|e| e.to_string())?, self.1.clone())))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Saliency as PyTorch recorded it.
 
 use crate::{Report, UnreadableError};
-use rolegraft_checkpoint::{Checkpoint, Header};
-use rolegraft_decoder::Decoder;
-use rolegraft_saliency::{NeuronSet, Saliency, TokenRun, Trajectory, aos, trace};
+use rolegraft_checkpoint::{Architecture, Checkpoint, Header};
+use rolegraft_decoder::{Decoder, DeviceName, Place, Precision};
+use rolegraft_saliency::{NeuronSet, Saliency, Tracing, Trajectory, aos, trace_as};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,18 +16,20 @@ const FLOOR: f64 = 1e-6;
 /// Recorded tensors by name, in F32.
 type Tensors = BTreeMap<String, Vec<f32>>;
 
-/// Replays recorded traces. `data` is where model folders are that do not lie beside the recordings.
+/// Replays recorded traces. `data` is where model folders are that do not lie beside the recordings; `device` is
+/// where models are traced.
 ///
 /// # Errors
-/// If there are no recordings.
-pub fn saliency(traces: &Path, data: Option<&Path>) -> Result<Report, UnreadableError> {
+/// If there are no recordings, or the device is not there.
+pub fn saliency(traces: &Path, data: Option<&Path>, device: DeviceName) -> Result<Report, UnreadableError> {
+    let place = Place::open(device, Precision::F32).map_err(|e| UnreadableError::Data(e.into()))?;
     let cases = json(&traces.join("cases.json"))?;
     let mut report = Report::default();
     let models = |name: &str| model_folder(traces, data, name);
     if traces.join("expected.safetensors").exists() {
-        by_role(&cases, &tensors(&traces.join("expected.safetensors"))?, &models, &mut report);
+        by_role(&cases, &tensors(&traces.join("expected.safetensors"))?, &models, &place, &mut report);
     } else {
-        by_length(&cases, &tensors(&traces.join("saliency.safetensors"))?, &models, &mut report);
+        by_length(&cases, &tensors(&traces.join("saliency.safetensors"))?, &models, &place, &mut report);
     }
     Ok(report)
 }
@@ -84,13 +86,19 @@ fn close(ours: impl Iterator<Item = f64>, theirs: Option<&Vec<f32>>) -> Result<(
 }
 
 /// One set of trajectories for all models, role tokens and all tokens, salient sets and their overlap.
-fn by_role(cases: &Value, expected: &Tensors, folder: &dyn Fn(&str) -> Result<PathBuf, String>, report: &mut Report) {
+fn by_role(
+    cases: &Value,
+    expected: &Tensors,
+    folder: &dyn Fn(&str) -> Result<PathBuf, String>,
+    place: &Place,
+    report: &mut Report,
+) {
     let rows = || cases["trajectories"].as_array().into_iter().flatten();
     let runs = |all: bool| -> Vec<Trajectory> {
         let one = |row: &Value| {
             let ids = ids(&row["input_ids"]);
-            let role = if all { (0..ids.len()).collect() } else { positions(&row["role_positions"]) };
-            Trajectory { runs: vec![TokenRun { ids, role }] }
+            let role = if all { (0..ids.len() as u32).collect() } else { self::ids(&row["role_positions"]) };
+            vec![(ids, role)]
         };
         rows().map(one).collect()
     };
@@ -105,7 +113,7 @@ fn by_role(cases: &Value, expected: &Tensors, folder: &dyn Fn(&str) -> Result<Pa
             }
         };
         let mut compared = |what: &str, all: bool| {
-            let outcome = trace(&checkpoint, &runs(all)).map_err(|e| e.to_string());
+            let outcome = trace_as(&on(place), &checkpoint, &runs(all)).map_err(|e| e.to_string());
             let key = format!("{name}.{what}");
             let verdict = outcome
                 .as_ref()
@@ -120,8 +128,10 @@ fn by_role(cases: &Value, expected: &Tensors, folder: &dyn Fn(&str) -> Result<Pa
         }
         let key = format!("{name}.last_logits");
         let last = rows().next_back().map(|row| ids(&row["input_ids"])).unwrap_or_default();
-        report
-            .add(key.clone(), logits(&checkpoint, &last).and_then(|ours| close(ours.into_iter(), expected.get(&key))));
+        report.add(
+            key.clone(),
+            logits(&checkpoint, &last, place).and_then(|ours| close(ours.into_iter(), expected.get(&key))),
+        );
     }
     for (key, recorded) in cases["salient_sets"].as_object().into_iter().flatten() {
         let Some((name, k)) = key.split_once('@') else { continue };
@@ -157,8 +167,8 @@ fn same_set(ours: &Saliency, k: f64, recorded: &NeuronSet) -> Result<(), String>
 }
 
 /// Logits after the last of some ids, in two steps with a cache between.
-fn logits(checkpoint: &Checkpoint, ids: &[u32]) -> Result<Vec<f64>, String> {
-    let decoder = Decoder::load(checkpoint).map_err(|e| e.to_string())?;
+fn logits(checkpoint: &Checkpoint, ids: &[u32], place: &Place) -> Result<Vec<f64>, String> {
+    let decoder = Decoder::load(checkpoint, place).map_err(|e| e.to_string())?;
     let mut cache = decoder.cache();
     let (first, rest) = ids.split_at(ids.len().min(5));
     decoder.forward(first, &mut cache).map_err(|e| e.to_string())?;
@@ -166,23 +176,44 @@ fn logits(checkpoint: &Checkpoint, ids: &[u32]) -> Result<Vec<f64>, String> {
     Ok(logits.into_iter().map(f64::from).collect())
 }
 
+/// A trace at some place.
+fn on(place: &Place) -> Tracing<'static> {
+    Tracing { place: place.clone(), ..Tracing::unbounded() }
+}
+
 /// Each model's own prompts, known by their length.
-fn by_length(cases: &Value, expected: &Tensors, folder: &dyn Fn(&str) -> Result<PathBuf, String>, report: &mut Report) {
+fn by_length(
+    cases: &Value,
+    expected: &Tensors,
+    folder: &dyn Fn(&str) -> Result<PathBuf, String>,
+    place: &Place,
+    report: &mut Report,
+) {
     for model in cases.as_array().into_iter().flatten() {
         let name = model["model"].as_str().unwrap_or_default();
         let checkpoint = folder(name).and_then(|dir| Checkpoint::open(dir).map_err(|e| e.to_string()));
         for case in model["cases"].as_array().into_iter().flatten() {
             let ids = ids(&case["prompt_ids"]);
             let key = format!("{name}.{}", ids.len());
-            let role = match positions(&case["role_positions"]).as_slice() {
+            let role = match self::ids(&case["role_positions"]).as_slice() {
                 [first, last] => (*first..=*last).collect(),
                 _ => Vec::new(),
             };
-            let runs = [Trajectory { runs: vec![TokenRun { ids, role }] }];
-            let traced = checkpoint.as_ref().map_err(Clone::clone);
-            let traced = traced.and_then(|checkpoint| trace(checkpoint, &runs).map_err(|e| e.to_string()));
-            let mean = traced.map(|ours| ours.mean().into_iter().flatten().collect::<Vec<f64>>());
-            report.add(key.clone(), mean.and_then(|ours| close(ours.into_iter(), expected.get(&key))));
+            let runs = [vec![(ids, role)]];
+            let agrees = |cast: bool| {
+                let checkpoint = checkpoint.as_ref().map_err(Clone::clone)?;
+                let mut architecture = Architecture::of(checkpoint).map_err(|e| e.to_string())?;
+                architecture.rope.cast = cast;
+                let tracing = Tracing { architecture: Some(architecture), ..on(place) };
+                let ours = trace_as(&tracing, checkpoint, &runs).map_err(|e| e.to_string())?;
+                close(ours.mean().into_iter().flatten(), expected.get(&key))
+            };
+            match (agrees(false), agrees(true)) {
+                // Recorded of a model that was cast to BF16 before its weights were saved: its rotary frequencies, which are
+                // not saved, were cast with them.
+                (Err(_), Ok(())) => report.add(format!("{key} (recorded with rotary frequencies in BF16)"), Ok(())),
+                (agrees, _) => report.add(key, agrees),
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_conformance::{IN_PROCESS, Report, runners};
+use rolegraft_decoder::DeviceName;
 use rolegraft_spans::python_json;
 use rolegraft_suite_office::{Mode, Program, recorded_verdict};
 use rolegraft_suites::{AllSettings, Registry};
@@ -58,7 +59,7 @@ fn replies_are_parsed_as_the_harnesses_do() {
 #[test]
 fn saliencies_match_pytorch() {
     let Some(folder) = recordings("saliency-golden") else { return };
-    let report = rolegraft_conformance::saliency(&folder, None).unwrap();
+    let report = rolegraft_conformance::saliency(&folder, None, DeviceName::Cpu).unwrap();
     assert_eq!((report.failed(), report.verdicts.len(), report.skipped.len()), (0, 42, 0), "{report}");
 }
 
@@ -67,12 +68,12 @@ fn saliencies_match_pytorch() {
 fn greedy_decoding_matches_transformers() {
     let Some(folder) = recordings("engine-golden") else { return };
     let address = server::start(&folder.join("model"));
-    let engines = runners(IN_PROCESS.into_iter().chain([address.as_str()])).unwrap();
+    let engines = runners(IN_PROCESS.into_iter().chain([address.as_str()]), DeviceName::Cpu).unwrap();
     let report = rolegraft_conformance::engine(&folder, None, &engines).unwrap();
     assert_eq!((report.failed(), report.verdicts.len()), (0, 3 * 48), "{report}");
     // A server that gives no ids is held to its text, and a wrong one is found out.
     for (model, failed) in [("text", 0), ("wrong", 48)] {
-        let engines = runners([format!("{address}#{model}").as_str()]).unwrap();
+        let engines = runners([format!("{address}#{model}").as_str()], DeviceName::Cpu).unwrap();
         let report = rolegraft_conformance::engine(&folder, None, &engines).unwrap();
         assert_eq!((report.failed(), report.verdicts.len()), (failed, 48), "{report}");
     }

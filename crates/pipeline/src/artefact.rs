@@ -3,10 +3,13 @@
 //! Each says what it is, in which format, and from what it was made, so that a stage refuses what does not fit with the
 //! file and the field. What is read was written by somebody else: lengths, shapes and numbers are checked before use.
 
-use rolegraft_checkpoint::{Digest, Dtype, Header, WriteError, write_atomic};
+use rolegraft_checkpoint::{Digest, Digesting, Dtype, Header, WriteError, write_atomic};
 use rolegraft_saliency::{Saliency, TENTHS, Tenth};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// Version of every format here; raised when a reader of the old one would misread the new.
@@ -120,9 +123,9 @@ pub struct CalibrationRun {
     /// Token ids from the start of the context.
     pub ids: Vec<u32>,
     /// Positions of tokens of role spans, ascending.
-    pub role: Vec<usize>,
+    pub role: Vec<u32>,
     /// Positions of tokens of the model's replies, ascending.
-    pub reply: Vec<usize>,
+    pub reply: Vec<u32>,
 }
 
 /// A calibration set of tokens.
@@ -140,14 +143,44 @@ impl Calibration {
     /// The bytes of its file: a header, and a run a line.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let head = Wrapped { rolegraft: CALIBRATION, format: FORMAT, content: &self.head };
-        let mut bytes = serde_json::to_vec(&head).unwrap_or_default();
-        for run in &self.runs {
-            bytes.push(b'\n');
-            bytes.extend(serde_json::to_vec(run).unwrap_or_default());
-        }
-        bytes.push(b'\n');
+        let mut bytes = Vec::new();
+        // Memory does not refuse.
+        let _ = self.write(&mut bytes, |run| Some(Cow::Borrowed(run)));
         bytes
+    }
+
+    /// The same bytes of some runs, or of what is made of them, piece by piece.
+    fn write<'c>(
+        &'c self,
+        out: &mut impl Write,
+        of: impl Fn(&'c CalibrationRun) -> Option<Cow<'c, CalibrationRun>>,
+    ) -> io::Result<()> {
+        let head = Wrapped { rolegraft: CALIBRATION, format: FORMAT, content: &self.head };
+        out.write_all(&serde_json::to_vec(&head)?)?;
+        for run in self.runs.iter().filter_map(of) {
+            out.write_all(b"\n")?;
+            out.write_all(&serde_json::to_vec(&run)?)?;
+        }
+        out.write_all(b"\n")
+    }
+
+    /// A digest of what it says with some runs, or with what is made of them.
+    pub(crate) fn digest_of<'c>(
+        &'c self,
+        of: impl Fn(&'c CalibrationRun) -> Option<Cow<'c, CalibrationRun>>,
+    ) -> Digest {
+        let mut digest = Digesting::default();
+        let _ = self.write(&mut digest, of);
+        digest.finish()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let one = |run: &CalibrationRun| {
+            let tokens = run.ids.capacity() + run.role.capacity() + run.reply.capacity();
+            size_of::<CalibrationRun>() + run.id.capacity() + run.benchmark.capacity() + size_of::<u32>() * tokens
+        };
+        self.runs.iter().map(one).sum()
     }
 
     /// Reads one.
@@ -156,16 +189,16 @@ impl Calibration {
     /// If it is missing, is something else, or a line is not a run whose positions lie in it, ascending.
     pub fn read(path: &Path) -> Result<Self, ArtefactError> {
         let wrong = |reason: String| ArtefactError::Form { path: path.to_owned(), expected: CALIBRATION, reason };
-        let text = String::from_utf8(read_bytes(path)?).map_err(|_| wrong("it is not UTF-8".into()))?;
-        let mut lines = text.lines().enumerate();
-        let first = lines.next().map_or("", |(_, line)| line);
+        let failed = |source| ArtefactError::Read { path: path.to_owned(), source };
+        let mut lines = BufReader::new(File::open(path).map_err(failed)?).split(b'\n').enumerate();
+        let first = lines.next().map(|(_, line)| line).transpose().map_err(failed)?.unwrap_or_default();
         let mut head: serde_json::Value =
-            serde_json::from_str(first).map_err(|e| wrong(format!("its first line is not JSON: {e}")))?;
+            serde_json::from_slice(&first).map_err(|e| wrong(format!("its first line is not JSON: {e}")))?;
         check_head(path, CALIBRATION, &head)?;
         let head: CalibrationHead = serde_json::from_value(head["content"].take()).map_err(|e| wrong(e.to_string()))?;
-        let run = |(at, line): (usize, &str)| {
+        let run = |at: usize, line: &[u8]| {
             let bad = |reason: String| ArtefactError::Line { path: path.to_owned(), line: at + 1, reason };
-            let run: CalibrationRun = serde_json::from_str(line).map_err(|e| bad(format!("not a run: {e}")))?;
+            let run: CalibrationRun = serde_json::from_slice(line).map_err(|e| bad(format!("not a run: {e}")))?;
             if run.benchmark != head.benchmark {
                 return Err(bad(format!("`benchmark` is `{}`, but `{}` in the header", run.benchmark, head.benchmark)));
             }
@@ -174,20 +207,28 @@ impl Calibration {
             }
             for (name, positions) in [("role", &run.role), ("reply", &run.reply)] {
                 let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);
-                if !ascending || positions.last().is_some_and(|last| *last >= run.ids.len()) {
+                if !ascending || positions.last().is_some_and(|last| *last as usize >= run.ids.len()) {
                     return Err(bad(format!("`{name}` is not ascending positions of its {} ids", run.ids.len())));
                 }
             }
             Ok(run)
         };
-        let runs = lines.filter(|(_, line)| !line.is_empty()).map(run).collect::<Result<_, _>>()?;
+        let mut runs = Vec::new();
+        for (at, line) in lines {
+            let line = line.map_err(failed)?;
+            if !line.trim_ascii().is_empty() {
+                let mut run = run(at, &line)?;
+                [&mut run.ids, &mut run.role, &mut run.reply].into_iter().for_each(Vec::shrink_to_fit);
+                runs.push(run);
+            }
+        }
         Ok(Self { head, runs })
     }
 
     /// A digest of what it says.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.encode())
+        self.digest_of(|run| Some(Cow::Borrowed(run)))
     }
 }
 
@@ -206,6 +247,8 @@ pub struct Traced {
     pub tokens: String,
     /// Which position stands for a token: `read`, `predict`.
     pub shift: String,
+    /// Whose arithmetic it is: `cpu`, or a GPU's with a precision, `f32`, `tf32` or `bf16`.
+    pub arithmetic: String,
     /// What was found.
     pub saliency: Saliency,
 }
@@ -233,6 +276,7 @@ impl Traced {
             ("calibration", self.calibration.clone()),
             ("tokens", self.tokens.clone()),
             ("shift", self.shift.clone()),
+            ("arithmetic", self.arithmetic.clone()),
             ("traced", s.traced.to_string()),
             ("without_role", s.without_role.to_string()),
             ("role_tokens", s.tokens.to_string()),
@@ -305,6 +349,8 @@ impl Traced {
             calibration: text("calibration")?,
             tokens: text("tokens")?,
             shift: text("shift")?,
+            // Files of before there were others are the CPU's.
+            arithmetic: say("arithmetic").unwrap_or_else(|| "cpu".into()),
             saliency,
         })
     }
@@ -320,6 +366,7 @@ impl Traced {
             calibration: unsaid(),
             tokens: unsaid(),
             shift: unsaid(),
+            arithmetic: unsaid(),
             saliency,
         })
     }
@@ -335,6 +382,12 @@ impl Traced {
             ("tokenizer", self.tokenizer.clone(), other.tokenizer.clone(), "the models of a pool share a tokenizer"),
             ("tokens", self.tokens.clone(), other.tokens.clone(), "trace both with the same --tokens"),
             ("shift", self.shift.clone(), other.shift.clone(), "trace both with the same --shift"),
+            (
+                "arithmetic",
+                self.arithmetic.clone(),
+                other.arithmetic.clone(),
+                "trace both on the same kind of --device",
+            ),
         ];
         for (field, found, expected, mend) in fields {
             if found != expected && !found.is_empty() && !expected.is_empty() {

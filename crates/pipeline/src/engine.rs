@@ -1,13 +1,14 @@
 //! Models by name: a checkpoint under one of two engines, or an endpoint.
 
-use rolegraft_checkpoint::{Checkpoint, OpenError};
-use rolegraft_decoder::{Cache, Decoder, DecoderError};
+use crate::compute::{Bytes, free_memory};
+use rolegraft_checkpoint::{Architecture, Checkpoint, OpenError};
+use rolegraft_decoder::{Cache, Decoder, DecoderError, DeviceName, Place, Precision};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request};
-use rolegraft_serve::{InProcess, ServeError};
+use rolegraft_serve::{InProcess, ServeError, Serving, lacks};
 use rolegraft_servers::FleetError;
 use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, EpisodeKey, Finish};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What plays checkpoints.
@@ -48,28 +49,102 @@ pub enum EngineError {
     )]
     NoServers,
     #[error(
+        "`{}` does not fit into memory: a copy in F32 has {one}, {needed} are needed, {free} are free; close what takes memory, \
+         set fewer `engines`, or play it on a server (docs/servers.md)", dir.display()
+    )]
+    TooLarge { dir: PathBuf, one: Bytes, needed: Bytes, free: Bytes },
+    #[error("mistral.rs plays on the first GPU that it sees, not on {0}: set CUDA_VISIBLE_DEVICES, and say cuda:0")]
+    OtherCard(String),
+    #[error(
         "`{model}` renders conversations on its own server: `{key}` (`--chat`, or under [chat]) is for checkpoints; name the \
          model's tokenizer with `--tokenizer DIR`, and its conversations are rendered here"
     )]
     Rendered { model: String, key: String },
 }
 
-/// Opens a checkpoint directory.
+/// How many copies of a model play side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    /// As many as are asked for.
+    Exactly(usize),
+    /// As many as fit into memory, and no more than this.
+    UpTo(usize),
+}
+
+/// A model that is ready to play, and what a person should know of it.
+pub struct Opened {
+    /// The model.
+    pub model: Arc<dyn ChatModel>,
+    /// Notes.
+    pub notes: Vec<String>,
+}
+
+/// Opens a checkpoint directory. What mistral.rs cannot play right, the tracer's decoder plays.
 ///
 /// # Errors
-/// If it cannot be loaded.
+/// If it cannot be loaded, or does not fit into memory.
 pub async fn open_checkpoint(
     dir: &Path,
     kind: EngineKind,
-    engines: usize,
+    copies: Copies,
     chat: &ChatArguments,
-) -> Result<Arc<dyn ChatModel>, EngineError> {
+    device: DeviceName,
+) -> Result<Opened, EngineError> {
     let checkpoint = Checkpoint::open(dir)?;
-    Ok(match kind {
-        EngineKind::Mistralrs => Arc::new(InProcess::open(checkpoint.dir(), engines, chat).await?),
-        EngineKind::Candle => Arc::new(CandleEngine::open(&checkpoint, engines, chat)?),
+    let architecture = Architecture::of(&checkpoint).map_err(DecoderError::from)?;
+    let place = Place::open(device, Precision::F32)?;
+    let lacking = lacks(&architecture).filter(|_| kind == EngineKind::Mistralrs);
+    let note =
+        lacking.as_ref().map(|what| format!("mistral.rs 0.8.1 does not do {what}; the tracer's own decoder plays it"));
+    let mut notes: Vec<String> = note.into_iter().collect();
+    let fitting = |copies| fitting(dir, &architecture, copies, if place.is_cpu() { free_memory() } else { usize::MAX });
+    let model: Arc<dyn ChatModel> = match kind {
         EngineKind::Server => return Err(EngineError::NoServers),
-    })
+        EngineKind::Mistralrs if lacking.is_none() => {
+            let (engines, note) = fitting(copies)?;
+            notes.extend(note);
+            let serving = match (place.is_cpu(), device) {
+                (true, _) => Serving::Cpu { engines },
+                (false, DeviceName::Cuda(1..) | DeviceName::Metal(1..)) => {
+                    return Err(EngineError::OtherCard(device.to_string()));
+                }
+                (false, _) => Serving::Card,
+            };
+            Arc::new(InProcess::open(&checkpoint, serving, chat).await?)
+        }
+        EngineKind::Mistralrs | EngineKind::Candle => {
+            // All who play share one copy.
+            fitting(Copies::Exactly(1))?;
+            Arc::new(CandleEngine::open(&checkpoint, copies.most(), chat, &place)?)
+        }
+    };
+    Ok(Opened { model, notes })
+}
+
+impl Copies {
+    fn most(self) -> usize {
+        match self {
+            Self::Exactly(n) | Self::UpTo(n) => n.max(1),
+        }
+    }
+}
+
+/// How many copies in F32 fit into memory, with what to say of it.
+fn fitting(
+    dir: &Path,
+    architecture: &Architecture,
+    copies: Copies,
+    free: usize,
+) -> Result<(usize, Option<String>), EngineError> {
+    let one = size_of::<f32>() * architecture.parameters();
+    let (wanted, room) = (copies.most(), free / one.max(1));
+    let needed = if copies == Copies::Exactly(wanted) { wanted } else { 1 };
+    let (size, free) = (Bytes(one), Bytes(free));
+    if room < needed {
+        return Err(EngineError::TooLarge { dir: dir.to_owned(), one: size, needed: Bytes(one * needed), free });
+    }
+    let fit = format!("{room} of {wanted} copies, of {size} each, fit into the {free} of memory that are free");
+    Ok((wanted.min(room), (room < wanted).then_some(fit)))
 }
 
 /// Caches kept between turns of open episodes.
@@ -86,9 +161,9 @@ struct Shared {
 }
 
 impl CandleEngine {
-    fn open(checkpoint: &Checkpoint, engines: usize, chat: &ChatArguments) -> Result<Self, EngineError> {
+    fn open(checkpoint: &Checkpoint, engines: usize, chat: &ChatArguments, place: &Place) -> Result<Self, EngineError> {
         Ok(Self(Arc::new(Shared {
-            decoder: Decoder::load(checkpoint)?,
+            decoder: Decoder::load(checkpoint, place)?,
             chat: ChatTokenizer::open(Path::new(checkpoint.dir()), chat)?,
             concurrency: engines.max(1),
             caches: Mutex::new(Vec::new()),
@@ -112,7 +187,7 @@ impl Shared {
 
     fn answer(&self, request: &Request) -> Result<Completion, EngineError> {
         let prompt = self.chat.prompt_ids(&request.messages, &request.recorded)?;
-        let room = self.decoder.config().max_position_embeddings.saturating_sub(prompt.len() + 1);
+        let room = self.decoder.architecture().max_position_embeddings.saturating_sub(prompt.len() + 1);
         let limit = request.sampling.max_tokens.min(room);
         let mut ids = Vec::new();
         let mut finish = if limit == 0 { Finish::ContextLimit } else { Finish::Length };

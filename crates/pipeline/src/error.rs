@@ -9,6 +9,7 @@ use rolegraft_decoder::DecoderError;
 use rolegraft_evaluate::EvaluationError;
 use rolegraft_graft::ApplyError;
 use rolegraft_merge::MergeError;
+use rolegraft_saliency::TraceError;
 use rolegraft_servers::FleetError;
 use rolegraft_suites::{OpenError as OpenSuiteError, SettingsError};
 use rolegraft_trajectory::{ChatError, LogError};
@@ -36,6 +37,8 @@ pub enum RunError {
     Merge(#[from] MergeError),
     #[error(transparent)]
     Decoder(#[from] DecoderError),
+    #[error(transparent)]
+    Trace(TraceError),
     #[error(transparent)]
     Chat(#[from] ChatError),
     #[error(transparent)]
@@ -94,6 +97,15 @@ pub enum RunError {
     Refuses { suite: String, roles: String, source: ChatError },
 }
 
+impl From<TraceError> for RunError {
+    fn from(error: TraceError) -> Self {
+        match error {
+            TraceError::Interrupted => Self::Interrupted,
+            error => Self::Trace(error),
+        }
+    }
+}
+
 impl RunError {
     /// Whether a person stopped the run.
     #[must_use]
@@ -121,6 +133,11 @@ impl RunError {
                 EngineError::Model(Gone { .. } | Unavailable { .. })
                     | EngineError::Server(FleetError::NoneLeft { .. } | FleetError::NoUrls(_))
             )
+        ) || matches!(
+            self,
+            Self::Trace(TraceError::Memory { .. })
+                | Self::Decoder(DecoderError::Device { .. })
+                | Self::Engine(EngineError::TooLarge { .. } | EngineError::Decoder(DecoderError::Device { .. }))
         ) || disk_refuses(self)
     }
 }

@@ -1,7 +1,9 @@
 //! The experiment file.
 
+use crate::compute::Compute;
 use crate::endpoints::{EndpointRules, Endpoints, is_endpoint};
 use crate::engine::EngineKind;
+use rolegraft_decoder::Precision;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
 use rolegraft_servers::{ServerRules, Urls};
@@ -26,6 +28,12 @@ pub struct Experiment {
     /// Engines side by side; 0: one a core.
     #[serde(default)]
     pub engines: usize,
+    /// Devices and memory.
+    #[serde(default)]
+    pub compute: Compute,
+    /// How models are traced.
+    #[serde(default)]
+    pub trace: TraceRules,
     /// How servers of models are asked.
     #[serde(default)]
     pub endpoint: EndpointRules,
@@ -175,6 +183,14 @@ impl Default for SaliencyRules {
     fn default() -> Self {
         Self { k: 0.1, shift: Shift::Read, tokens: Tokens::Role }
     }
+}
+
+/// How models are traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceRules {
+    /// How exactly a GPU multiplies; F32 is the reference.
+    pub precision: Precision,
 }
 
 /// Which position stands for a token.

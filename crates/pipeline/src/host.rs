@@ -2,8 +2,9 @@
 
 use crate::ask::ask_user;
 use crate::endpoints::{EndpointRules, is_endpoint};
-use crate::engine::{EngineKind, open_checkpoint};
+use crate::engine::{Copies, EngineKind, open_checkpoint};
 use crate::progress::Progress;
+use rolegraft_decoder::DeviceName;
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suites::{Host, Speaker, SpeakerError};
 use rolegraft_trajectory::{ChatArguments, EpisodeKey, Finish, Key, Message, Recorded, Seed, Spent};
@@ -21,6 +22,8 @@ pub(crate) struct Players<'h> {
     pub(crate) runtime: &'h Handle,
     /// What plays a user's checkpoint.
     pub(crate) engine: EngineKind,
+    /// Where it is played.
+    pub(crate) device: DeviceName,
     /// How a user's server is asked.
     pub(crate) endpoint: &'h EndpointRules,
     /// How the agent's conversations are rendered; a user's have the day in common with them.
@@ -39,7 +42,10 @@ impl Host for Players<'_> {
             probed.notes.iter().for_each(|note| self.progress.note(&format!("the user's model: {note}")));
             probed.model
         } else {
-            self.runtime.block_on(open_checkpoint(Path::new(model), self.engine, 1, &chat))?
+            let opened = open_checkpoint(Path::new(model), self.engine, Copies::Exactly(1), &chat, self.device);
+            let opened = self.runtime.block_on(opened)?;
+            opened.notes.iter().for_each(|note| self.progress.note(&format!("the user's model: {note}")));
+            opened.model
         };
         Ok(Arc::new(ModelSpeaker { model, runtime: self.runtime.clone() }))
     }

@@ -6,6 +6,7 @@ use crate::chat::{Rendering, read_template, takes};
 use crate::engine::{EngineError, EngineKind};
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
+use crate::generation::differs;
 use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
@@ -35,6 +36,8 @@ pub(crate) struct Kept<'k> {
     pub(crate) timings: Vec<(String, f64)>,
     /// What went through models: whose, on which benchmark, how much.
     pub(crate) passes: Vec<(Digest, String, Passed)>,
+    /// Whose arithmetic traces are of.
+    arithmetic: &'static str,
 }
 
 /// Calibration trajectories by benchmark, with their digest.
@@ -61,7 +64,7 @@ impl<'k> Kept<'k> {
         machine: &'k Machine<'k>,
     ) -> Self {
         let (files, timings, passes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { experiment, store, suites, machine, files, timings, passes }
+        Self { experiment, store, suites, machine, files, timings, passes, arithmetic: machine.arithmetic() }
     }
 
     /// The same stages on a machine of another seed, or that tells others.
@@ -94,8 +97,13 @@ impl<'k> Kept<'k> {
     pub(crate) fn check_templates<'m>(&self, models: impl Iterator<Item = &'m Member>) -> Result<(), RunError> {
         for model in models {
             let template = read_template(&model.dir)?;
-            for suite in self.experiment.benchmark.iter().flat_map(|b| &b.suites) {
-                takes(&template, &self.experiment.chat, &*self.library(suite)?.suite)?;
+            let names = self.experiment.suite_names();
+            let libraries = names.iter().map(|suite| self.library(suite)).collect::<Result<Vec<_>, _>>()?;
+            for library in &libraries {
+                takes(&template, &self.experiment.chat, &*library.suite)?;
+            }
+            if let Some(note) = differs(&model.name, &model.dir, libraries.iter().map(|library| &*library.suite)) {
+                self.machine.progress.note(&note);
             }
             if let Some(note) = Rendering::of(&template, &self.experiment.chat)?.note(&model.name) {
                 self.machine.progress.note(&note);
@@ -273,12 +281,16 @@ impl<'k> Kept<'k> {
         if !lacking.is_empty() {
             let (sets, checkpoint) = ([(set_path.clone(), set()?)], Checkpoint::open(&model.dir)?);
             let wanted: Vec<Reading> = lacking.iter().map(|at| readings[*at]).collect();
-            let (traced, passed) = trace::readings(machine, (&checkpoint, &model.digest), &sets, &wanted, shift)?;
+            let journal = self.store.place("partial", &(&model.digest, &head, shift, &wanted));
+            let of = (&checkpoint, &model.digest);
+            let (traced, passed) = trace::readings(machine, of, &sets, &wanted, shift, &journal)?;
             self.passes.push((model.digest.clone(), benchmark.to_owned(), passed));
             for (at, traced) in lacking.into_iter().zip(traced) {
                 write_atomic(&paths[at], &traced.encode()).map_err(StoreError::from)?;
                 found[at] = Some(traced);
             }
+            // It goes when nothing hangs on it any more.
+            let _ = std::fs::remove_file(journal);
         }
         if !set_path.exists() {
             set()?;
@@ -312,11 +324,9 @@ impl<'k> Kept<'k> {
     /// Where a saliency is kept.
     fn saliency(&self, model: &Member, head: &CalibrationHead, reading: &Reading) -> PathBuf {
         let (shift, tokens) = (self.experiment.saliency.shift, reading.tokens);
-        let place = match reading.view {
-            View::Whole => self.store.place("saliency", &(&model.digest, head, shift, tokens)),
-            view => self.store.place("saliency", &(&model.digest, head, shift, tokens, view)),
-        };
-        place.with_extension("saliency.safetensors")
+        let view = (reading.view != View::Whole).then_some(reading.view);
+        let inputs = (&model.digest, head, shift, tokens, view, &self.arithmetic);
+        self.store.place("saliency", &inputs).with_extension("saliency.safetensors")
     }
 
     /// Saliencies of models on benchmarks, a file a reading.
@@ -432,7 +442,20 @@ pub(crate) fn with_stages<T>(
         _ => None,
     };
     let (chat, servers) = (&experiment.chat, servers.as_ref());
-    let machine = Machine { runtime: &runtime, stop, progress, engine, engines, chat, servers, endpoints, seed };
+    let (compute, precision) = (experiment.compute, experiment.trace.precision);
+    let machine = Machine {
+        runtime: &runtime,
+        stop,
+        progress,
+        engine,
+        engines,
+        compute,
+        precision,
+        chat,
+        servers,
+        endpoints,
+        seed,
+    };
     work(&mut Kept::new(&experiment, &store, &suites, &machine))
 }
 
@@ -449,7 +472,8 @@ fn open_suites(
     let (mut suites, mut wanted) = (BTreeMap::new(), Vec::new());
     let (benchmarks, engine, chat) = (std::mem::take(&mut experiment.benchmark), experiment.engine, &experiment.chat);
     let endpoint = &experiment.user_endpoint;
-    let host = Players { runtime: runtime.handle(), engine, chat, endpoint, progress, person: None };
+    let device = experiment.compute.device;
+    let host = Players { runtime: runtime.handle(), engine, device, chat, endpoint, progress, person: None };
     for benchmark in benchmarks {
         let mut lacking = None;
         for name in &benchmark.suites {

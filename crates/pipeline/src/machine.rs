@@ -1,11 +1,13 @@
 //! What a stage may use of the machine that it runs on.
 
+use crate::compute::Compute;
 use crate::endpoints::Endpoints;
-use crate::engine::EngineKind;
+use crate::engine::{Copies, EngineKind};
 use crate::error::RunError;
 use crate::progress::Progress;
 use crate::servers::Servers;
 use rolegraft_checkpoint::{Checkpoint, Digest, OpenError};
+use rolegraft_decoder::Precision;
 use rolegraft_trajectory::ChatArguments;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +25,10 @@ pub struct Machine<'m> {
     pub engine: EngineKind,
     /// Engines side by side; 0: one a core.
     pub engines: usize,
+    /// Devices and memory.
+    pub compute: Compute,
+    /// How exactly a GPU traces.
+    pub precision: Precision,
     /// How conversations are rendered for checkpoints.
     pub chat: &'m ChatArguments,
     /// Servers that play checkpoints, where that is the engine.
@@ -44,11 +50,29 @@ impl<'m> Machine<'m> {
         chat: &'m ChatArguments,
         endpoints: &'m Endpoints,
     ) -> Self {
-        Self { runtime, stop, progress, engine, engines: 0, chat, servers: None, endpoints, seed: 0 }
+        Self {
+            runtime,
+            stop,
+            progress,
+            engine,
+            engines: 0,
+            compute: Compute::default(),
+            precision: Precision::F32,
+            chat,
+            servers: None,
+            endpoints,
+            seed: 0,
+        }
     }
 }
 
 impl Machine<'_> {
+    /// The same with other devices, memory and precision.
+    #[must_use]
+    pub fn computing(self, compute: Compute, precision: Precision) -> Self {
+        Self { compute, precision, ..self }
+    }
+
     /// Whether to go on.
     ///
     /// # Errors
@@ -57,8 +81,23 @@ impl Machine<'_> {
         if self.stop.load(Ordering::Relaxed) { Err(RunError::Interrupted) } else { Ok(()) }
     }
 
-    pub(crate) fn engine_count(&self) -> usize {
-        if self.engines > 0 { self.engines } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    /// How many copies of a model play side by side.
+    pub(crate) fn copies(&self) -> Copies {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if self.engines > 0 { Copies::Exactly(self.engines) } else { Copies::UpTo(cores) }
+    }
+
+    /// Whose arithmetic traces are of: the CPU's, or a GPU's with some precision.
+    pub(crate) fn arithmetic(&self) -> &'static str {
+        match self.compute.place(self.precision) {
+            Ok(place) if !place.is_cpu() => place.precision().as_str(),
+            _ => "cpu",
+        }
+    }
+
+    /// Whether models are played on a GPU.
+    pub(crate) fn on_card(&self) -> Result<bool, RunError> {
+        Ok(!self.compute.place(Precision::F32)?.is_cpu())
     }
 }
 

@@ -4,7 +4,7 @@ use crate::endpoints::EndpointRules;
 use crate::engine::EngineError;
 use crate::progress::Progress;
 use rolegraft_checkpoint::Checkpoint;
-use rolegraft_decoder::Decoder;
+use rolegraft_decoder::{Decoder, Place};
 use rolegraft_model::{KEY_VARIABLE, ModelError, Probed, Sampling, Wanted, probe};
 use rolegraft_servers::{Expected, Feed, Fleet, FleetError, ServerRules, Serving, sweep};
 use rolegraft_trajectory::{ChatArguments, ChatTokenizer};
@@ -86,7 +86,7 @@ impl Servers {
 
 /// What a checkpoint says by the tracer's decoder; nothing where it does not know the architecture.
 fn says(dir: &Path, chat: &ChatTokenizer) -> Option<Expected> {
-    let decoder = Decoder::load(&Checkpoint::open(dir).ok()?).ok()?;
+    let decoder = Decoder::load(&Checkpoint::open(dir).ok()?, &Place::cpu()).ok()?;
     let ids = chat.vocabulary().encode(SAID).ok()?;
     let (mut cache, mut log_probabilities) = (decoder.cache(), Vec::new());
     for pair in ids.windows(2) {

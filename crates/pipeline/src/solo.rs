@@ -2,9 +2,11 @@
 
 use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
+use crate::compute::Compute;
 use crate::endpoints::{Endpoints, is_endpoint};
 use crate::engine::EngineKind;
 use crate::error::RunError;
+use crate::generation::differs;
 use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
@@ -12,6 +14,7 @@ use crate::stages::calibrate::solutions;
 use crate::stages::evaluate::{
     ORACLE, Open, Player, Seated, identity, inputs, log_digest, opener, played, served_identity,
 };
+use rolegraft_decoder::{DeviceName, Precision};
 use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
 use rolegraft_trajectory::{ChatArguments, Episodes, LogError, Vocabulary};
 use std::path::Path;
@@ -41,6 +44,8 @@ pub struct Solo<'a> {
     pub engine: EngineKind,
     /// Engines side by side; 0: one a core.
     pub engines: usize,
+    /// Where checkpoints are played.
+    pub device: DeviceName,
     /// How a checkpoint's conversations are rendered.
     pub chat: &'a ChatArguments,
     /// How servers are asked.
@@ -75,6 +80,9 @@ pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &
     takes(&template, solo.chat, &*library.suite)?;
     // A tokenizer that cannot be used is said before there is a log.
     Vocabulary::read(&member.dir)?;
+    if let Some(note) = differs(solo.model, &member.dir, std::iter::once(&*library.suite)) {
+        progress.note(&note);
+    }
     if let Some(note) = Rendering::of(&template, solo.chat)?.note(solo.model) {
         progress.note(&note);
     }
@@ -134,7 +142,20 @@ impl Solo<'_> {
     ) -> Machine<'m> {
         let (engine, engines, chat, endpoints) = (self.engine, self.engines, self.chat, self.endpoints);
         let servers = None;
-        Machine { runtime, stop: stop.clone(), progress, engine, engines, chat, servers, endpoints, seed: self.seed }
+        let compute = Compute { device: self.device, ..Compute::default() };
+        Machine {
+            runtime,
+            stop: stop.clone(),
+            progress,
+            engine,
+            engines,
+            compute,
+            precision: Precision::F32,
+            chat,
+            servers,
+            endpoints,
+            seed: self.seed,
+        }
     }
 
     fn open(&self, machine: &Machine<'_>) -> Result<(Library, TaskSet), RunError> {
@@ -143,7 +164,8 @@ impl Solo<'_> {
         }
         let (engine, chat, progress, person) = (self.engine, self.chat, machine.progress, self.person.clone());
         let (runtime, endpoint) = (machine.runtime.handle(), &self.endpoints.user);
-        let host = Players { runtime, engine, chat, endpoint, progress, person };
+        let device = self.device;
+        let host = Players { runtime, engine, device, chat, endpoint, progress, person };
         let library = self.setup.open(self.suite, &host)?;
         let tasks = library.tasks(self.split, self.tasks)?;
         for task in &library.not_run {

@@ -43,7 +43,7 @@ pub fn tokenize(
     Ok(set)
 }
 
-/// Calibration sets → a saliency.
+/// Calibration sets → a saliency. What is done is kept in `OUT.partial`, with which the same call goes on.
 ///
 /// # Errors
 /// As [`trace::trace`], or if a file cannot be used.
@@ -55,11 +55,14 @@ pub fn trace(
     shift: Shift,
     out: &Path,
 ) -> Result<Traced, RunError> {
+    let journal = out.with_added_extension("partial");
     let (checkpoint, member) = Member::named_by_path("model", model)?;
     let read = |path: &PathBuf| Ok((path.clone(), Calibration::read(path)?));
     let sets: Vec<_> = sets.iter().map(read).collect::<Result<_, ArtefactError>>()?;
-    let traced = trace::trace(machine, (&checkpoint, &member.digest), &sets, tokens, shift)?;
+    let traced = trace::trace(machine, (&checkpoint, &member.digest), &sets, tokens, shift, &journal)?;
     write_atomic(out, &traced.encode()).map_err(ArtefactError::from)?;
+    // It goes when nothing hangs on it any more.
+    let _ = std::fs::remove_file(journal);
     Ok(traced)
 }
 

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use candle_nn::ops::rms_norm;
 use rayon::prelude::*;
-use rolegraft_checkpoint::Checkpoint;
-use rolegraft_decoder::{DecoderError, Layer, Rotary, embed, supported, tensor};
+use rolegraft_checkpoint::{Architecture, Checkpoint};
+use rolegraft_decoder::{DecoderError, Layer, Place, Rotary, embed, tensor};
 use std::collections::BTreeMap;
 
 /// Per module with a weight (embeddings excepted): a number a channel of its input.
@@ -21,25 +21,24 @@ pub fn channel_importance(
     blocks: &[Vec<u32>],
     progress: &dyn Fn(usize),
 ) -> Result<Importance, DecoderError> {
-    let config = checkpoint.config();
-    supported(config)?;
+    let (architecture, place) = (&Architecture::of(checkpoint)?, &Place::cpu());
     // upstream: the block length is fixed, whatever the model's number of positions.
     let longest = blocks.iter().map(Vec::len).max().unwrap_or(1);
     let blocks = blocks.iter().filter(|b| !b.is_empty());
-    let mut states: Vec<Tensor> = blocks.map(|ids| embed(checkpoint, ids)).collect::<Result<_, _>>()?;
-    let rotary = Rotary::new(config, longest)?;
+    let mut states: Vec<Tensor> = blocks.map(|ids| embed(checkpoint, architecture, ids)).collect::<Result<_, _>>()?;
+    let rotary = Rotary::on(architecture, longest, place)?;
     let mut importance = Importance::new();
-    for index in 0..config.num_hidden_layers {
-        let layer = Layer::load(checkpoint, index)?;
-        let seen = observed(&mut states, |x, note| layer.forward(config, &rotary, x, 0, &mut None, note))?;
+    for index in 0..architecture.num_hidden_layers {
+        let layer = Layer::load(checkpoint, architecture, index, place)?;
+        let seen = observed(&mut states, |x, note| layer.forward(architecture, &rotary, x, 0, &mut None, note))?;
         let named = |(module, values)| (format!("model.layers.{index}.{module}"), values);
         importance.extend(seen.into_iter().map(named));
         progress(index + 1);
     }
-    let norm = tensor(checkpoint, "model.norm.weight")?;
+    let norm = tensor(checkpoint, architecture.last_norm(), place)?;
     let seen = observed(&mut states, |x, note| {
         note("model.norm", x)?;
-        let x = rms_norm(x, &norm, config.rms_norm_eps as f32)?;
+        let x = rms_norm(x, &norm, architecture.rms_norm_eps as f32)?;
         note("lm_head", &x)?;
         Ok(x)
     })?;

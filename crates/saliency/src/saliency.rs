@@ -45,6 +45,22 @@ impl Saliency {
         Self { sums: vec![vec![0.0; width]; layers], traced: 0, without_role: 0, tokens: 0, tenths }
     }
 
+    /// Counts a trajectory of so many role tokens.
+    pub(crate) fn count(&mut self, tokens: usize) {
+        self.tenths[self.traced % TENTHS].traced += 1;
+        self.traced += 1;
+        self.tokens += tokens;
+    }
+
+    /// Adds a trajectory's sums in a layer, by the trajectory's number and weight.
+    pub(crate) fn add(&mut self, layer: usize, number: usize, weight: f64, sums: &[f64]) {
+        let tenth = &mut self.tenths[number % TENTHS].sums[layer];
+        for ((whole, part), sum) in self.sums[layer].iter_mut().zip(tenth).zip(sums) {
+            *whole += sum * weight;
+            *part += (sum * weight) as f32;
+        }
+    }
+
     /// What tracing other trajectories would have given: tenths drawn with replacement. Nothing if there are none.
     #[must_use]
     pub fn resampled(&self, picks: &[usize]) -> Option<Self> {

@@ -1,137 +1,298 @@
-//! Tracing: layer by layer over all trajectories, so that one layer is in memory at a time.
+//! Tracing: wave after wave of runs, each layer by layer, in memory that is known beforehand.
+//!
+//! Runs are taken in the order of their ids, so that one goes on where it parts from the one before: what they share is
+//! worked out once a wave. What a run adds to a saliency does not depend on the waves, nor do sums on their order, so results
+//! are the same to the bit for every budget and number of threads.
 
-use crate::saliency::TENTHS;
+use crate::journal::Journal;
+use crate::plan::{Plan, Wave};
 use crate::{NeuronSet, Saliency};
-use candle_core::Tensor;
 use rayon::prelude::*;
-use rolegraft_checkpoint::Checkpoint;
-use rolegraft_decoder::{DecoderError, Layer, Rotary, embed, supported};
+use rolegraft_checkpoint::{Architecture, Checkpoint, WriteError};
+use rolegraft_decoder::{DecoderError, Pass, Place, States, add_magnitudes};
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-/// Tokens the model saw as one context, and the positions to look at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRun {
+/// Tokens that the model saw as one context. Runs of one trajectory follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run<'c> {
+    /// The trajectory: usually of one run; of several where the chat template rewrites earlier turns.
+    pub trajectory: usize,
     /// Ids from the start of the context.
-    pub ids: Vec<u32>,
-    /// Positions of role tokens, ascending.
-    pub role: Vec<usize>,
+    pub ids: &'c [u32],
 }
 
-/// A trajectory: usually one run; several where the chat template rewrites earlier turns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trajectory {
-    /// Its runs.
-    pub runs: Vec<TokenRun>,
+/// Where one saliency is read: by run, positions in ascending order; nothing for runs of trajectories that are no part of
+/// it. A trajectory without a position is counted as such.
+pub type Reading<'c> = Box<dyn Fn(usize) -> Option<Cow<'c, [u32]>> + 'c>;
+
+/// How a trace is done.
+pub struct Tracing<'t> {
+    /// The checkpoint's architecture, where it is not to be taken as its config says it.
+    pub architecture: Option<Architecture>,
+    /// Where.
+    pub place: Place,
+    /// Bytes that it may use besides one layer's weights.
+    pub memory: usize,
+    /// Of these, bytes that the caller holds: the calibration set.
+    pub held: usize,
+    /// Tokens of a wave at most: what an interruption loses. 0: what reading the weights again for a wave hardly costs.
+    pub wave: usize,
+    /// Where sums are kept after each wave, and the digest of what they are of.
+    pub journal: Option<(PathBuf, String)>,
+    /// Ends it between blocks.
+    pub stop: &'t AtomicBool,
+    /// Told how far it is.
+    pub progress: &'t dyn Fn(&Step),
 }
 
-/// Where one saliency is read: by trajectory and run, positions in ascending order. A trajectory that is `None` is no part
-/// of it; one without a position is counted as such.
-pub type Reading = Vec<Option<Vec<Vec<usize>>>>;
+/// How far a trace is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// The wave, from 1.
+    pub wave: usize,
+    /// Of how many.
+    pub waves: usize,
+    /// The layer, from 1.
+    pub layer: usize,
+    /// Of how many.
+    pub layers: usize,
+    /// Tokens through all layers so far, in proportion.
+    pub done: f64,
+    /// Tokens in all.
+    pub tokens: usize,
+    /// Tokens a second through all layers.
+    pub rate: f64,
+}
 
-/// Traces every trajectory, teacher-forced. The result does not depend on the number of threads.
+impl Step {
+    /// How long the rest takes at this rate.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        let seconds = (self.tokens as f64 - self.done) / self.rate;
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
+}
+
+impl Tracing<'static> {
+    /// On the CPU, with as much memory as it takes, to the end.
+    #[must_use]
+    pub fn unbounded() -> Self {
+        static GO_ON: AtomicBool = AtomicBool::new(false);
+        Self {
+            architecture: None,
+            place: Place::cpu(),
+            memory: usize::MAX,
+            held: 0,
+            wave: 0,
+            journal: None,
+            stop: &GO_ON,
+            progress: &|_| {},
+        }
+    }
+}
+
+/// Runs of one trajectory, each with its ids and the positions of role tokens, ascending.
+pub type Trajectory = Vec<(Vec<u32>, Vec<u32>)>;
+
+/// Traces trajectories, [unbounded](Tracing::unbounded).
 ///
 /// # Errors
-/// If the checkpoint cannot be run, or a position lies outside its run or beyond the model's positions.
-pub fn trace(checkpoint: &Checkpoint, trajectories: &[Trajectory]) -> Result<Saliency, DecoderError> {
-    let runs: Vec<Vec<&[u32]>> =
-        trajectories.iter().map(|t| t.runs.iter().map(|run| run.ids.as_slice()).collect()).collect();
-    let role = |t: &Trajectory| Some(t.runs.iter().map(|run| run.role.clone()).collect());
-    Ok(trace_readings(checkpoint, &runs, &[trajectories.iter().map(role).collect()])?.swap_remove(0))
+/// As [`trace_readings`].
+pub fn trace(checkpoint: &Checkpoint, trajectories: &[Trajectory]) -> Result<Saliency, TraceError> {
+    trace_as(&Tracing::unbounded(), checkpoint, trajectories)
 }
 
-/// A run on its way through the layers.
-struct Wave<'r> {
-    x: Tensor,
-    /// Per reading that looks at it: which, the number of the trajectory in it, the positions.
-    looks: Vec<(usize, usize, &'r [usize])>,
-}
-
-/// Waves between two sums: bounds what is held of each.
-const WAVES: usize = 64;
-
-/// Traces runs of tokens once for several readings: each gets, to the bit, what a pass of its own would give it.
+/// The same in some way.
 ///
 /// # Errors
-/// As [`trace`].
-pub fn trace_readings(
+/// As [`trace_readings`].
+pub fn trace_as(
+    tracing: &Tracing<'_>,
     checkpoint: &Checkpoint,
-    trajectories: &[Vec<&[u32]>],
-    readings: &[Reading],
-) -> Result<Vec<Saliency>, DecoderError> {
-    let config = checkpoint.config();
-    supported(config)?;
-    let limit = config.max_position_embeddings;
-    let mut saliencies = vec![Saliency::empty(config.num_hidden_layers, config.intermediate_size); readings.len()];
-    let mut weights: Vec<Vec<f64>> = vec![Vec::new(); readings.len()];
-    let mut waves: Vec<Wave<'_>> = Vec::new();
-    let mut longest = 1;
-    for (at, runs) in trajectories.iter().enumerate() {
-        let mut looks = vec![Vec::new(); runs.len()];
-        for (reading, read) in readings.iter().enumerate() {
-            let Some(Some(positions)) = read.get(at) else { continue };
-            let saliency = &mut saliencies[reading];
-            let tokens: usize = positions.iter().map(Vec::len).sum();
-            if tokens == 0 {
-                saliency.without_role += 1;
-                continue;
-            }
-            for (look, positions) in looks.iter_mut().zip(positions).filter(|(_, positions)| !positions.is_empty()) {
-                look.push((reading, saliency.traced, positions.as_slice()));
-            }
-            weights[reading].push(1.0 / tokens as f64);
-            saliency.tenths[saliency.traced % TENTHS].traced += 1;
-            saliency.traced += 1;
-            saliency.tokens += tokens;
-        }
-        for (ids, looks) in runs.iter().zip(looks).filter(|(_, looks)| !looks.is_empty()) {
-            // Not cut at the last position that is looked at: what a reading gets would hang on the others.
-            let end = ids.len().min(limit);
-            let last = looks.iter().filter_map(|(_, _, positions)| positions.last()).max();
-            if let Some(last) = last.filter(|last| **last >= end) {
-                return Err(DecoderError::TooLong { tokens: last + 1, limit: end });
-            }
-            longest = longest.max(end);
-            waves.push(Wave { x: embed(checkpoint, &ids[..end])?, looks });
-        }
-    }
-    let rotary = Rotary::new(config, longest)?;
-    for index in 0..config.num_hidden_layers {
-        let layer = Layer::load(checkpoint, index)?;
-        for waves in waves.chunks_mut(WAVES) {
-            let sums: Vec<Vec<Vec<f64>>> = waves
-                .par_iter_mut()
-                .map(|Wave { x, looks }| {
-                    let mut sums = Vec::new();
-                    *x = layer.forward(config, &rotary, x, 0, &mut None, &mut |module, input| {
-                        if module == "mlp.down_proj" {
-                            let rows = input.to_vec2::<f32>()?;
-                            sums = looks.iter().map(|(.., positions)| sum(&rows, positions)).collect();
-                        }
-                        Ok(())
-                    })?;
-                    for (sum, (reading, trajectory, _)) in sums.iter_mut().zip(&*looks) {
-                        sum.iter_mut().for_each(|s| *s *= weights[*reading][*trajectory]);
-                    }
-                    Ok(sums)
-                })
-                .collect::<Result<_, DecoderError>>()?;
-            for (sum, (reading, trajectory, _)) in sums.iter().zip(&*waves).flat_map(|(s, w)| s.iter().zip(&w.looks)) {
-                let saliency = &mut saliencies[*reading];
-                saliency.sums[index].iter_mut().zip(sum).for_each(|(a, b)| *a += b);
-                let tenth = &mut saliency.tenths[trajectory % TENTHS].sums[index];
-                tenth.iter_mut().zip(sum).for_each(|(a, b)| *a += *b as f32);
-            }
-        }
-    }
-    Ok(saliencies)
+    trajectories: &[Trajectory],
+) -> Result<Saliency, TraceError> {
+    let all = || trajectories.iter().enumerate().flat_map(|(at, runs)| runs.iter().map(move |run| (at, run)));
+    let runs: Vec<Run<'_>> = all().map(|(trajectory, (ids, _))| Run { trajectory, ids }).collect();
+    let roles: Vec<&[u32]> = all().map(|(_, (_, role))| role.as_slice()).collect();
+    let reading: Reading<'_> = Box::new(|run| Some(Cow::Borrowed(roles[run])));
+    Ok(trace_readings(checkpoint, &runs, &[reading], tracing)?.swap_remove(0))
 }
 
-/// The sum of the magnitudes in some rows.
-fn sum(rows: &[Vec<f32>], positions: &[usize]) -> Vec<f64> {
-    let mut sum = vec![0.0; rows.first().map_or(0, Vec::len)];
-    for row in positions.iter().filter_map(|position| rows.get(*position)) {
-        sum.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(v.abs()));
+/// Why a trace ends early.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum TraceError {
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    #[error("interrupted")]
+    Interrupted,
+    #[error(
+        "{} of memory are too little to trace {tokens} tokens in a row: at least {} are needed beside a layer's weights ({}); \
+         give more with --memory, or leave out longer runs",
+        size(*.memory), size(*.least), size(*.layer)
+    )]
+    Memory { memory: usize, least: usize, layer: usize, tokens: usize },
+    #[error("what was traced so far cannot be kept: {0}")]
+    Journal(#[from] WriteError),
+}
+
+/// Bytes for people, rounded up.
+fn size(bytes: usize) -> String {
+    const MB: usize = 1 << 20;
+    if bytes < 10_000 * MB { format!("{} MB", bytes.div_ceil(MB)) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
+}
+
+/// Tokens of a wave on the CPU: reading 8 billion parameters again costs a hundredth of their products with so many.
+const WAVE: usize = 16_384;
+/// The same on a GPU, which multiplies faster than it is fed.
+const WAVE_ON_DEVICE: usize = 65_536;
+
+/// A saliency that takes shape.
+pub(crate) struct Sums {
+    pub(crate) saliency: Saliency,
+    /// By trajectory: one over its tokens, and its number among those that have any.
+    pub(crate) weights: Vec<(f64, usize)>,
+}
+
+/// Traces runs of tokens, teacher-forced, once for several readings: each gets, to the bit, what a trace of its own would give
+/// it.
+///
+/// # Errors
+/// If the checkpoint cannot be run, a position lies outside its run or beyond the model's positions, the memory does not do,
+/// or the trace is stopped.
+pub fn trace_readings<'c>(
+    checkpoint: &Checkpoint,
+    runs: &[Run<'c>],
+    readings: &[Reading<'c>],
+    tracing: &Tracing<'_>,
+) -> Result<Vec<Saliency>, TraceError> {
+    let architecture = match &tracing.architecture {
+        Some(architecture) => architecture.clone(),
+        None => Architecture::of(checkpoint).map_err(DecoderError::from)?,
+    };
+    let mut sums: Vec<Sums> = readings.iter().map(|reading| weigh(&architecture, runs, reading)).collect();
+    let cap = match (tracing.wave, tracing.place.is_cpu()) {
+        (0, true) => WAVE,
+        (0, false) => WAVE_ON_DEVICE,
+        (cap, _) => cap,
+    };
+    let journal = tracing.journal.as_ref().map(|(path, key)| Journal::new(path, key));
+    let kept = journal.as_ref().map_or(0, |journal| journal.read(&mut sums));
+    let plan = Plan::new(&architecture, runs, readings, (tracing.memory, tracing.held, cap), kept)?;
+    let mut pass = Pass::new(&architecture, plan.longest, &tracing.place)?;
+    let mut states = States::new(&architecture, plan.rows());
+    let (begun, tokens, mut before) = (Instant::now(), plan.tokens(), 0);
+    for (at, wave) in plan.waves.iter().enumerate() {
+        let work = Work { checkpoint, architecture: &architecture, runs, readings, stop: tracing.stop };
+        let tell = |layer: usize| {
+            let layers = architecture.num_hidden_layers;
+            let done = before as f64 + (wave.rows * layer) as f64 / layers as f64;
+            let rate = done / begun.elapsed().as_secs_f64().max(1e-9);
+            (tracing.progress)(&Step { wave: at + 1, waves: plan.waves.len(), layer, layers, done, tokens, rate });
+        };
+        work.wave(wave, &plan, (&mut pass, &mut states), &mut sums, &tell)?;
+        before += wave.rows;
+        if let Some(journal) = journal.as_ref().filter(|_| at + 1 < plan.waves.len()) {
+            journal.write(wave.runs.end, &sums)?;
+        }
     }
-    sum
+    Ok(sums.into_iter().map(|sums| sums.saliency).collect())
+}
+
+/// Counts a reading's trajectories and tokens.
+fn weigh(architecture: &Architecture, runs: &[Run<'_>], reading: &Reading<'_>) -> Sums {
+    let mut saliency = Saliency::empty(architecture.num_hidden_layers, architecture.intermediate_size);
+    let mut weights = Vec::new();
+    let mut at = 0;
+    for runs in runs.chunk_by(|a, b| a.trajectory == b.trajectory) {
+        let positions: Option<Vec<usize>> = (at..at + runs.len()).map(|run| Some(reading(run)?.len())).collect();
+        at += runs.len();
+        weights.resize(runs[0].trajectory + 1, (0.0, 0));
+        let Some(tokens) = positions.map(|positions| positions.into_iter().sum::<usize>()) else { continue };
+        if tokens == 0 {
+            saliency.without_role += 1;
+            continue;
+        }
+        weights[runs[0].trajectory] = (1.0 / tokens as f64, saliency.traced);
+        saliency.count(tokens);
+    }
+    Sums { saliency, weights }
+}
+
+/// A look at a run's activations.
+struct Look {
+    reading: usize,
+    trajectory: usize,
+    /// Rows of the wave, ascending.
+    rows: Vec<u32>,
+    sums: Vec<f64>,
+}
+
+/// What the waves have in common.
+struct Work<'w, 'c> {
+    checkpoint: &'w Checkpoint,
+    architecture: &'w Architecture,
+    runs: &'w [Run<'c>],
+    readings: &'w [Reading<'c>],
+    stop: &'w AtomicBool,
+}
+
+impl Work<'_, '_> {
+    /// One wave through all layers.
+    fn wave(
+        &self,
+        wave: &Wave,
+        plan: &Plan,
+        (pass, states): (&mut Pass, &mut States),
+        sums: &mut [Sums],
+        tell: &dyn Fn(usize),
+    ) -> Result<(), TraceError> {
+        states.clear();
+        let (mut looks, mut row_of): (Vec<Look>, Vec<u32>) = (Vec::new(), Vec::new());
+        for (order, segment) in wave.runs.clone().zip(&wave.segments) {
+            let run = plan.order[order];
+            let ids = &self.runs[run].ids[segment.start..segment.start + segment.rows];
+            row_of.truncate(segment.start);
+            row_of.extend((states.rows()..states.rows() + ids.len()).map(|row| row as u32));
+            states.embed(self.checkpoint, self.architecture, ids)?;
+            for (reading, positions) in self.readings.iter().enumerate() {
+                let Some(positions) = positions(run).filter(|positions| !positions.is_empty()) else { continue };
+                let rows = positions.iter().map(|position| row_of[*position as usize]).collect();
+                let sums = vec![0.0; self.architecture.intermediate_size];
+                looks.push(Look { reading, trajectory: self.runs[run].trajectory, rows, sums });
+            }
+        }
+        for layer in 0..self.architecture.num_hidden_layers {
+            pass.load(self.checkpoint, layer)?;
+            looks.par_iter_mut().for_each(|look| look.sums.fill(0.0));
+            let passed = pass.run(states, &wave.segments, &mut |seen| {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(DecoderError::Stopped("interrupted"));
+                }
+                looks.par_iter_mut().for_each(|look| {
+                    let at = |row: usize| look.rows.partition_point(|r| (*r as usize) < row);
+                    for row in &look.rows[at(seen.first)..at(seen.first + seen.rows)] {
+                        add_magnitudes(&mut look.sums, seen.row(*row as usize));
+                    }
+                });
+                Ok(())
+            });
+            match passed {
+                Err(DecoderError::Stopped(_)) => return Err(TraceError::Interrupted),
+                passed => passed?,
+            }
+            for look in &looks {
+                let Sums { saliency, weights } = &mut sums[look.reading];
+                let (weight, number) = weights[look.trajectory];
+                saliency.add(layer, number, weight, &look.sums);
+            }
+            tell(layer + 1);
+        }
+        Ok(())
+    }
 }
 
 /// The share of the union of several sets that at least two of them have.

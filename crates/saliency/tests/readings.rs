@@ -1,45 +1,180 @@
-//! Several readings of one pass, against a pass for each.
+//! Several readings of one trace; budgets, threads, interruptions.
 #![allow(missing_docs)]
 
-use rolegraft_checkpoint::Checkpoint;
-use rolegraft_saliency::{Reading, TokenRun, Trajectory, trace, trace_readings};
+use rolegraft_checkpoint::{Architecture, Checkpoint};
+use rolegraft_decoder::{Pass, Place, Segment, States};
+use rolegraft_saliency::{Reading, Run, Saliency, TraceError, Tracing, trace, trace_readings};
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-#[test]
-fn each_reading_gets_what_a_pass_of_its_own_gives() {
+fn checkpoint() -> Checkpoint {
     let pool = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/nano-pool");
-    let checkpoint = Checkpoint::open(pool.join("tau")).unwrap();
-    // Lengths on both sides of the attention's blocks, more runs than are summed at once, one trajectory of two runs.
+    Checkpoint::open(pool.join("tau")).unwrap()
+}
+
+/// Lengths on both sides of all blocks, a trajectory of two runs, and runs that begin alike.
+fn set() -> Vec<Vec<Vec<u32>>> {
     let ids =
         |at: usize, long: usize| -> Vec<u32> { (0..long).map(|i| (1 + (i * 7 + at * 31) % 300) as u32).collect() };
-    let mut runs: Vec<Vec<Vec<u32>>> = (0..70).map(|at| vec![ids(at, 9 + at)]).collect();
-    runs.push(vec![ids(70, 300), ids(71, 260)]);
-    let seen: Vec<Vec<&[u32]>> = runs.iter().map(|t| t.iter().map(Vec::as_slice).collect()).collect();
-    let every = |step: usize, from: usize, kept: &dyn Fn(usize) -> bool| -> Reading {
-        let positions = |run: &Vec<u32>| (from..run.len()).step_by(step).collect();
-        let one = |(at, t): (usize, &Vec<Vec<u32>>)| kept(at).then(|| t.iter().map(positions).collect());
-        runs.iter().enumerate().map(one).collect()
-    };
-    // Late and early positions, some trajectories alone, positions that only long runs have.
-    let readings =
-        [every(1, 0, &|_| true), every(3, 5, &|_| true), every(2, 1, &|at| at % 3 == 0), every(40, 60, &|_| true)];
-    let together = trace_readings(&checkpoint, &seen, &readings).unwrap();
-    for (reading, saliency) in readings.iter().zip(&together) {
-        assert_eq!(trace_readings(&checkpoint, &seen, std::slice::from_ref(reading)).unwrap()[0], *saliency);
-        let role = |(runs, positions): (&Vec<Vec<u32>>, &Vec<Vec<usize>>)| Trajectory {
-            runs: runs
-                .iter()
-                .zip(positions)
-                .map(|(ids, role)| TokenRun { ids: ids.clone(), role: role.clone() })
-                .collect(),
-        };
-        let own: Vec<Trajectory> =
-            runs.iter().zip(reading).filter_map(|(t, positions)| Some(role((t, positions.as_ref()?)))).collect();
-        assert_eq!(trace(&checkpoint, &own).unwrap(), *saliency);
+    let mut set: Vec<Vec<Vec<u32>>> = (0..70).map(|at| vec![ids(at, 9 + at)]).collect();
+    set.push(vec![ids(70, 300), ids(71, 260)]);
+    for fork in [1, 64, 100, 257] {
+        set.push(vec![[&ids(70, 300)[..fork], &ids(80, 50)].concat()]);
     }
-    assert_eq!(together[2].traced, 24);
+    set.push(vec![ids(70, 300)]);
+    set
+}
+
+fn runs(set: &[Vec<Vec<u32>>]) -> Vec<Run<'_>> {
+    let one = |(trajectory, runs): (usize, &'_ Vec<Vec<u32>>)| -> Vec<(usize, usize)> {
+        (0..runs.len()).map(|run| (trajectory, run)).collect()
+    };
+    let all: Vec<(usize, usize)> = set.iter().enumerate().flat_map(one).collect();
+    all.into_iter().map(|(trajectory, run)| Run { trajectory, ids: &set[trajectory][run] }).collect()
+}
+
+/// Every so manyth position from one on, of some trajectories.
+fn every<'c>(runs: &'c [Run<'c>], step: usize, from: u32, of: usize) -> Reading<'c> {
+    Box::new(move |at| {
+        let run = &runs[at];
+        let positions = || (from..run.ids.len() as u32).step_by(step).collect();
+        run.trajectory.is_multiple_of(of).then(|| Cow::Owned(positions()))
+    })
+}
+
+fn readings<'c>(runs: &'c [Run<'c>]) -> Vec<Reading<'c>> {
+    // Late and early positions, some trajectories alone, positions that only long runs have.
+    vec![every(runs, 1, 0, 1), every(runs, 3, 5, 1), every(runs, 2, 1, 3), every(runs, 40, 60, 1)]
+}
+
+#[test]
+fn each_reading_gets_what_a_trace_of_its_own_gives() {
+    let (checkpoint, set) = (checkpoint(), set());
+    let runs = runs(&set);
+    let together = trace_readings(&checkpoint, &runs, &readings(&runs), &Tracing::unbounded()).unwrap();
+    for (reading, saliency) in readings(&runs).into_iter().zip(&together) {
+        let alone = trace_readings(&checkpoint, &runs, std::slice::from_ref(&reading), &Tracing::unbounded());
+        assert_eq!(alone.unwrap()[0], *saliency);
+        let mut own: Vec<Vec<(Vec<u32>, Vec<u32>)>> = Vec::new();
+        for (at, run) in runs.iter().enumerate() {
+            let Some(positions) = reading(at) else { continue };
+            if at == 0 || runs[at - 1].trajectory != run.trajectory {
+                own.push(Vec::new());
+            }
+            own.last_mut().unwrap().push((run.ids.to_vec(), positions.into_owned()));
+        }
+        let own = trace(&checkpoint, &own).unwrap();
+        assert_eq!(own, *saliency);
+    }
+    assert_eq!(together[2].traced, 26);
     assert!(together[3].without_role > 0 && together[3].traced > 0);
     // A position that is not there is an error, not a panic.
-    let beyond: Reading = vec![Some(vec![vec![9]])];
-    assert!(trace_readings(&checkpoint, &seen[..1], &[beyond]).is_err());
+    let beyond: Reading = Box::new(|_| Some(Cow::Owned(vec![9])));
+    assert!(trace_readings(&checkpoint, &runs[..1], &[beyond], &Tracing::unbounded()).is_err());
+}
+
+#[test]
+fn budgets_and_threads_change_nothing() {
+    let (checkpoint, set) = (checkpoint(), set());
+    let runs = runs(&set);
+    let whole = trace_readings(&checkpoint, &runs, &readings(&runs), &Tracing::unbounded()).unwrap();
+    let traced = |memory: usize, wave: usize| {
+        let waves = Cell::new(0);
+        let progress = |step: &rolegraft_saliency::Step| waves.set(step.waves);
+        let tracing = Tracing { memory, wave, progress: &progress, ..Tracing::unbounded() };
+        let found = trace_readings(&checkpoint, &runs, &readings(&runs), &tracing);
+        (found, waves.get())
+    };
+    let least = match traced(0, 0).0 {
+        Err(TraceError::Memory { least, .. }) => least,
+        _ => panic!("no trace fits into nothing"),
+    };
+    assert!(matches!(traced(least - 1, 0).0, Err(TraceError::Memory { .. })));
+    let (narrow, waves) = traced(least, 0);
+    assert!(waves > 3, "{waves}");
+    assert_eq!(narrow.unwrap(), whole);
+    let (short, waves) = traced(usize::MAX, 500);
+    assert!(waves > 5, "{waves}");
+    assert_eq!(short.unwrap(), whole);
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let again = pool.install(|| trace_readings(&checkpoint, &runs, &readings(&runs), &Tracing::unbounded()));
+        assert_eq!(again.unwrap(), whole, "{threads} threads");
+    }
+}
+
+#[test]
+fn an_interrupted_trace_goes_on_with_its_waves() {
+    let (checkpoint, set) = (checkpoint(), set());
+    let runs = runs(&set);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("partial");
+    let traced = |key: &str, last: usize| -> (Result<Vec<Saliency>, TraceError>, usize) {
+        let (stop, first) = (AtomicBool::new(false), Cell::new(0));
+        let progress = |step: &rolegraft_saliency::Step| {
+            first.set(step.waves);
+            stop.store(step.wave >= last, Ordering::Relaxed);
+        };
+        let journal = Some((path.clone(), key.to_owned()));
+        let tracing = Tracing { wave: 600, journal, stop: &stop, progress: &progress, ..Tracing::unbounded() };
+        (trace_readings(&checkpoint, &runs, &readings(&runs), &tracing), first.get())
+    };
+    let (interrupted, all) = traced("a", 3);
+    assert!(matches!(interrupted, Err(TraceError::Interrupted)) && all > 5);
+    // Of something else, nothing is taken; a file that was cut is none.
+    let whole = trace_readings(&checkpoint, &runs, &readings(&runs), &Tracing::unbounded()).unwrap();
+    let kept = std::fs::read(&path).unwrap();
+    let (resumed, left) = traced("a", usize::MAX);
+    assert_eq!((resumed.unwrap(), left), (whole.clone(), all - 2));
+    std::fs::write(&path, &kept).unwrap();
+    let (other, left) = traced("b", usize::MAX);
+    assert_eq!((other.unwrap(), left), (whole.clone(), all));
+    std::fs::write(&path, &kept[..kept.len() - 9]).unwrap();
+    let (cut, left) = traced("a", usize::MAX);
+    assert_eq!((cut.unwrap(), left), (whole, all));
+}
+
+#[test]
+fn what_sequences_share_is_worked_out_once() {
+    let (checkpoint, set) = (checkpoint(), set());
+    let runs = runs(&set);
+    let tokens = Cell::new(0);
+    let progress = |step: &rolegraft_saliency::Step| tokens.set(step.tokens);
+    trace_readings(&checkpoint, &runs, &readings(&runs), &Tracing { progress: &progress, ..Tracing::unbounded() })
+        .unwrap();
+    let all: usize = runs.iter().map(|run| run.ids.len()).sum();
+    assert_eq!(all - tokens.get(), 1 + 64 + 100 + 257 + 300);
+}
+
+#[test]
+fn tensors_on_a_device_give_the_same() {
+    let checkpoint = checkpoint();
+    let architecture = Architecture::of(&checkpoint).unwrap();
+    let ids: Vec<u32> = (0..600).map(|i| 1 + i * 13 % 300).collect();
+    let segments =
+        [Segment { start: 0, rows: 290 }, Segment { start: 150, rows: 140 }, Segment { start: 0, rows: 170 }];
+    let passed = |mut pass: Pass| {
+        let mut states = States::new(&architecture, 600);
+        states.embed(&checkpoint, &architecture, &ids).unwrap();
+        let mut seen = vec![0.0; 600 * architecture.intermediate_size];
+        for layer in 0..architecture.num_hidden_layers {
+            pass.load(&checkpoint, layer).unwrap();
+            let see = &mut |z: rolegraft_decoder::Activations<'_>| {
+                for row in z.first..z.first + z.rows {
+                    seen[row * architecture.intermediate_size..][..architecture.intermediate_size]
+                        .copy_from_slice(z.row(row));
+                }
+                Ok(())
+            };
+            pass.run(&mut states, &segments, see).unwrap();
+        }
+        seen
+    };
+    let ours = passed(Pass::new(&architecture, 290, &Place::cpu()).unwrap());
+    let tensors = passed(Pass::by_tensors(&architecture, 290, &Place::cpu()).unwrap());
+    let largest = ours.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let apart = ours.iter().zip(&tensors).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(largest > 0.1 && apart < 1e-4 * largest, "{apart} of {largest}");
 }

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_checkpoint::Checkpoint;
-use rolegraft_saliency::{TokenRun, Trajectory, trace};
+use rolegraft_saliency::{Trajectory, trace};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -17,18 +17,15 @@ fn recordings(folder: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn positions(value: &Value) -> Vec<usize> {
-    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+fn positions(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
 }
 
 #[test]
 fn shards_of_a_calibration_set_add_up() {
     let Some(dir) = recordings("saliency-golden") else { return };
     let cases: Value = serde_json::from_slice(&std::fs::read(dir.join("cases.json")).unwrap()).unwrap();
-    let one = |t: &Value| {
-        let ids = positions(&t["input_ids"]).into_iter().map(|i| i as u32).collect();
-        Trajectory { runs: vec![TokenRun { ids, role: positions(&t["role_positions"]) }] }
-    };
+    let one = |t: &Value| vec![(positions(&t["input_ids"]), positions(&t["role_positions"]))];
     let all: Vec<Trajectory> = cases["trajectories"].as_array().unwrap().iter().map(one).collect();
     for name in ["qwen2", "llama"] {
         let checkpoint = Checkpoint::open(dir.join(name)).unwrap();

@@ -1,16 +1,21 @@
 //! Engines, requests, and the self-check.
 
+use crate::form::normalised;
 use candle_core::Tensor;
 use mistralrs::core::{
     Constraint, CustomLogitsProcessor, NormalRequest, Request as EngineRequest, RequestMessage, Response, ResponseOk,
 };
-use mistralrs::{Model, ModelDType, SamplingParams, TextModelBuilder, TokenSource};
-use rolegraft_checkpoint::{ConfigError, ModelConfig};
+use mistralrs::{
+    MemoryGpuConfig, Model, ModelDType, PagedAttentionMetaBuilder, SamplingParams, TextModelBuilder, TokenSource,
+};
+use rolegraft_checkpoint::{Architecture, ArchitectureError, Checkpoint};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request, Sampling};
 use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, Finish, Key, Seed};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tempfile::TempDir;
+use tokio::sync::{RwLock, Semaphore, SemaphorePermit};
 
 /// Bytes of key-value cache an engine may leave behind before it is built anew: entries are never evicted on the CPU.
 const CACHE_BUDGET: usize = 128 << 20;
@@ -24,7 +29,9 @@ pub enum ServeError {
     #[error("`{}` has no `{file}`, which serving needs", dir.display())]
     MissingFile { dir: PathBuf, file: &'static str },
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Architecture(#[from] ArchitectureError),
+    #[error("no folder of links can be made for mistral.rs")]
+    Form(#[source] std::io::Error),
     #[error(transparent)]
     Chat(#[from] ChatError),
     #[error("mistral.rs cannot load `{}`: {reason}", dir.display())]
@@ -33,21 +40,42 @@ pub enum ServeError {
     Engine(String),
 }
 
+/// Where a checkpoint is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// By so many engines side by side on the CPU, each with a copy of the weights in F32.
+    Cpu {
+        /// How many; at least one.
+        engines: usize,
+    },
+    /// On the first GPU that the process sees, in BF16 with paged attention.
+    Card,
+}
+
+/// Replies at once on a card, where its self-check finds that they do not disturb each other.
+const AT_ONCE: usize = 32;
+
 /// A checkpoint served by one or more engines in this process.
 pub struct InProcess {
-    dir: PathBuf,
+    form: TempDir,
     chat: Arc<ChatTokenizer>,
-    config: ModelConfig,
+    architecture: Architecture,
     /// An end-of-turn id other than the first, for the engine's eyes only.
     sentinel: Option<u32>,
+    serving: Serving,
     free: Semaphore,
-    engines: Vec<AsyncMutex<Engine>>,
+    engines: Vec<Engine>,
 }
 
 struct Engine {
-    model: Option<Model>,
+    serving: Serving,
     cached: bool,
-    left_behind: usize,
+    /// Who may use it at once.
+    places: Semaphore,
+    /// Bytes of cache since it was built.
+    left_behind: AtomicUsize,
+    /// Exclusive while it is built.
+    model: RwLock<Option<Model>>,
 }
 
 /// What the processor shares with the request that made it.
@@ -96,23 +124,41 @@ impl CustomLogitsProcessor for Picker {
 const BUILD_TRIES: usize = 5;
 
 impl Engine {
-    async fn load(dir: &Path, cached: bool) -> Result<Self, ServeError> {
-        let mut engine = Self { model: None, cached, left_behind: 0 };
+    async fn load(dir: &Path, serving: Serving, cached: bool) -> Result<Self, ServeError> {
+        let places = match serving {
+            Serving::Cpu { .. } => 1,
+            Serving::Card => AT_ONCE,
+        };
+        let (left_behind, places) = (AtomicUsize::new(0), Semaphore::new(places));
+        let engine = Self { serving, cached, places, left_behind, model: RwLock::new(None) };
         engine.build(dir).await?;
         Ok(engine)
     }
 
-    async fn build(&mut self, dir: &Path) -> Result<(), ServeError> {
-        self.model = None;
-        self.left_behind = 0;
-        let mut tries = 0;
-        let built = loop {
-            let builder = TextModelBuilder::new(dir.display().to_string())
+    fn builder(&self, dir: &Path) -> anyhow::Result<TextModelBuilder> {
+        let builder = TextModelBuilder::new(dir.display().to_string()).with_token_source(TokenSource::None);
+        Ok(match self.serving {
+            Serving::Cpu { .. } => builder
                 .with_force_cpu()
                 .with_dtype(ModelDType::F32)
-                .with_token_source(TokenSource::None)
                 .with_max_num_seqs(1)
-                .with_prefix_cache_n(self.cached.then_some(16));
+                .with_prefix_cache_n(self.cached.then_some(16)),
+            Serving::Card => {
+                // Weights are on the card before its cache is: nine tenths of what they leave.
+                let paged = PagedAttentionMetaBuilder::default().with_gpu_memory(MemoryGpuConfig::Utilization(0.9));
+                builder.with_dtype(ModelDType::BF16).with_max_num_seqs(AT_ONCE).with_paged_attn(paged.build()?)
+            }
+        })
+    }
+
+    async fn build(&self, dir: &Path) -> Result<(), ServeError> {
+        let failed = |reason: String| ServeError::Load { dir: dir.to_owned(), reason };
+        let mut model = self.model.write().await;
+        *model = None;
+        self.left_behind.store(0, Ordering::Relaxed);
+        let mut tries = 0;
+        let built = loop {
+            let builder = self.builder(dir).map_err(|e| failed(first_line(&e)))?;
             tries += 1;
             // mistral.rs 0.8.1 panics if its new engine's thread is quicker than the one that makes it, which asks for the
             // pipeline's name with `try_lock().unwrap()` (mistralrs-core, src/lib.rs): rare, and over with the next try.
@@ -122,13 +168,14 @@ impl Engine {
                 Ok(built) => break built.map_err(|e| first_line(&e)),
             }
         };
-        self.model = Some(built.map_err(|reason| ServeError::Load { dir: dir.to_owned(), reason })?);
+        *model = Some(built.map_err(failed)?);
         Ok(())
     }
 
     /// Token ids of a reply, the end of turn included if there was one.
-    async fn generate(&mut self, prompt: Vec<u32>, picker: Picker, limit: usize) -> Result<(), ServeError> {
-        let model = self.model.as_ref().ok_or_else(|| ServeError::Engine("no model is loaded".into()))?;
+    async fn generate(&self, prompt: Vec<u32>, picker: Picker, limit: usize) -> Result<(), ServeError> {
+        let model = self.model.read().await;
+        let model = model.as_ref().ok_or_else(|| ServeError::Engine("no model is loaded".into()))?;
         let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
         let mut sampling = SamplingParams::deterministic();
         sampling.max_len = Some(limit + 1);
@@ -166,58 +213,89 @@ fn first_line(error: &dyn std::fmt::Display) -> String {
 }
 
 impl InProcess {
-    /// Loads `engines` copies of a checkpoint and checks that they decode alike with and without the prefix cache; if
-    /// not, the cache stays off.
+    /// Loads a checkpoint and proves on the machine at hand what its engines bear: on the CPU, that they decode alike with
+    /// and without the prefix cache, which stays off if not; on a card, that replies at once are those one by one, which
+    /// come one by one if not.
     ///
     /// # Errors
-    /// If a file is missing or the engine cannot load the model.
-    pub async fn open(dir: &Path, engines: usize, arguments: &ChatArguments) -> Result<Self, ServeError> {
-        for file in ["config.json", "tokenizer.json"] {
-            if !dir.join(file).exists() {
-                return Err(ServeError::MissingFile { dir: dir.to_owned(), file });
-            }
+    /// If a file is missing, the architecture is one that mistral.rs [lacks](crate::lacks), or the engine cannot load the model.
+    pub async fn open(
+        checkpoint: &Checkpoint,
+        serving: Serving,
+        arguments: &ChatArguments,
+    ) -> Result<Self, ServeError> {
+        let dir = checkpoint.dir();
+        if !dir.join("tokenizer.json").exists() {
+            return Err(ServeError::MissingFile { dir: dir.to_owned(), file: "tokenizer.json" });
         }
-        let config = ModelConfig::read(dir)?;
+        let architecture = Architecture::of(checkpoint)?;
+        if let Some(what) = crate::lacks(&architecture) {
+            return Err(ServeError::Load { dir: dir.to_owned(), reason: format!("it does not do {what}") });
+        }
+        let form = normalised(checkpoint, &architecture).map_err(ServeError::Form)?;
         let chat = Arc::new(ChatTokenizer::open(dir, arguments)?);
         let sentinel = chat.end_ids().get(1).copied();
-        let mut served = Self {
-            dir: dir.to_owned(),
-            chat,
-            config,
-            sentinel,
-            free: Semaphore::new(engines.max(1)),
-            engines: Vec::new(),
+        let (free, engines) = (Semaphore::new(1), Vec::new());
+        let mut served = Self { form, chat, architecture, sentinel, serving, free, engines };
+        let (first, count) = match serving {
+            Serving::Cpu { engines } => (served.on_cpu().await?, engines.max(1)),
+            Serving::Card => (served.on_card().await?, 1),
         };
-        let mut cached = sentinel.is_some();
-        if cached {
-            cached = served.cache_is_exact().await?;
+        let (cached, places) = (first.cached, first.places.available_permits());
+        served.engines.push(first);
+        for _ in 1..count {
+            served.engines.push(Engine::load(served.form.path(), serving, cached).await?);
         }
-        for _ in 0..engines.max(1) {
-            served.engines.push(AsyncMutex::new(Engine::load(dir, cached).await?));
-        }
+        served.free = Semaphore::new(count * places);
         Ok(served)
     }
 
-    /// Plays three turns with the cache on and off.
-    async fn cache_is_exact(&self) -> Result<bool, ServeError> {
-        let start = self.chat.vocabulary().encode("The quick brown fox")?;
-        let mut outcomes = Vec::new();
-        for cached in [true, false] {
-            let mut engine = Engine::load(&self.dir, cached).await?;
-            let mut prompt = start.clone();
-            for _ in 0..3 {
-                let ids = self.decode(&mut engine, &prompt, GREEDY, Key::new(Seed(0)), 8).await?;
-                prompt.extend(ids);
-                prompt.extend(&start);
+    /// An engine on the CPU, with the prefix cache where three turns are the same with it and without.
+    async fn on_cpu(&self) -> Result<Engine, ServeError> {
+        let dir = self.form.path();
+        if self.sentinel.is_some() {
+            // One at a time: two copies need not fit into the machine.
+            let without = self.three_turns(&Engine::load(dir, self.serving, false).await?).await?;
+            let engine = Engine::load(dir, self.serving, true).await?;
+            if self.three_turns(&engine).await? == without {
+                return Ok(engine);
             }
-            outcomes.push(prompt);
         }
-        Ok(outcomes[0] == outcomes[1])
+        Engine::load(dir, self.serving, false).await
+    }
+
+    async fn three_turns(&self, engine: &Engine) -> Result<Vec<u32>, ServeError> {
+        let start = self.chat.vocabulary().encode(CHECKED)?;
+        let mut prompt = start.clone();
+        for _ in 0..3 {
+            prompt.extend(self.decode(engine, &prompt, GREEDY, Key::new(Seed(0)), 8).await?);
+            prompt.extend(&start);
+        }
+        Ok(prompt)
+    }
+
+    /// An engine on a card, with as many places as replies at once do not disturb each other.
+    async fn on_card(&self) -> Result<Engine, ServeError> {
+        let engine = Engine::load(self.form.path(), self.serving, false).await?;
+        let ids = self.chat.vocabulary().encode(&CHECKED.repeat(8))?;
+        // Of equal and of unequal lengths.
+        let prompts: Vec<&[u32]> = [5, 9, 9, 17, 17, 40].iter().map(|long| &ids[..ids.len().min(*long)]).collect();
+        let reply = |prompt| self.decode(&engine, prompt, GREEDY, Key::new(Seed(0)), 8);
+        let mut alone = Vec::new();
+        for prompt in &prompts {
+            alone.push(reply(prompt).await?);
+        }
+        let replies = prompts.iter().map(|prompt| reply(prompt));
+        let together: Vec<Vec<u32>> = futures_util::future::try_join_all(replies).await?;
+        if together != alone {
+            engine.places.forget_permits(AT_ONCE - 1);
+        }
+        Ok(engine)
     }
 
     async fn decode(
         &self,
-        engine: &mut Engine,
+        engine: &Engine,
         prompt: &[u32],
         sampling: Sampling,
         key: Key,
@@ -232,18 +310,16 @@ impl InProcess {
             sentinel: self.sentinel,
             state: state.clone(),
         };
-        let tokens = prompt.len() + limit;
-        let c = &self.config;
-        let bytes =
-            c.num_hidden_layers * 2 * c.num_key_value_heads * c.head_dim * 4 * tokens.next_multiple_of(CACHE_BLOCK);
-        if engine.cached && engine.left_behind + bytes > CACHE_BUDGET {
-            engine.build(&self.dir).await?;
+        let (a, tokens) = (&self.architecture, prompt.len() + limit);
+        let bytes = a.num_hidden_layers * 2 * a.keys() * size_of::<f32>() * tokens.next_multiple_of(CACHE_BLOCK);
+        if engine.cached && engine.left_behind.load(Ordering::Relaxed) + bytes > CACHE_BUDGET {
+            engine.build(self.form.path()).await?;
         }
-        engine.left_behind += bytes;
+        engine.left_behind.fetch_add(bytes, Ordering::Relaxed);
         if engine.generate(prompt.to_vec(), picker(&state), limit).await.is_err() {
             // An engine that died restarts; what it was doing is done again from the start, once.
             *state.lock().unwrap_or_else(PoisonError::into_inner) = Picked::default();
-            engine.build(&self.dir).await?;
+            engine.build(self.form.path()).await?;
             engine.generate(prompt.to_vec(), picker(&state), limit).await?;
         }
         let ids = std::mem::take(&mut state.lock().unwrap_or_else(PoisonError::into_inner).ids);
@@ -255,30 +331,32 @@ impl InProcess {
     /// # Errors
     /// If the engine fails.
     pub async fn greedy(&self, prompt: &[u32], limit: usize) -> Result<Vec<u32>, ServeError> {
-        let _permit = self.free.acquire().await.map_err(|e| ServeError::Engine(e.to_string()))?;
-        let mut engine = self.idle().await?;
-        self.decode(&mut engine, prompt, GREEDY, Key::new(Seed(0)), limit).await
+        let (_permit, engine, _place) = self.idle().await?;
+        self.decode(engine, prompt, GREEDY, Key::new(Seed(0)), limit).await
     }
 
-    async fn idle(&self) -> Result<tokio::sync::MutexGuard<'_, Engine>, ServeError> {
-        let free = self.engines.iter().find_map(|e| e.try_lock().ok());
-        match (free, self.engines.first()) {
-            (Some(engine), _) => Ok(engine),
-            (None, Some(first)) => Ok(first.lock().await),
-            (None, None) => Err(ServeError::Engine("no engine is loaded".into())),
+    /// An engine with a free place.
+    async fn idle(&self) -> Result<(SemaphorePermit<'_>, &Engine, SemaphorePermit<'_>), ServeError> {
+        let closed = |e: tokio::sync::AcquireError| ServeError::Engine(e.to_string());
+        let permit = self.free.acquire().await.map_err(closed)?;
+        for engine in &self.engines {
+            if let Ok(place) = engine.places.try_acquire() {
+                return Ok((permit, engine, place));
+            }
         }
+        let first = self.engines.first().ok_or_else(|| ServeError::Engine("no engine is loaded".into()))?;
+        Ok((permit, first, first.places.acquire().await.map_err(closed)?))
     }
 
     async fn answer(&self, request: &Request) -> Result<Completion, ServeError> {
         let prompt = self.chat.prompt_ids(&request.messages, &request.recorded)?;
-        let room = self.config.max_position_embeddings.saturating_sub(prompt.len() + 1);
+        let room = self.architecture.max_position_embeddings.saturating_sub(prompt.len() + 1);
         let limit = request.sampling.max_tokens.min(room);
         if limit == 0 {
             return Ok(Completion::without_reply(Finish::ContextLimit));
         }
-        let _permit = self.free.acquire().await.map_err(|e| ServeError::Engine(e.to_string()))?;
-        let mut engine = self.idle().await?;
-        let mut ids = self.decode(&mut engine, &prompt, request.sampling, request.key, limit).await?;
+        let (_permit, engine, _place) = self.idle().await?;
+        let mut ids = self.decode(engine, &prompt, request.sampling, request.key, limit).await?;
         let finish = match ids.last() {
             Some(last) if self.chat.end_ids().contains(last) => {
                 ids.pop();
@@ -290,6 +368,9 @@ impl InProcess {
     }
 }
 
+/// What engines are checked with.
+const CHECKED: &str = "The quick brown fox";
+
 const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: 0 };
 
 impl ChatModel for InProcess {
@@ -297,7 +378,10 @@ impl ChatModel for InProcess {
         Box::pin(async move { self.answer(request).await.map_err(|e| ModelError::Fatal(e.to_string())) })
     }
     fn concurrency(&self) -> usize {
-        // Twice the engines: environments and tokenizing overlap with decoding.
-        2 * self.engines.len()
+        // Twice the replies at once: environments and tokenizing overlap with decoding.
+        2 * match self.serving {
+            Serving::Cpu { .. } => self.engines.len(),
+            Serving::Card => AT_ONCE,
+        }
     }
 }

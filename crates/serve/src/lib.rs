@@ -7,5 +7,7 @@
 //! proves both on the machine at hand.
 
 mod engine;
+mod form;
 
-pub use engine::{InProcess, ServeError};
+pub use engine::{InProcess, ServeError, Serving};
+pub use form::lacks;

@@ -1,7 +1,8 @@
 //! Greedy decoding as transformers recorded it.
 #![allow(missing_docs, clippy::print_stderr)]
 
-use rolegraft_serve::InProcess;
+use rolegraft_checkpoint::Checkpoint;
+use rolegraft_serve::{InProcess, Serving};
 use rolegraft_trajectory::ChatArguments;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -21,7 +22,9 @@ async fn alone_and_all_at_once() {
         return;
     }
     let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("cases.json")).unwrap()).unwrap();
-    let served = Arc::new(InProcess::open(&dir.join("model"), 2, &ChatArguments::default()).await.unwrap());
+    let checkpoint = Checkpoint::open(dir.join("model")).unwrap();
+    let served =
+        Arc::new(InProcess::open(&checkpoint, Serving::Cpu { engines: 2 }, &ChatArguments::default()).await.unwrap());
     for (i, case) in cases.iter().enumerate() {
         let expected = ids(&case["greedy_ids"]);
         assert_eq!(served.greedy(&ids(&case["prompt_ids"]), 64).await.unwrap(), expected, "case {i}");

@@ -7,7 +7,7 @@ mod http;
 use http::{heard, tell};
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_conformance::{Decoded, Loaded};
-use rolegraft_decoder::Decoder;
+use rolegraft_decoder::{Decoder, Place};
 use rolegraft_trajectory::Vocabulary;
 use serde_json::json;
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// Starts it, and gives its address. The model `text` gives no ids; the model `wrong` gives wrong ones.
 pub(crate) fn start(model: &Path) -> String {
-    let decoder = Decoder::load(&Checkpoint::open(model).unwrap()).unwrap();
+    let decoder = Decoder::load(&Checkpoint::open(model).unwrap(), &Place::cpu()).unwrap();
     let vocabulary = Vocabulary::read(model).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -73,8 +73,8 @@ pub(crate) fn play(kept: &Kept<'_>, models: &[Member], grid: &Grid) -> Result<BT
     let machine = kept.machine;
     let on = |seed: u64, progress| {
         let (stop, seed) = (machine.stop.clone(), machine.seed.wrapping_add(seed));
-        let Machine { runtime, engine, engines, chat, servers, endpoints, .. } = *machine;
-        Machine { runtime, stop, progress, engine, engines, chat, servers, endpoints, seed }
+        let Machine { runtime, engine, engines, compute, precision, chat, servers, endpoints, .. } = *machine;
+        Machine { runtime, stop, progress, engine, engines, compute, precision, chat, servers, endpoints, seed }
     };
     let mut lacking = 0;
     for seed in 0..grid.seeds {

@@ -101,8 +101,10 @@ pub fn tokens(
             for found in &sequence.replies {
                 let spans = spans.get(found.turn).map(Vec::as_slice).unwrap_or_default();
                 let meets = |bytes: &Range<usize>| spans.iter().any(|s| s.start < bytes.end && bytes.start < s.end);
-                reply.extend(found.tokens.iter().map(|(position, _)| *position));
-                role.extend(found.tokens.iter().filter(|(_, bytes)| meets(bytes)).map(|(position, _)| *position));
+                reply.extend(found.tokens.iter().map(|(position, _)| *position as u32));
+                role.extend(
+                    found.tokens.iter().filter(|(_, bytes)| meets(bytes)).map(|(position, _)| *position as u32),
+                );
             }
             let id = format!("{}/{}/{}", episode.key.suite, episode.key.task, episode.key.trial);
             runs.push(CalibrationRun { id, benchmark: benchmark.to_owned(), ids: sequence.ids, role, reply });

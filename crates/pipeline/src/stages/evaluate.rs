@@ -1,7 +1,7 @@
 //! Episodes of a model on a suite's tasks, in a log.
 
 use crate::chat::Rendering;
-use crate::engine::{EngineKind, open_checkpoint};
+use crate::engine::{EngineKind, Opened, open_checkpoint};
 use crate::error::RunError;
 use crate::machine::{Machine, Member};
 use rolegraft_checkpoint::Digest;
@@ -129,6 +129,8 @@ pub(crate) fn identity(machine: &Machine<'_>, member: &Member) -> Result<String,
     let rendering = serde_json::to_string(&Rendering::of_checkpoint(&member.dir, machine.chat)?).unwrap_or_default();
     let engine = match machine.servers {
         Some(servers) if machine.engine == EngineKind::Server => servers.name(&machine.endpoints.agent),
+        // What a card rounds otherwise, plays otherwise.
+        _ if machine.on_card()? => format!("{:?} on a card", machine.engine),
         _ => format!("{:?}", machine.engine),
     };
     Ok(format!("{} under {engine}, {rendering}", member.digest))
@@ -155,8 +157,10 @@ pub(crate) fn opener<'o>(
             let probed = servers.give(checkpoint, rules, (machine.runtime, machine.progress))?;
             return Ok(opened.insert(Seated { model: probed.model, served: Some(probed.served) }).clone());
         }
-        let loading = open_checkpoint(&member.dir, machine.engine, machine.engine_count(), machine.chat);
-        let model = machine.runtime.block_on(loading)?;
+        let copies = machine.copies();
+        let loading = open_checkpoint(&member.dir, machine.engine, copies, machine.chat, machine.compute.device);
+        let Opened { model, notes } = machine.runtime.block_on(loading)?;
+        notes.iter().for_each(|note| machine.progress.note(&format!("{}: {note}", member.name)));
         Ok(opened.insert(Seated { model, served: None }).clone())
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::error::RunError;
 use crate::{Progress, experiment::CandidateEntry};
-use rolegraft_checkpoint::{Checkpoint, Dtype, Header, write_atomic};
+use rolegraft_checkpoint::{Architecture, Checkpoint, Dtype, Header, write_atomic};
+use rolegraft_decoder::DecoderError;
 use rolegraft_merge::{Execution, MergeError, Model, Plan, PlanOptions, Preset, Recipe};
 use rolegraft_saliency::{Importance, channel_importance};
 use rolegraft_trajectory::text_ids;
@@ -68,7 +69,7 @@ fn measure(base: &Path, calibration: &Path, progress: &dyn Progress) -> Result<I
         blocks.push(all);
     }
     let checkpoint = Checkpoint::open(base)?;
-    let layers = checkpoint.config().num_hidden_layers;
+    let layers = Architecture::of(&checkpoint).map_err(DecoderError::from)?.num_hidden_layers;
     Ok(channel_importance(&checkpoint, &blocks, &|done| progress.update(done, layers, "layers"))?)
 }
 

@@ -6,9 +6,10 @@ use crate::experiment::{Shift, Tokens};
 use crate::machine::Machine;
 use crate::stages::calibrate::tokenizer_digest;
 use rolegraft_checkpoint::{Checkpoint, Digest};
-use rolegraft_saliency::trace_readings;
+use rolegraft_saliency::{Run, Step, Tracing, trace_readings};
 use rolegraft_trajectory::{Key, Seed};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -53,27 +54,27 @@ impl Reading {
 
 impl View {
     /// The set's runs as they are here, in their order; nothing in place of those that are left out.
-    fn of(self, set: &Calibration) -> Vec<Option<CalibrationRun>> {
+    /// Which of a set's trajectories are part of it, by id; all, if nothing is said.
+    fn drawn(self, set: &Calibration) -> Option<BTreeSet<&str>> {
+        let Self::Share(share, seed) = self else { return None };
+        let ids: BTreeSet<&str> = set.runs.iter().map(|run| run.id.as_str()).collect();
+        let mut drawn: Vec<&str> = ids.into_iter().collect();
+        Key::new(Seed(seed)).child("calibration").child(&set.head.benchmark).rng().shuffle(&mut drawn);
+        drawn.truncate((share * drawn.len() as f64).ceil() as usize);
+        Some(drawn.into_iter().collect())
+    }
+
+    /// A run as it is here: its role spans may lie elsewhere.
+    fn of(self, run: &CalibrationRun) -> Cow<'_, CalibrationRun> {
         match self {
-            Self::Whole => set.runs.iter().cloned().map(Some).collect(),
-            Self::Jitter(by) => set.runs.iter().map(|run| Some(jittered(run, by))).collect(),
-            Self::Share(share, seed) => {
-                let ids: BTreeSet<&str> = set.runs.iter().map(|run| run.id.as_str()).collect();
-                let mut drawn: Vec<&str> = ids.into_iter().collect();
-                Key::new(Seed(seed)).child("calibration").child(&set.head.benchmark).rng().shuffle(&mut drawn);
-                drawn.truncate((share * drawn.len() as f64).ceil() as usize);
-                let kept = |run: &CalibrationRun| drawn.contains(&run.id.as_str()).then(|| run.clone());
-                set.runs.iter().map(kept).collect()
+            Self::Whole | Self::Share(..) => Cow::Borrowed(run),
+            Self::Jitter(by) => {
+                let moved = run.role.iter().filter_map(|position| position.checked_add_signed(by));
+                let role = moved.filter(|position| run.reply.binary_search(position).is_ok()).collect();
+                Cow::Owned(CalibrationRun { role, ..run.clone() })
             }
         }
     }
-}
-
-/// A run whose role spans lie `by` tokens later.
-fn jittered(run: &CalibrationRun, by: i32) -> CalibrationRun {
-    let moved = run.role.iter().filter_map(|position| position.checked_add_signed(by as isize));
-    let role = moved.filter(|position| run.reply.binary_search(position).is_ok()).collect();
-    CalibrationRun { role, ..run.clone() }
 }
 
 /// What went through a checkpoint.
@@ -85,7 +86,7 @@ pub struct Passed {
     pub tokens: usize,
 }
 
-/// Traces a checkpoint on calibration sets of one benchmark.
+/// Traces a checkpoint on calibration sets of one benchmark. What is done is kept in the file `journal` until it is whole.
 ///
 /// # Errors
 /// If a set is of another tokenizer or benchmark, has no token to trace, or the checkpoint cannot be run.
@@ -95,8 +96,9 @@ pub fn trace(
     sets: &[(PathBuf, Calibration)],
     tokens: Tokens,
     shift: Shift,
+    journal: &Path,
 ) -> Result<Traced, RunError> {
-    Ok(readings(machine, model, sets, &[Reading::whole(tokens)], shift)?.0.swap_remove(0))
+    Ok(readings(machine, model, sets, &[Reading::whole(tokens)], shift, journal)?.0.swap_remove(0))
 }
 
 /// Traces a checkpoint on calibration sets of one benchmark, in one pass for several readings. Each gets what tracing the
@@ -110,38 +112,67 @@ pub fn readings(
     sets: &[(PathBuf, Calibration)],
     readings: &[Reading],
     shift: Shift,
+    journal: &Path,
 ) -> Result<(Vec<Traced>, Passed), RunError> {
     machine.goes_on()?;
     let tokenizer = tokenizer_digest(checkpoint.dir())?;
     let benchmark = sets.first().map(|(_, set)| set.head.benchmark.clone()).unwrap_or_default();
-    let mut trajectories: Vec<Vec<&[u32]>> = Vec::new();
-    for (path, set) in sets {
+    let (mut runs, mut all): (Vec<Run<'_>>, Vec<(usize, &CalibrationRun)>) = (Vec::new(), Vec::new());
+    let mut trajectories = 0;
+    for (of, (path, set)) in sets.iter().enumerate() {
         check(path, "tokenizer", &set.head.tokenizer, &tokenizer, checkpoint.dir(), "make the set anew with --model")?;
         check(path, "benchmark", &set.head.benchmark, &benchmark, &sets[0].0, "trace one benchmark at a time")?;
-        trajectories.extend(by_trajectory(&set.runs).map(|runs| runs.iter().map(|run| run.ids.as_slice()).collect()));
-    }
-    let (mut positions, mut digests) = (Vec::new(), Vec::new());
-    for reading in readings {
-        let mut looks = Vec::new();
-        let mut of_sets = Vec::new();
-        for (_, set) in sets {
-            let view = reading.view.of(set);
-            let mut at = 0;
-            for runs in by_trajectory(&set.runs) {
-                let seen =
-                    view[at..at + runs.len()].iter().map(|run| Some(chosen(run.as_ref()?, reading.tokens, shift)));
-                looks.push(seen.collect::<Option<Vec<_>>>());
-                at += runs.len();
-            }
-            of_sets.push(Calibration { head: set.head.clone(), runs: view.into_iter().flatten().collect() }.digest());
+        for trajectory in by_trajectory(&set.runs) {
+            runs.extend(trajectory.iter().map(|run| Run { trajectory: trajectories, ids: &run.ids }));
+            all.extend(trajectory.iter().map(|run| (of, run)));
+            trajectories += 1;
         }
-        positions.push(looks);
+    }
+    let (mut looks, mut digests): (Vec<rolegraft_saliency::Reading<'_>>, Vec<Digest>) = (Vec::new(), Vec::new());
+    for reading in readings {
+        let Reading { tokens, view } = *reading;
+        let drawn: Vec<_> = sets.iter().map(|(_, set)| view.drawn(set)).collect();
+        let part = |of: usize, run: &CalibrationRun| drawn[of].as_ref().is_none_or(|ids| ids.contains(run.id.as_str()));
+        let of_sets: Vec<Digest> = sets
+            .iter()
+            .enumerate()
+            .map(|(of, (_, set))| set.digest_of(|run| part(of, run).then(|| view.of(run))))
+            .collect();
         digests.push(match of_sets.as_slice() {
             [only] => only.clone(),
             several => Digest::of_parts(several.iter().map(|d| ("", d.as_str().as_bytes()))),
         });
+        let all = &all;
+        looks.push(Box::new(move |at| {
+            let (of, run) = all[at];
+            let part = drawn[of].as_ref().is_none_or(|ids| ids.contains(run.id.as_str()));
+            part.then(|| chosen(view.of(run), tokens, shift))
+        }));
     }
-    let saliencies = trace_readings(checkpoint, &trajectories, &positions)?;
+    let key = serde_json::to_string(&(digest, &tokenizer, &digests, readings, shift, machine.arithmetic()));
+    let progress = |step: &Step| {
+        let what = format!(
+            "{benchmark}: wave {} of {}, layer {} of {}, {:.0} tokens/s, {} left",
+            step.wave,
+            step.waves,
+            step.layer,
+            step.layers,
+            step.rate,
+            duration(step.left().as_secs())
+        );
+        machine.progress.update(step.done as usize, step.tokens, &what);
+    };
+    let tracing = Tracing {
+        architecture: None,
+        place: machine.compute.place(machine.precision)?,
+        memory: machine.compute.budget(),
+        held: sets.iter().map(|(_, set)| set.bytes()).sum(),
+        wave: 0,
+        journal: Some((journal.to_owned(), Digest::of(key.unwrap_or_default().as_bytes()).to_string())),
+        stop: &machine.stop,
+        progress: &progress,
+    };
+    let saliencies = trace_readings(checkpoint, &runs, &looks, &tracing)?;
     let mut traced = Vec::new();
     for ((reading, calibration), saliency) in readings.iter().zip(digests).zip(saliencies) {
         if saliency.traced == 0 {
@@ -154,22 +185,27 @@ pub fn readings(
             calibration: calibration.to_string(),
             tokens: reading.tokens.as_str().to_owned(),
             shift: shift.as_str().to_owned(),
+            arithmetic: machine.arithmetic().to_owned(),
             saliency,
         });
     }
-    let seen = |(at, run): (usize, usize)| {
-        positions
-            .iter()
-            .any(|of: &rolegraft_saliency::Reading| of[at].as_ref().is_some_and(|runs| !runs[run].is_empty()))
-    };
     let mut passed = Passed::default();
-    for (at, runs) in trajectories.iter().enumerate() {
-        for (_, ids) in runs.iter().enumerate().filter(|(run, _)| seen((at, *run))) {
+    for (at, run) in runs.iter().enumerate() {
+        if looks.iter().any(|look| look(at).is_some_and(|positions| !positions.is_empty())) {
             passed.runs += 1;
-            passed.tokens += ids.len();
+            passed.tokens += run.ids.len();
         }
     }
     Ok((traced, passed))
+}
+
+/// Seconds, as people read them.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
 }
 
 fn check(
@@ -193,15 +229,17 @@ fn by_trajectory(runs: &[CalibrationRun]) -> impl Iterator<Item = &[CalibrationR
     runs.chunk_by(|a, b| a.id == b.id)
 }
 
-fn chosen(run: &CalibrationRun, tokens: Tokens, shift: Shift) -> Vec<usize> {
-    let chosen = match tokens {
-        Tokens::Role => run.role.clone(),
-        Tokens::Reply => run.reply.clone(),
-        Tokens::All => (0..run.ids.len()).collect(),
+fn chosen(run: Cow<'_, CalibrationRun>, tokens: Tokens, shift: Shift) -> Cow<'_, [u32]> {
+    let chosen = match (tokens, run) {
+        (Tokens::All, run) => Cow::Owned((0..run.ids.len() as u32).collect()),
+        (Tokens::Role, Cow::Borrowed(run)) => Cow::Borrowed(run.role.as_slice()),
+        (Tokens::Role, Cow::Owned(run)) => Cow::Owned(run.role),
+        (Tokens::Reply, Cow::Borrowed(run)) => Cow::Borrowed(run.reply.as_slice()),
+        (Tokens::Reply, Cow::Owned(run)) => Cow::Owned(run.reply),
     };
     match shift {
         Shift::Read => chosen,
-        Shift::Predict => chosen.into_iter().map(|position| position.saturating_sub(1)).collect(),
+        Shift::Predict => chosen.iter().map(|position| position.saturating_sub(1)).collect(),
     }
 }
 
@@ -225,7 +263,7 @@ mod tests {
 
     #[test]
     fn spans_move_within_replies() {
-        let roles = |by| View::Jitter(by).of(&set(1))[0].as_ref().unwrap().role.clone();
+        let roles = |by| View::Jitter(by).of(&set(1).runs[0]).role.clone();
         assert_eq!(roles(1), [5, 6]);
         assert_eq!(roles(2), [6]);
         assert_eq!(roles(-3), [2]);
@@ -236,7 +274,7 @@ mod tests {
     #[test]
     fn shares_of_one_seed_are_nested_and_seeds_differ() {
         let ids = |share, seed| -> BTreeSet<String> {
-            View::Share(share, seed).of(&set(20)).into_iter().flatten().map(|run| run.id).collect()
+            View::Share(share, seed).drawn(&set(20)).unwrap().into_iter().map(str::to_owned).collect()
         };
         assert_eq!(ids(0.1, 1).len(), 2);
         assert_eq!(ids(0.01, 1).len(), 1);

@@ -1,0 +1,116 @@
+//! Which runs go together, in which order, within a budget.
+
+use crate::saliency::TENTHS;
+use crate::tracer::{Reading, Run, TraceError};
+use rolegraft_checkpoint::Architecture;
+use rolegraft_decoder::{DecoderError, Pass, Segment, States};
+use std::ops::Range;
+
+/// Runs that pass through the layers together.
+pub(crate) struct Wave {
+    /// Places in the order.
+    pub(crate) runs: Range<usize>,
+    /// What is worked out of each.
+    pub(crate) segments: Vec<Segment>,
+    /// Tokens that are worked out.
+    pub(crate) rows: usize,
+}
+
+/// All waves.
+pub(crate) struct Plan {
+    /// Runs that are looked at, by their ids.
+    pub(crate) order: Vec<usize>,
+    /// What is not done yet.
+    pub(crate) waves: Vec<Wave>,
+    /// Tokens of the longest run.
+    pub(crate) longest: usize,
+}
+
+/// What a trace needs whatever it traces: sums of the readings, and what a pass holds besides the weights.
+pub(crate) fn standing(architecture: &Architecture, longest: usize, readings: usize) -> usize {
+    let sums = size_of::<f64>() + TENTHS * size_of::<f32>();
+    let sums = architecture.num_hidden_layers * architecture.intermediate_size * sums;
+    // Written once more where they are kept after a wave.
+    Pass::bytes(architecture, longest).1 + 2 * readings * sums
+}
+
+impl Plan {
+    /// Of what is left after the first `done` runs, with a budget of bytes, bytes held by others, and a limit of tokens a wave.
+    pub(crate) fn new(
+        architecture: &Architecture,
+        runs: &[Run<'_>],
+        readings: &[Reading<'_>],
+        (memory, held, cap): (usize, usize, usize),
+        done: usize,
+    ) -> Result<Self, TraceError> {
+        // Of a run: tokens up to the last that is looked at, how many are looked at, and by how many readings.
+        let mut seen: Vec<(usize, usize, usize)> = Vec::with_capacity(runs.len());
+        for (at, run) in runs.iter().enumerate() {
+            let (mut end, mut looked, mut looks) = (0, 0, 0);
+            for positions in readings.iter().filter_map(|reading| reading(at)) {
+                end = end.max(positions.last().map_or(0, |last| *last as usize + 1));
+                looked += positions.len();
+                looks += usize::from(!positions.is_empty());
+            }
+            let limit = run.ids.len().min(architecture.max_position_embeddings);
+            if end > limit {
+                return Err(DecoderError::TooLong { tokens: end, limit }.into());
+            }
+            seen.push((end, looked, looks));
+        }
+        let ids = |run: usize| &runs[run].ids[..seen[run].0];
+        let mut order: Vec<usize> = (0..runs.len()).filter(|run| seen[*run].0 > 0).collect();
+        // By all their ids, whoever looks at how many: sums come about in this order.
+        order.sort_by(|a, b| runs[*a].ids.cmp(runs[*b].ids).then(a.cmp(b)));
+        let longest = seen.iter().map(|(end, ..)| *end).max().unwrap_or(0).max(1);
+
+        let fixed = held + standing(architecture, longest, readings.len()) + 4 * longest + 64 * runs.len();
+        // What a run needs of which so many tokens are worked out.
+        let cost = |run: usize, rows: usize| {
+            let (_, looked, looks) = seen[run];
+            let sums = size_of::<f64>() * architecture.intermediate_size * looks;
+            size_of::<f32>() * (architecture.hidden_size * rows + looked) + sums + 128 * looks
+        };
+        let block = States::bytes(architecture, 1);
+        let worst = order.iter().map(|run| (cost(*run, seen[*run].0), seen[*run].0)).max().unwrap_or((0, 0));
+        let least = fixed + block + worst.0;
+        if least > memory {
+            let layer = Pass::bytes(architecture, longest).0;
+            return Err(TraceError::Memory { memory, least, layer, tokens: worst.1 });
+        }
+        let mut waves: Vec<Wave> = Vec::new();
+        let mut used = 0;
+        for at in done..order.len() {
+            let run = order[at];
+            let shared = match at.checked_sub(1).filter(|_| at > done) {
+                Some(before) => ids(order[before]).iter().zip(ids(run)).take_while(|(a, b)| a == b).count(),
+                None => 0,
+            };
+            let rows = seen[run].0 - shared;
+            let fits = |wave: &&mut Wave| wave.rows + rows <= cap && fixed + block + used + cost(run, rows) <= memory;
+            match waves.last_mut().filter(fits) {
+                Some(wave) => {
+                    used += cost(run, rows);
+                    wave.segments.push(Segment { start: shared, rows });
+                    (wave.runs.end, wave.rows) = (at + 1, wave.rows + rows);
+                }
+                None => {
+                    let rows = seen[run].0;
+                    used = cost(run, rows);
+                    waves.push(Wave { runs: at..at + 1, segments: vec![Segment { start: 0, rows }], rows });
+                }
+            }
+        }
+        Ok(Self { order, waves, longest })
+    }
+
+    /// Tokens of the largest wave.
+    pub(crate) fn rows(&self) -> usize {
+        self.waves.iter().map(|wave| wave.rows).max().unwrap_or(0)
+    }
+
+    /// Tokens that are worked out.
+    pub(crate) fn tokens(&self) -> usize {
+        self.waves.iter().map(|wave| wave.rows).sum()
+    }
+}
