@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Builds rolegraft for NVIDIA's cards on a machine that needs neither a card nor a CUDA toolkit: build.sh [DIR]. The toolkit is
-# put together from NVIDIA's wheels on PyPI (0.7 GB to fetch, 1.2 GB unpacked) in DIR, which is kept and not fetched again, or in a
-# folder that is removed. Needs the Rust toolchain, python3 with pip, a C++ compiler that CUDA 13.0 takes (gcc 6 to 15), readelf.
-# FEATURES: cargo's features (cuda). PACKAGE: what is built (rolegraft-cli). CUDA_COMPUTE_CAP: the card (90: H100, H200; 80: A100;
-# 89: L4, L40, RTX 40; 100: B200); from 90 on the program runs on that kind of card alone. CUDAFORGE_THREADS: kernels at once.
+# put together from NVIDIA's wheels on PyPI (0.7 GB to fetch, 1.2 GB unpacked) in DIR, which is kept and not fetched again, or in
+# a folder that is removed. Half an hour on two cores. Needs the Rust toolchain, python3 with pip, readelf, and a C++ compiler that
+# CUDA 13.0 takes (gcc 6 to 15).
+# FEATURES: cargo's features (cuda). flash-attn fetches CUTLASS with git; cudnn wants its library besides. PACKAGE: what is built
+# (rolegraft-cli). CUDA_COMPUTE_CAP: the card (90: H100, H200; 80: A100; 89: L4, L40, RTX 40; 100: B200); from 90 on the program
+# runs on that kind of card alone. CUDAFORGE_THREADS: kernels at once.
 set -euo pipefail
 cuda=13.0.2   # its kernels ask for a driver of 580 or later
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
