@@ -118,7 +118,7 @@ impl Runner for Mistralrs {
     fn load(&self, dir: &Path, _: &str) -> Result<Box<dyn Loaded>, String> {
         let checkpoint = Checkpoint::open(dir).map_err(|e| e.to_string())?;
         let architecture = Architecture::of(&checkpoint).map_err(|e| e.to_string())?;
-        if let Some(what) = lacks(&architecture) {
+        if let Some(what) = lacks(&architecture, self.0.is_cpu()) {
             return Ok(Box::new(Instead(Decoder::load(&checkpoint, &self.0).map_err(|e| e.to_string())?, what)));
         }
         let serving = if self.0.is_cpu() { Serving::Cpu { engines: 1 } } else { Serving::Card };

@@ -63,6 +63,17 @@ fn saliencies_match_pytorch() {
     assert_eq!((report.failed(), report.verdicts.len(), report.skipped.len()), (0, 42, 0), "{report}");
 }
 
+/// Checkpoints as transformers 5 saves them: windows, biases, scaled rotary embeddings, and Mistral.
+#[test]
+fn architectures_match_transformers() {
+    let Some(folder) = recordings("architectures-golden") else { return };
+    let report = rolegraft_conformance::saliency(&folder, None, DeviceName::Cpu).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len()), (0, 18), "{report}");
+    let engines = runners(IN_PROCESS, DeviceName::Cpu).unwrap();
+    let report = rolegraft_conformance::engine(&folder, None, &engines).unwrap();
+    assert_eq!((report.failed(), report.verdicts.len()), (0, 2 * 18), "{report}");
+}
+
 /// One list of cases: the engines in process, and a server.
 #[test]
 fn greedy_decoding_matches_transformers() {

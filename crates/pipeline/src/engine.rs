@@ -93,7 +93,7 @@ pub async fn open_checkpoint(
     let checkpoint = Checkpoint::open(dir)?;
     let architecture = Architecture::of(&checkpoint).map_err(DecoderError::from)?;
     let place = Place::open(device, Precision::F32)?;
-    let lacking = lacks(&architecture).filter(|_| kind == EngineKind::Mistralrs);
+    let lacking = lacks(&architecture, place.is_cpu()).filter(|_| kind == EngineKind::Mistralrs);
     let note =
         lacking.as_ref().map(|what| format!("mistral.rs 0.8.1 does not do {what}; the tracer's own decoder plays it"));
     let mut notes: Vec<String> = note.into_iter().collect();

@@ -229,7 +229,7 @@ impl InProcess {
             return Err(ServeError::MissingFile { dir: dir.to_owned(), file: "tokenizer.json" });
         }
         let architecture = Architecture::of(checkpoint)?;
-        if let Some(what) = crate::lacks(&architecture) {
+        if let Some(what) = crate::lacks(&architecture, matches!(serving, Serving::Cpu { .. })) {
             return Err(ServeError::Load { dir: dir.to_owned(), reason: format!("it does not do {what}") });
         }
         let form = normalised(checkpoint, &architecture).map_err(ServeError::Form)?;

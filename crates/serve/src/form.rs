@@ -6,10 +6,15 @@ use std::io;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// What of an architecture mistral.rs 0.8.1 does not do, or does otherwise than transformers; nothing, if it plays it right.
+/// What of an architecture mistral.rs 0.8.1 does not do, or does otherwise than transformers, on the CPU or on a card; nothing,
+/// if it plays it right.
 #[must_use]
-pub fn lacks(architecture: &Architecture) -> Option<String> {
+pub fn lacks(architecture: &Architecture, on_cpu: bool) -> Option<String> {
     let a = architecture;
+    // mistralrs-core 0.8.1, src/layers.rs:2259: a build for CUDA asks for its kernel without asking where the tensors are.
+    if cfg!(feature = "cuda") && on_cpu && a.num_attention_heads == a.num_key_value_heads {
+        return Some("as many key and value heads as query heads on the CPU in a build for CUDA".into());
+    }
     if a.windows.iter().any(Option::is_some) {
         return Some("sliding windows".into());
     }

@@ -1,7 +1,7 @@
 //! A layer on the CPU: few large products in which all threads work, and rows in between.
 
 use super::weights::{Maps, Scratch};
-use super::{Activations, BLOCK, See, Segment, States, blocks, finite};
+use super::{Activations, BLOCK, GRAIN, See, Segment, States, blocks, finite};
 use crate::error::Result;
 use crate::gemm::{Matrix, multiply};
 use crate::kernels;
@@ -129,7 +129,10 @@ impl CpuPass {
         let Rows { normed, qkv, attended, mixed, gate_up } = &mut self.rows;
         for (first, pieces) in blocks(segments) {
             let count = pieces.iter().map(|piece| piece.rows).sum::<usize>();
-            let x = states.block(first);
+            let x = states.block(first, count);
+            let all = count.next_multiple_of(GRAIN);
+            let (normed, qkv) = (&mut normed[..all * a.hidden_size], &mut qkv[..all * self.qkv.outputs]);
+            let (mixed, gate_up) = (&mut mixed[..all * a.queries()], &mut gate_up[..all * 2 * neurons]);
             norm_rows(normed, x, &self.input_norm, eps);
             linear(qkv, normed, &self.qkv);
             turn(qkv, &pieces, a, &self.angles, self.head_norms.as_ref());
@@ -144,7 +147,7 @@ impl CpuPass {
                 row += piece.rows;
             }
             mixed[count * a.queries()..].fill(0.0);
-            add_linear(x, Matrix::new(mixed, BLOCK, a.queries()), &self.output);
+            add_linear(x, Matrix::new(mixed, all, a.queries()), &self.output);
             norm_rows(normed, x, &self.post_norm, eps);
             linear(gate_up, normed, &self.gate_up);
             gate_up.par_chunks_mut(2 * neurons).with_min_len(ROWS).for_each(|row| {
@@ -155,11 +158,7 @@ impl CpuPass {
             finite(seen, self.layer)?;
             see(Activations { values: seen, stride: 2 * neurons, width: neurons, first, rows: count })?;
             if !last {
-                add_linear(
-                    x,
-                    Matrix { values: gate_up, rows: BLOCK, columns: neurons, stride: 2 * neurons },
-                    &self.down,
-                );
+                add_linear(x, Matrix { values: gate_up, rows: all, columns: neurons, stride: 2 * neurons }, &self.down);
             }
         }
         Ok(())
@@ -175,7 +174,7 @@ fn norm_rows(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
 /// out = y·W + b
 fn linear(out: &mut [f32], y: &[f32], maps: &Maps) {
     let weight = Matrix::new(&maps.weight, maps.inputs, maps.outputs);
-    multiply(out, maps.outputs, Matrix::new(y, BLOCK, maps.inputs), weight, false, true);
+    multiply(out, maps.outputs, Matrix::new(y, y.len() / maps.inputs, maps.inputs), weight, false, true);
     add_bias(out, maps);
 }
 

@@ -12,9 +12,11 @@ use device::DevicePass;
 use rolegraft_checkpoint::{Architecture, Checkpoint};
 pub use states::States;
 
-/// Rows that are worked on together. Products always have so many rows: what comes out for one does not depend on how many
-/// others there are.
-pub(crate) const BLOCK: usize = 256;
+/// Rows that are worked on together: many, since a product rearranges the weights first.
+pub(crate) const BLOCK: usize = 1024;
+/// Products have a multiple of so many rows. The library sums alike for all such (gemm-common 0.19, cache.rs: how the sum is
+/// divided hangs on its length alone), so what comes out for a row does not depend on how many others there are.
+pub(crate) const GRAIN: usize = 128;
 
 /// Consecutive tokens of a sequence. Those before `start` are the first `start` of the sequence that came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Hidden states of many tokens.
 
-use super::BLOCK;
+use super::GRAIN;
 use crate::decoder::check_ids;
 use crate::error::Result;
 use rolegraft_checkpoint::{Architecture, Checkpoint, OpenError};
 
-/// The residual stream, a row a token, with room for whole blocks of rows.
+/// The residual stream, a row a token, with room for whole grains of rows.
 pub struct States {
     pub(super) values: Vec<f32>,
     pub(super) width: usize,
@@ -16,14 +16,14 @@ impl States {
     /// Bytes of so many rows.
     #[must_use]
     pub fn bytes(architecture: &Architecture, rows: usize) -> usize {
-        size_of::<f32>() * architecture.hidden_size * rows.next_multiple_of(BLOCK)
+        size_of::<f32>() * architecture.hidden_size * rows.next_multiple_of(GRAIN)
     }
 
     /// Room for so many rows.
     #[must_use]
     pub fn new(architecture: &Architecture, capacity: usize) -> Self {
         let width = architecture.hidden_size;
-        Self { values: vec![0.0; width * capacity.next_multiple_of(BLOCK)], width, rows: 0 }
+        Self { values: vec![0.0; width * capacity.next_multiple_of(GRAIN)], width, rows: 0 }
     }
 
     /// Forgets all rows.
@@ -56,11 +56,11 @@ impl States {
         Ok(())
     }
 
-    /// The rows from `first`, a whole block; what lies beyond the last row is zero.
-    pub(super) fn block(&mut self, first: usize) -> &mut [f32] {
-        let block = &mut self.values[first * self.width..(first + BLOCK) * self.width];
-        let filled = self.rows.saturating_sub(first).min(BLOCK);
-        block[filled * self.width..].fill(0.0);
+    /// `count` rows from `first`, filled up to whole grains with zeros.
+    pub(super) fn block(&mut self, first: usize, count: usize) -> &mut [f32] {
+        let end = first + count.next_multiple_of(GRAIN);
+        let block = &mut self.values[first * self.width..end * self.width];
+        block[count * self.width..].fill(0.0);
         block
     }
 }
