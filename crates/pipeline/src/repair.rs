@@ -11,6 +11,7 @@ use crate::stages::select::{File, Selected, select};
 use crate::stages::transplant::{Planned, plan};
 use rolegraft_checkpoint::{Checkpoint, check_pool};
 use rolegraft_suites::Split;
+use rolegraft_trajectory::Episode;
 use std::collections::BTreeMap;
 
 /// The checkpoints of an experiment, its candidates merged, and the trajectories that they are traced on.
@@ -94,12 +95,30 @@ pub(crate) fn repair(kept: &mut Kept<'_>, pool: &Pool, tokens: Tokens) -> Result
     let backbone = &pool.candidates[at];
 
     let diagnosed = kept.stage("diagnose", |kept| {
-        let mut compared = Vec::new();
-        for (benchmark, expert) in &served {
-            let mut dev = |model| kept.play(model, &benchmark.suites, Split::Dev, (experiment.tasks.dev, 1));
-            let (ours, theirs) = (dev(backbone)?, dev(expert)?);
-            compared.push(Compared { benchmark: record::benchmark(benchmark), backbone: ours, expert: theirs });
+        let mut dev = |model: &Member| {
+            let plays = |suite: &String| {
+                let mut of = served.iter().filter(|(benchmark, _)| benchmark.suites.contains(suite));
+                of.any(|(_, expert)| model == backbone || model == *expert)
+            };
+            // Each model is loaded once for all that it plays.
+            let suites: Vec<String> = experiment.suite_names().into_iter().filter(plays).collect();
+            kept.play(model, &suites, Split::Dev, (experiment.tasks.dev, 1))
+        };
+        let (ours, mut theirs) = (dev(backbone)?, BTreeMap::new());
+        for (_, expert) in &served {
+            if !theirs.contains_key(&expert.name) {
+                theirs.insert(expert.name.clone(), dev(expert)?);
+            }
         }
+        let of = |episodes: &[Episode], benchmark: &BenchmarkEntry| -> Vec<Episode> {
+            episodes.iter().filter(|episode| benchmark.suites.contains(&episode.key.suite)).cloned().collect()
+        };
+        let compared = |(benchmark, expert): &(&BenchmarkEntry, &Member)| Compared {
+            benchmark: record::benchmark(benchmark),
+            backbone: of(&ours, benchmark),
+            expert: of(&theirs[&expert.name], benchmark),
+        };
+        let compared: Vec<Compared> = served.iter().map(compared).collect();
         let diagnosed = diagnose(&compared, &experiment.diagnosis);
         kept.document("diagnosis.json", &diagnosed.clone(), || Ok(diagnosed))
     })?;
