@@ -3,10 +3,10 @@
 //! Read as transformers 5.24 reads them (huggingface/transformers@v5.24.0:src/transformers/models/{llama,mistral,qwen2,qwen3}/),
 //! the forms of `config.json` of transformers 4 included. What is not known is refused by name.
 
+use crate::config::ArchitectureError;
 use crate::rope::Rope;
 use crate::{Checkpoint, Config, Dtype};
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// A family of decoders: all have RMS norms before attention and a gated MLP of SiLU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,24 +80,6 @@ pub struct Architecture {
     pub max_position_embeddings: usize,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
-}
-
-/// Why a checkpoint's tensors cannot be given a meaning.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages are the documentation")]
-pub enum ArchitectureError {
-    #[error("`{}` is a `{found}` model, which can be merged, but neither traced nor played in process; known: qwen3, qwen2, llama, mistral", path.display())]
-    Unknown { path: PathBuf, found: String },
-    #[error("`{}` has no usable `{field}`", path.display())]
-    Field { path: PathBuf, field: String },
-    #[error("`{}`: {what}", path.display())]
-    Inconsistent { path: PathBuf, what: String },
-    #[error("`{}`: {what}, which is not implemented; the checkpoint can be merged, but neither traced nor played in process", path.display())]
-    NotImplemented { path: PathBuf, what: String },
-    #[error("`{}` is quantised ({how}); take the weights that it was made from, or dequantise them first", path.display())]
-    Quantised { path: PathBuf, how: String },
-    #[error("`{}` says {says}, but tensor `{tensor}` {is}", path.display())]
-    Contradiction { path: PathBuf, says: String, tensor: String, is: String },
 }
 
 const EMBEDDING: &str = "model.embed_tokens.weight";

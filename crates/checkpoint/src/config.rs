@@ -1,6 +1,5 @@
 //! `config.json` as it stands.
 
-use crate::ArchitectureError;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,24 @@ pub enum ConfigError {
     Json { path: PathBuf, source: serde_json::Error },
     #[error("`{}` holds no JSON object", path.display())]
     Object { path: PathBuf },
+}
+
+/// Why a checkpoint's tensors cannot be given a meaning.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum ArchitectureError {
+    #[error("`{}` is a `{found}` model, which can be merged, but neither traced nor played in process; known: qwen3, qwen2, llama, mistral", path.display())]
+    Unknown { path: PathBuf, found: String },
+    #[error("`{}` has no usable `{field}`", path.display())]
+    Field { path: PathBuf, field: String },
+    #[error("`{}`: {what}", path.display())]
+    Inconsistent { path: PathBuf, what: String },
+    #[error("`{}`: {what}, which is not implemented; the checkpoint can be merged, but neither traced nor played in process", path.display())]
+    NotImplemented { path: PathBuf, what: String },
+    #[error("`{}` is quantised ({how}); take the weights that it was made from, or dequantise them first", path.display())]
+    Quantised { path: PathBuf, how: String },
+    #[error("`{}` says {says}, but tensor `{tensor}` {is}", path.display())]
+    Contradiction { path: PathBuf, says: String, tensor: String, is: String },
 }
 
 /// A checkpoint's `config.json`.

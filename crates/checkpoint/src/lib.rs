@@ -20,10 +20,10 @@ pub mod safetensors;
 mod tensors;
 mod writer;
 
-pub use architecture::{Architecture, ArchitectureError, Biases, Family, Map};
+pub use architecture::{Architecture, Biases, Family, Map};
 pub use atomic::{Digest, Digesting, WriteError, write_atomic};
 pub use checkpoint::Checkpoint;
-pub use config::{Config, ConfigError};
+pub use config::{ArchitectureError, Config, ConfigError};
 pub use diff::{Difference, DifferenceKind, diff, module_of};
 pub use dtype::{Dtype, round_bf16};
 pub use fingerprint::{FINGERPRINT_BLOCK, Fingerprints};

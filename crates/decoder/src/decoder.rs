@@ -1,7 +1,7 @@
 //! A whole model in memory, for decoding.
 
 use crate::error::{DecoderError, Result};
-use crate::layer::{Layer, LayerCache, tensor};
+use crate::layer::{Layer, LayerCache, check_ids, tensor};
 use crate::place::Place;
 use crate::rotary::Rotary;
 use candle_core::{D, DType, Tensor};
@@ -107,11 +107,4 @@ impl Decoder {
         let last = rms_norm(&last.contiguous()?, &self.norm, self.architecture.rms_norm_eps as f32)?;
         Ok(last.matmul(&self.head)?.flatten(0, D::Minus1)?.to_dtype(DType::F32)?.to_vec1()?)
     }
-}
-
-/// Refuses ids that no embedding has a row for.
-pub(crate) fn check_ids(architecture: &Architecture, ids: &[u32]) -> Result<()> {
-    let vocabulary = architecture.vocab_size;
-    let beyond = ids.iter().find(|id| **id as usize >= vocabulary);
-    beyond.map_or(Ok(()), |id| Err(DecoderError::Token { id: *id, vocabulary }))
 }

@@ -1,7 +1,6 @@
 //! One layer as tensors on a device: shows the inputs of all its modules, and goes on from cached keys and values.
 
-use crate::decoder::check_ids;
-use crate::error::Result;
+use crate::error::{DecoderError, Result};
 use crate::place::Place;
 use crate::rotary::Rotary;
 use candle_core::{DType, Device, Tensor};
@@ -44,6 +43,13 @@ pub fn tensor(checkpoint: &Checkpoint, name: &str, place: &Place) -> Result<Tens
     Ok(Tensor::from_vec(checkpoint.f32(name)?, shape, &place.device)?.to_dtype(place.dtype())?)
 }
 
+/// Refuses ids that no embedding has a row for.
+pub(crate) fn check_ids(architecture: &Architecture, ids: &[u32]) -> Result<()> {
+    let vocabulary = architecture.vocab_size;
+    let beyond = ids.iter().find(|id| **id as usize >= vocabulary);
+    beyond.map_or(Ok(()), |id| Err(DecoderError::Token { id: *id, vocabulary }))
+}
+
 /// Rows of the embedding for `ids`: (tokens, hidden).
 ///
 /// # Errors
@@ -75,7 +81,7 @@ impl Layer {
         let norm = |part: &str| at(&format!("{part}.weight"));
         let head_norms = architecture.head_norms();
         let head_norms =
-            head_norms.then(|| Ok::<_, crate::DecoderError>((norm("self_attn.q_norm")?, norm("self_attn.k_norm")?)));
+            head_norms.then(|| Ok::<_, DecoderError>((norm("self_attn.q_norm")?, norm("self_attn.k_norm")?)));
         Ok(Self {
             index,
             input_norm: norm("input_layernorm")?,

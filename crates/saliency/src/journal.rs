@@ -1,9 +1,17 @@
 //! What was traced so far, kept from wave to wave.
 
-use crate::tracer::{Sums, TraceError};
+use crate::Saliency;
+use crate::plan::TraceError;
 use rolegraft_checkpoint::{Dtype, Header, write_atomic};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// A saliency that takes shape.
+pub(crate) struct Sums {
+    pub(crate) saliency: Saliency,
+    /// By trajectory: one over its tokens, and its number among those that have any.
+    pub(crate) weights: Vec<(f64, usize)>,
+}
 
 /// A file of sums, named with what they are of.
 pub(crate) struct Journal {

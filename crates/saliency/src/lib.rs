@@ -10,5 +10,6 @@ mod saliency;
 mod tracer;
 
 pub use importance::{Importance, channel_importance};
+pub use plan::{Reading, Run, TraceError};
 pub use saliency::{NeuronSet, Saliency, SaliencyError, TENTHS, Tenth, aos};
-pub use tracer::{Reading, Run, Step, TraceError, Tracing, Trajectory, trace, trace_as, trace_readings, union_overlap};
+pub use tracer::{Step, Tracing, Trajectory, trace, trace_as, trace_readings, union_overlap};

@@ -1,10 +1,47 @@
 //! Which runs go together, in which order, within a budget.
 
 use crate::saliency::TENTHS;
-use crate::tracer::{Reading, Run, TraceError};
-use rolegraft_checkpoint::Architecture;
+use rolegraft_checkpoint::{Architecture, WriteError};
 use rolegraft_decoder::{DecoderError, Pass, Segment, States};
+use std::borrow::Cow;
 use std::ops::Range;
+
+/// Tokens that the model saw as one context. Runs of one trajectory follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run<'c> {
+    /// The trajectory: usually of one run; of several where the chat template rewrites earlier turns.
+    pub trajectory: usize,
+    /// Ids from the start of the context.
+    pub ids: &'c [u32],
+}
+
+/// Where one saliency is read: by run, positions in ascending order; nothing for runs of trajectories that are no part of
+/// it. A trajectory without a position is counted as such.
+pub type Reading<'c> = Box<dyn Fn(usize) -> Option<Cow<'c, [u32]>> + 'c>;
+
+/// Why a trace ends early.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum TraceError {
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    #[error("interrupted")]
+    Interrupted,
+    #[error(
+        "{} of memory are too little to trace {tokens} tokens in a row: at least {} are needed beside a layer's weights ({}); \
+         give more with --memory, or leave out longer runs",
+        size(*.memory), size(*.least), size(*.layer)
+    )]
+    Memory { memory: usize, least: usize, layer: usize, tokens: usize },
+    #[error("what was traced so far cannot be kept: {0}")]
+    Journal(#[from] WriteError),
+}
+
+/// Bytes for people, rounded up.
+fn size(bytes: usize) -> String {
+    const MB: usize = 1 << 20;
+    if bytes < 10_000 * MB { format!("{} MB", bytes.div_ceil(MB)) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
+}
 
 /// Runs that pass through the layers together.
 pub(crate) struct Wave {

@@ -4,29 +4,16 @@
 //! worked out once a wave. What a run adds to a saliency does not depend on the waves, nor do sums on their order, so results
 //! are the same to the bit for every budget and number of threads.
 
-use crate::journal::Journal;
-use crate::plan::{Plan, Wave};
+use crate::journal::{Journal, Sums};
+use crate::plan::{Plan, Reading, Run, TraceError, Wave};
 use crate::{NeuronSet, Saliency};
 use rayon::prelude::*;
-use rolegraft_checkpoint::{Architecture, Checkpoint, WriteError};
+use rolegraft_checkpoint::{Architecture, Checkpoint};
 use rolegraft_decoder::{DecoderError, Pass, Place, States, add_magnitudes};
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Tokens that the model saw as one context. Runs of one trajectory follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run<'c> {
-    /// The trajectory: usually of one run; of several where the chat template rewrites earlier turns.
-    pub trajectory: usize,
-    /// Ids from the start of the context.
-    pub ids: &'c [u32],
-}
-
-/// Where one saliency is read: by run, positions in ascending order; nothing for runs of trajectories that are no part of
-/// it. A trajectory without a position is counted as such.
-pub type Reading<'c> = Box<dyn Fn(usize) -> Option<Cow<'c, [u32]>> + 'c>;
 
 /// How a trace is done.
 pub struct Tracing<'t> {
@@ -121,41 +108,10 @@ pub fn trace_as(
     Ok(trace_readings(checkpoint, &runs, &[reading], tracing)?.swap_remove(0))
 }
 
-/// Why a trace ends early.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages are the documentation")]
-pub enum TraceError {
-    #[error(transparent)]
-    Decoder(#[from] DecoderError),
-    #[error("interrupted")]
-    Interrupted,
-    #[error(
-        "{} of memory are too little to trace {tokens} tokens in a row: at least {} are needed beside a layer's weights ({}); \
-         give more with --memory, or leave out longer runs",
-        size(*.memory), size(*.least), size(*.layer)
-    )]
-    Memory { memory: usize, least: usize, layer: usize, tokens: usize },
-    #[error("what was traced so far cannot be kept: {0}")]
-    Journal(#[from] WriteError),
-}
-
-/// Bytes for people, rounded up.
-fn size(bytes: usize) -> String {
-    const MB: usize = 1 << 20;
-    if bytes < 10_000 * MB { format!("{} MB", bytes.div_ceil(MB)) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
-}
-
 /// Tokens of a wave on the CPU: reading 8 billion parameters again costs a hundredth of their products with so many.
 const WAVE: usize = 16_384;
 /// The same on a GPU, which multiplies faster than it is fed.
 const WAVE_ON_DEVICE: usize = 65_536;
-
-/// A saliency that takes shape.
-pub(crate) struct Sums {
-    pub(crate) saliency: Saliency,
-    /// By trajectory: one over its tokens, and its number among those that have any.
-    pub(crate) weights: Vec<(f64, usize)>,
-}
 
 /// Traces runs of tokens, teacher-forced, once for several readings: each gets, to the bit, what a trace of its own would give
 /// it.

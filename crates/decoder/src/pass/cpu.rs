@@ -1,7 +1,8 @@
 //! A layer on the CPU: few large products in which all threads work, and rows in between.
 
+use super::rows::{Activations, BLOCK, GRAIN, See, Segment, blocks, finite};
+use super::states::States;
 use super::weights::{Maps, Scratch};
-use super::{Activations, BLOCK, GRAIN, See, Segment, States, blocks, finite};
 use crate::error::Result;
 use crate::gemm::{Matrix, multiply};
 use crate::kernels;

@@ -1,6 +1,7 @@
 //! A layer as tensors on a device.
 
-use super::{Activations, See, Segment, States, blocks, finite};
+use super::rows::{Activations, See, Segment, blocks, finite};
+use super::states::States;
 use crate::error::Result;
 use crate::layer::{Layer, LayerCache};
 use crate::place::Place;

@@ -2,54 +2,17 @@
 
 mod cpu;
 mod device;
+mod rows;
 mod states;
 mod weights;
 
-use crate::error::{DecoderError, Result};
+use crate::error::Result;
 use crate::place::Place;
 use cpu::CpuPass;
 use device::DevicePass;
 use rolegraft_checkpoint::{Architecture, Checkpoint};
+pub use rows::{Activations, See, Segment};
 pub use states::States;
-
-/// Rows that are worked on together: many, since a product rearranges the weights first.
-pub(crate) const BLOCK: usize = 1024;
-/// Products have a multiple of so many rows. The library sums alike for all such (gemm-common 0.19, cache.rs: how the sum is
-/// divided hangs on its length alone), so what comes out for a row does not depend on how many others there are.
-pub(crate) const GRAIN: usize = 128;
-
-/// Consecutive tokens of a sequence. Those before `start` are the first `start` of the sequence that came before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// The position of its first token.
-    pub start: usize,
-    /// How many tokens it has: rows of the states, after those of the segment before.
-    pub rows: usize,
-}
-
-/// MLP activations of some rows.
-#[derive(Clone, Copy)]
-pub struct Activations<'z> {
-    values: &'z [f32],
-    stride: usize,
-    width: usize,
-    /// The first of the rows.
-    pub first: usize,
-    /// How many there are.
-    pub rows: usize,
-}
-
-impl Activations<'_> {
-    /// |act(gate)·up| before its magnitude is taken, of a row: a number a neuron.
-    #[must_use]
-    pub fn row(&self, row: usize) -> &[f32] {
-        let at = (row - self.first) * self.stride;
-        &self.values[at..at + self.width]
-    }
-}
-
-/// Sees activations, block by block, in order. May stop the pass.
-pub type See<'s> = dyn FnMut(Activations<'_>) -> Result<()> + 's;
 
 /// A layer's weights, and what working with them needs.
 pub enum Pass {
@@ -108,31 +71,4 @@ impl Pass {
             Self::Device(pass) => pass.run(states, segments, see),
         }
     }
-}
-
-/// Segments cut at every [`BLOCK`] rows: the first row, and the pieces by position and length.
-fn blocks(segments: &[Segment]) -> Vec<(usize, Vec<Segment>)> {
-    let mut blocks: Vec<(usize, Vec<Segment>)> = Vec::new();
-    let mut row = 0;
-    for segment in segments {
-        let (mut start, mut left) = (segment.start, segment.rows);
-        while left > 0 {
-            if row % BLOCK == 0 {
-                blocks.push((row, Vec::new()));
-            }
-            let rows = left.min(BLOCK - row % BLOCK);
-            if let Some((_, pieces)) = blocks.last_mut() {
-                pieces.push(Segment { start, rows });
-            }
-            (row, start, left) = (row + rows, start + rows, left - rows);
-        }
-    }
-    blocks
-}
-
-/// Refuses activations that are no numbers.
-fn finite(values: &[f32], layer: usize) -> Result<()> {
-    // Not `all`, which looks at one after another.
-    let finite = values.iter().fold(true, |finite, v| finite & v.is_finite());
-    if finite { Ok(()) } else { Err(DecoderError::NonFinite { layer }) }
 }

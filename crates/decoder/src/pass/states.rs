@@ -1,8 +1,9 @@
 //! Hidden states of many tokens.
 
-use super::GRAIN;
-use crate::decoder::check_ids;
+use super::rows::GRAIN;
+
 use crate::error::Result;
+use crate::layer::check_ids;
 use rolegraft_checkpoint::{Architecture, Checkpoint, OpenError};
 
 /// The residual stream, a row a token, with room for whole grains of rows.
