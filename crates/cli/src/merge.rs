@@ -108,7 +108,7 @@ impl Merge {
             plan.outputs.len(),
             bytes(written),
             bytes(rate as u64),
-            peak_memory().map_or_else(|| "unknown".into(), bytes)
+            peak_memory().map_or_else(|| "unknown".into(), |n| bytes(n).to_string())
         );
         say(&out.display().to_string());
     }

@@ -1,7 +1,7 @@
 //! Progress and errors for people, on stderr.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rolegraft_pipeline::{Message, Progress, RunError, Speaker, SpeakerError, Spent};
+use rolegraft_pipeline::{Bytes, Message, Progress, RunError, Speaker, SpeakerError, Spent};
 use rolegraft_report::plain;
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
@@ -172,13 +172,8 @@ impl ByteReporter {
 }
 
 /// A size for people, in powers of a thousand.
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..1_000 => format!("{n} B"),
-        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-        _ => format!("{:.2} GB", n as f64 / 1e9),
-    }
+pub(crate) fn bytes(n: u64) -> Bytes {
+    Bytes(n as usize)
 }
 
 /// The most memory this process ever held, in bytes.

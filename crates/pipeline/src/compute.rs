@@ -59,9 +59,10 @@ impl From<Bytes> for String {
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            n @ 0..1_000_000 => write!(f, "{:.1} kB", n as f64 / 1e3),
-            n @ 1_000_000..1_000_000_000 => write!(f, "{:.0} MB", n as f64 / 1e6),
-            n => write!(f, "{:.1} GB", n as f64 / 1e9),
+            n @ 0..1_000 => write!(f, "{n} B"),
+            n @ 1_000..1_000_000 => write!(f, "{:.1} kB", n as f64 / 1e3),
+            n @ 1_000_000..1_000_000_000 => write!(f, "{:.1} MB", n as f64 / 1e6),
+            n => write!(f, "{:.2} GB", n as f64 / 1e9),
         }
     }
 }

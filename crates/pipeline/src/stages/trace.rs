@@ -132,7 +132,8 @@ pub fn readings(
     for reading in readings {
         let Reading { tokens, view } = *reading;
         let drawn: Vec<_> = sets.iter().map(|(_, set)| view.drawn(set)).collect();
-        let part = |of: usize, run: &CalibrationRun| drawn[of].as_ref().is_none_or(|ids| ids.contains(run.id.as_str()));
+        let part =
+            move |of: usize, run: &CalibrationRun| drawn[of].as_ref().is_none_or(|ids| ids.contains(run.id.as_str()));
         let of_sets: Vec<Digest> = sets
             .iter()
             .enumerate()
@@ -145,8 +146,7 @@ pub fn readings(
         let all = &all;
         looks.push(Box::new(move |at| {
             let (of, run) = all[at];
-            let part = drawn[of].as_ref().is_none_or(|ids| ids.contains(run.id.as_str()));
-            part.then(|| chosen(view.of(run), tokens, shift))
+            part(of, run).then(|| chosen(view.of(run), tokens, shift))
         }));
     }
     let key = serde_json::to_string(&(digest, &tokenizer, &digests, readings, shift, machine.arithmetic()));
