@@ -9,6 +9,7 @@ mod doctor;
 mod eval;
 mod inspect;
 mod merge;
+mod plan;
 mod report;
 mod stages;
 mod suites;
@@ -34,6 +35,9 @@ struct Arguments {
 enum Command {
     /// Run the whole loop of an experiment file, or what is left of it.
     Run(commands::Run),
+    /// Say what a run would take (bytes, memory, tokens, time on this machine) and everything that it lacks; exit 3 if it lacks
+    /// anything. Nothing is run.
+    Plan(plan::Plan),
     /// Vary what an experiment decides: the paper's figures 3 to 5 and three checks, as SVG, CSV and one page.
     Ablate(ablate::Ablate),
     /// Merge checkpoints by a recipe.
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Command::Run(c) => c.execute(),
+        Command::Plan(c) => c.execute(),
         Command::Ablate(c) => c.execute(),
         Command::Merge(c) => c.execute(),
         Command::Diff(c) => c.execute(),

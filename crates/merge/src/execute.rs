@@ -10,7 +10,7 @@ use rolegraft_checkpoint::{Digest, Dtype, OpenError, OpenShard, Writer};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -84,29 +84,8 @@ impl Plan {
         let layout: Vec<_> = self.outputs.iter().map(|o| (o.name.clone(), o.dtype, o.shape.clone())).collect();
         let identity = self.identity(&before, execution.seed);
         let mut writer = Writer::resume(out, &layout, execution.shard_size, identity.as_str())?;
-        let threads = match execution.threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            n => n,
-        };
-        let session = Session {
-            seed: execution.seed,
-            allow_nonfinite: execution.allow_nonfinite,
-            stop: execution.stop,
-            nonfinite: AtomicU64::new(0),
-            masks: self.masks.as_ref(),
-            statistics: self.statistics.as_ref(),
-            segment: execution.segment.max(1),
-        };
-        let mut run = Run {
-            plan: self,
-            execution,
-            session: &session,
-            threads,
-            survey: Vec::new(),
-            counters: Counters::default(),
-            total: layout.iter().map(|(_, d, s)| (d.size() * s.iter().product::<usize>()) as u64).sum(),
-            resumed: 0,
-        };
+        let session = self.session(execution);
+        let mut run = Run::new(self, execution, &session);
         let done = |shard: &usize| writer.is_done(*shard);
         let size = |shard: usize| writer.tensors(shard).iter().map(|(_, d, s)| d.size() * s.iter().product::<usize>());
         run.resumed = (0..writer.shard_count()).filter(done).flat_map(size).sum::<usize>() as u64;
@@ -148,6 +127,44 @@ impl Plan {
             resumed: run.resumed,
             fingerprints,
         })
+    }
+
+    /// Merges the first tensors, of at least so many bytes together, into `out`, which is no checkpoint and may be removed:
+    /// bytes that are written in a second. Nothing for an operator that looks at the whole model first.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn pace(&self, out: &Path, bytes: u64, execution: &Execution<'_>) -> Result<Option<f64>, MergeError> {
+        if self.recipe.operator.0.surveys() {
+            return Ok(None);
+        }
+        let (mut count, mut total) = (0, 0);
+        while count < self.outputs.len() && total < bytes {
+            total += (self.outputs[count].len() * self.outputs[count].dtype.size()) as u64;
+            count += 1;
+        }
+        let outputs = &self.outputs[..count];
+        let layout: Vec<_> = outputs.iter().map(|o| (o.name.clone(), o.dtype, o.shape.clone())).collect();
+        let session = self.session(execution);
+        let run = Run::new(self, execution, &session);
+        let begun = Instant::now();
+        let mut writer = Writer::resume(out, &layout, u64::MAX, "")?;
+        let open = writer.open(0)?;
+        run.shard(outputs, &open)?;
+        writer.close(open)?;
+        Ok(Some(total as f64 / begun.elapsed().as_secs_f64()))
+    }
+
+    fn session<'s>(&'s self, execution: &Execution<'s>) -> Session<'s> {
+        Session {
+            seed: execution.seed,
+            allow_nonfinite: execution.allow_nonfinite,
+            stop: execution.stop,
+            nonfinite: AtomicU64::new(0),
+            masks: self.masks.as_ref(),
+            statistics: self.statistics.as_ref(),
+            segment: execution.segment.max(1),
+        }
     }
 
     /// A tensor's inputs, opened for reading.
@@ -235,7 +252,21 @@ struct Run<'a> {
 /// Most tensors held whole at a time, by the operators that do.
 const HELD: usize = 4;
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(plan: &'a Plan, execution: &'a Execution<'a>, session: &'a Session<'a>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            plan,
+            execution,
+            session,
+            threads: if execution.threads == 0 { cores } else { execution.threads },
+            survey: Vec::new(),
+            counters: Counters::default(),
+            total: plan.bytes().1,
+            resumed: 0,
+        }
+    }
+
     fn shard(&self, outputs: &[Output], open: &OpenShard) -> Result<(), MergeError> {
         self.each(outputs, |output, threads| {
             self.tensor(output, open, threads)?;

@@ -83,6 +83,18 @@ impl Compute {
     }
 }
 
+/// Seconds, as people read them.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => "< 1 s".into(),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
 /// Bytes of main memory that can be had, by the machine and by the group of processes that this one is in.
 #[must_use]
 pub fn free_memory() -> usize {

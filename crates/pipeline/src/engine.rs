@@ -122,6 +122,17 @@ pub async fn open_checkpoint(
 }
 
 impl Copies {
+    /// Of the engines side by side that are asked for; 0: one a core.
+    pub(crate) fn of(engines: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if engines > 0 { Self::Exactly(engines) } else { Self::UpTo(cores) }
+    }
+
+    /// How many an engine loads: all who play on our own decoder share one.
+    pub(crate) fn loaded(self, kind: EngineKind) -> Self {
+        if kind == EngineKind::Candle { Self::Exactly(1) } else { self }
+    }
+
     fn most(self) -> usize {
         match self {
             Self::Exactly(n) | Self::UpTo(n) => n.max(1),
@@ -130,7 +141,7 @@ impl Copies {
 }
 
 /// How many copies in F32 fit into memory, with what to say of it.
-fn fitting(
+pub(crate) fn fitting(
     dir: &Path,
     architecture: &Architecture,
     copies: Copies,

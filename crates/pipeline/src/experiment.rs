@@ -7,7 +7,7 @@ use rolegraft_decoder::Precision;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Operator, Value, nearest};
 use rolegraft_servers::{ServerRules, Urls};
-use rolegraft_suites::{AllSettings, Registry, Setup};
+use rolegraft_suites::{AllSettings, Registry, Setup, Split};
 use rolegraft_trajectory::ChatArguments;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -137,8 +137,8 @@ fn one() -> u32 {
     1
 }
 
-/// Tasks per suite and split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Tasks of a suite by split, for every suite that has no counts of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskCounts {
     /// Tasks whose trajectories are traced.
@@ -150,6 +150,92 @@ pub struct TaskCounts {
     pub dev: usize,
     /// Tasks of the tables.
     pub test: usize,
+    /// What a suite has instead: `[tasks.suite.NAME]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub suite: BTreeMap<String, SuiteCounts>,
+}
+
+/// What a suite has instead of the counts of all. None calibrate, or none diagnose, where the count is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SuiteCounts {
+    /// Tasks whose trajectories are traced.
+    pub calibration: Option<usize>,
+    /// Trajectories a calibration task.
+    pub trajectories: Option<u32>,
+    /// Tasks of the diagnosis.
+    pub dev: Option<usize>,
+    /// The split that these are taken from, where the data has no dev tasks.
+    pub dev_from: Option<Split>,
+    /// Tasks of the tables.
+    pub test: Option<usize>,
+}
+
+/// Tasks that are played of a suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Where they are taken from.
+    pub split: Split,
+    /// How many: the first ones.
+    pub tasks: usize,
+    /// Episodes of each.
+    pub trials: u32,
+}
+
+impl TaskCounts {
+    /// What is played of a suite for a split.
+    #[must_use]
+    pub fn of(&self, suite: &str, split: Split) -> Share {
+        let own = self.suite.get(suite).copied().unwrap_or_default();
+        match split {
+            Split::Calibration => {
+                let trials = own.trajectories.unwrap_or(self.trajectories);
+                Share { split, tasks: own.calibration.unwrap_or(self.calibration), trials }
+            }
+            Split::Dev => {
+                let split = own.dev_from.unwrap_or(split);
+                Share { split, tasks: own.dev.unwrap_or(self.dev), trials: 1 }
+            }
+            Split::Test => Share { split, tasks: own.test.unwrap_or(self.test), trials: 1 },
+        }
+    }
+
+    /// The same with no more than `most` test tasks of a suite.
+    #[must_use]
+    pub fn with_at_most(mut self, most: usize) -> Self {
+        self.test = self.test.min(most);
+        self.suite.values_mut().flat_map(|own| &mut own.test).for_each(|test| *test = most.min(*test));
+        self
+    }
+
+    /// Whether every column has the tasks that it hangs on.
+    fn check(&self, benchmarks: &[BenchmarkEntry]) -> Result<(), String> {
+        let known: Vec<&str> = benchmarks.iter().flat_map(|b| &b.suites).map(String::as_str).collect();
+        if let Some(name) = self.suite.keys().find(|name| !known.contains(&name.as_str())) {
+            return Err(format!("[tasks.suite.{name}]: no benchmark has that suite{}", nearest(name, &known)));
+        }
+        for (name, own) in &self.suite {
+            if own.dev_from == Some(Split::Test) {
+                return Err(format!("[tasks.suite.{name}]: a diagnosis on test tasks would be tuning on them"));
+            }
+        }
+        for benchmark in benchmarks {
+            let count = |suite: &String, split| self.of(suite, split).tasks;
+            if let Some(suite) = benchmark.suites.iter().find(|suite| count(suite, Split::Test) == 0) {
+                return Err(format!("`{suite}` of benchmark `{}` must have at least 1 test task", benchmark.id));
+            }
+            for split in [Split::Calibration, Split::Dev] {
+                if benchmark.expert.is_some() && benchmark.suites.iter().all(|suite| count(suite, split) == 0) {
+                    let (id, split) = (&benchmark.id, split.as_str());
+                    return Err(format!("benchmark `{id}` must have at least 1 {split} task in one of its suites"));
+                }
+            }
+        }
+        if self.trajectories == 0 || self.suite.values().any(|own| own.trajectories == Some(0)) {
+            return Err("tasks.trajectories must be at least 1".into());
+        }
+        Ok(())
+    }
 }
 
 /// A candidate backbone: a name, an operator, and its parameters.
@@ -296,6 +382,7 @@ impl Experiment {
         experiment.registry = registry;
         let here = path.parent().unwrap_or(Path::new(""));
         experiment.suites = here.join(&experiment.suites);
+        experiment.data.iter_mut().for_each(|dir| *dir = here.join(&*dir));
         for rules in [&mut experiment.endpoint, &mut experiment.user_endpoint] {
             rules.tokenizer.iter_mut().for_each(|dir| *dir = here.join(&*dir));
         }
@@ -333,6 +420,11 @@ impl Experiment {
         names
     }
 
+    /// Test tasks of all suites.
+    pub(crate) fn test_tasks(&self) -> usize {
+        self.suite_names().iter().map(|suite| self.tasks.of(suite, Split::Test).tasks).sum()
+    }
+
     fn check(&self) -> Result<(), String> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(fine) {
@@ -359,9 +451,7 @@ impl Experiment {
         if !(self.saliency.k > 0.0 && self.saliency.k <= 1.0) {
             return Err(format!("saliency.k is {}, but must lie in (0, 1]", self.saliency.k));
         }
-        if self.tasks.calibration == 0 || self.tasks.dev == 0 || self.tasks.test == 0 {
-            return Err("tasks.calibration, tasks.dev and tasks.test must be at least 1".into());
-        }
+        self.tasks.check(&self.benchmark)?;
         let mut names: Vec<&str> = vec!["base", "arm"];
         names.extend(self.pool.experts.keys().map(String::as_str));
         for candidate in &self.candidate {
@@ -419,6 +509,20 @@ mod tests {
     }
 
     #[test]
+    fn a_suite_may_have_counts_of_its_own() {
+        let own = "suites = [\"tau-retail\", \"tau-airline\"]\n[tasks.suite.tau-airline]\ncalibration = 0\n\
+            dev_from = \"calibration\"\ndev = 7\ntest = 50\n[tasks]\ntrajectories = 2";
+        let text = GOOD.replace("suites = [\"tau-retail\"]\n[tasks]", own);
+        let tasks = read(&text).unwrap().tasks;
+        let share = |split, tasks, trials| Share { split, tasks, trials };
+        assert_eq!(tasks.of("tau-airline", Split::Dev), share(Split::Calibration, 7, 1));
+        assert_eq!(tasks.of("tau-airline", Split::Calibration).tasks, 0);
+        assert_eq!(tasks.of("tau-retail", Split::Calibration), share(Split::Calibration, 1, 2));
+        let fewer = tasks.with_at_most(20);
+        assert_eq!((fewer.of("tau-airline", Split::Test).tasks, fewer.of("tau-retail", Split::Test).tasks), (20, 1));
+    }
+
+    #[test]
     fn mistakes_are_named_with_the_mend() {
         assert_eq!(read(GOOD).unwrap().saliency.k, 0.1);
         for (from, to, expected) in [
@@ -427,7 +531,11 @@ mod tests {
             ("tau = \"t\"", "tau = \"http://host/v1#tau\"", "cannot be merged"),
             ("expert = \"tau\"", "expert = \"tua\"", "did you mean `tau`?"),
             ("name = \"x\"", "name = \"../x\"", "must be of letters"),
-            ("test = 1", "test = 0", "at least 1"),
+            ("test = 1", "test = 0", "at least 1 test task"),
+            ("dev = 1", "dev = 0", "at least 1 dev task"),
+            ("test = 1", "test = 1\n[tasks.suite.tau-retial]\ndev = 2", "did you mean `tau-retail`?"),
+            ("test = 1", "test = 1\n[tasks.suite.tau-retail]\ncalibration = 0", "at least 1 calibration task"),
+            ("test = 1", "test = 1\n[tasks.suite.tau-retail]\ndev_from = \"test\"", "tuning"),
             ("name = \"ties\"", "name = \"tau\"", "name that is taken"),
             ("suites = [\"tau-retail\"]", "suites = []", "has no suites"),
         ] {

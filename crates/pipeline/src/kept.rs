@@ -5,7 +5,7 @@ use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
 use crate::engine::{EngineError, EngineKind};
 use crate::error::RunError;
-use crate::experiment::{BenchmarkEntry, Experiment, Tokens};
+use crate::experiment::{BenchmarkEntry, Experiment, Share, Tokens};
 use crate::generation::differs;
 use crate::host::Players;
 use crate::machine::{Machine, Member};
@@ -42,6 +42,14 @@ pub(crate) struct Kept<'k> {
 
 /// Calibration trajectories by benchmark, with their digest.
 pub(crate) type Trajectories = BTreeMap<String, (Vec<Episode>, String)>;
+
+/// Where episodes are kept, of which tasks, and what the log says that it belongs to.
+struct Logged<'k> {
+    library: &'k Library,
+    tasks: TaskSet,
+    digest: Digest,
+    path: PathBuf,
+}
 
 /// Models by name, their traces by benchmark.
 pub(crate) type ByModel = Vec<(String, BTreeMap<String, select::File>)>;
@@ -131,29 +139,17 @@ impl<'k> Kept<'k> {
     }
 
     /// A model's episodes on suites.
-    pub(crate) fn play(
-        &mut self,
-        model: &Member,
-        suites: &[String],
-        split: Split,
-        counts: (usize, u32),
-    ) -> Result<Vec<Episode>, RunError> {
+    pub(crate) fn play(&mut self, model: &Member, suites: &[String], split: Split) -> Result<Vec<Episode>, RunError> {
         let mut all = Vec::new();
-        for (log, wanted) in self.played(model, suites, split, counts)? {
+        for (log, wanted) in self.played(model, suites, split)? {
             all.extend(evaluate::episodes(&log, &wanted)?);
         }
         Ok(all)
     }
 
     /// Plays like [`play`](Self::play) and gives the logs: the episodes of all models need not fit into memory.
-    pub(crate) fn logs(
-        &mut self,
-        model: &Member,
-        suites: &[String],
-        split: Split,
-        counts: (usize, u32),
-    ) -> Result<Vec<PathBuf>, RunError> {
-        Ok(self.played(model, suites, split, counts)?.into_iter().map(|(log, _)| log).collect())
+    pub(crate) fn logs(&mut self, model: &Member, suites: &[String], split: Split) -> Result<Vec<PathBuf>, RunError> {
+        Ok(self.played(model, suites, split)?.into_iter().map(|(log, _)| log).collect())
     }
 
     fn played(
@@ -161,14 +157,13 @@ impl<'k> Kept<'k> {
         model: &Member,
         suites: &[String],
         split: Split,
-        counts: (usize, u32),
     ) -> Result<Vec<(PathBuf, Vec<EpisodeKey>)>, RunError> {
         let identity = evaluate::identity(self.machine, model)?;
         let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
         let machine = self.machine;
         let mut open = evaluate::opener(machine, model);
-        let mut one = |suite: &String| self.logged(suite, split, counts, &player, &mut open);
-        suites.iter().map(&mut one).collect()
+        let shares = self.shares(suites, split);
+        shares.map(|(suite, share)| self.logged(suite, (split, share), &player, &mut open)).collect()
     }
 
     /// The same for a model behind a server.
@@ -177,88 +172,92 @@ impl<'k> Kept<'k> {
         (name, address): (&str, &str),
         suites: &[String],
         split: Split,
-        counts: (usize, u32),
     ) -> Result<Vec<PathBuf>, RunError> {
         let mut logs = Vec::new();
-        for suite in suites {
+        for (suite, share) in self.shares(suites, split) {
             let probed = ask(self.machine, address, &*self.library(suite)?.suite)?;
             let identity = evaluate::served_identity(&probed.served);
             let player = evaluate::Player { name, identity: &identity, at_once: None };
             let seated = evaluate::Seated { model: probed.model, served: Some(probed.served) };
-            logs.push(self.logged(suite, split, counts, &player, &mut || Ok(seated.clone()))?.0);
+            logs.push(self.logged(suite, (split, share), &player, &mut || Ok(seated.clone()))?.0);
         }
         Ok(logs)
     }
 
     /// How many episodes of a model the store lacks.
-    pub(crate) fn lacking_episodes(
-        &self,
-        model: &Member,
-        suites: &[String],
-        split: Split,
-        (count, trials): (usize, u32),
-    ) -> Result<usize, RunError> {
+    pub(crate) fn lacking_episodes(&self, model: &Member, suites: &[String], split: Split) -> Result<usize, RunError> {
         let identity = evaluate::identity(self.machine, model)?;
         let player = evaluate::Player { name: &model.name, identity: &identity, at_once: None };
         let mut lacking = 0;
-        for suite in suites {
-            let (_, tasks, _, path) = self.log_of(suite, split, count, &player)?;
-            lacking += evaluate::lacking(suite, &tasks, trials, &path);
+        for (suite, share) in self.shares(suites, split) {
+            let Logged { tasks, path, .. } = self.log_of(suite, share, &player)?;
+            lacking += evaluate::lacking(suite, &tasks, share.trials, &path);
         }
         Ok(lacking)
     }
 
-    /// Ids of the tasks of every suite.
-    pub(crate) fn task_ids(&self, split: Split, count: usize) -> Result<BTreeMap<String, BTreeSet<String>>, RunError> {
+    /// Ids of the test tasks of every suite.
+    pub(crate) fn test_tasks(&self) -> Result<BTreeMap<String, BTreeSet<String>>, RunError> {
         let ids = |(suite, library): (&String, &Library)| {
-            let tasks = library.tasks(split, Some(count))?.tasks;
+            let tasks = library.tasks(Split::Test, Some(self.experiment.tasks.of(suite, Split::Test).tasks))?.tasks;
             Ok((suite.clone(), tasks.into_iter().map(|task| task.id).collect()))
         };
         self.suites.iter().map(ids).collect()
     }
 
-    /// Where episodes are kept, of which tasks, and what the log says that it belongs to.
-    fn log_of(
+    /// What is played of these suites for a split.
+    fn shares<'s>(
         &self,
-        suite: &str,
+        suites: &'s [String],
         split: Split,
-        count: usize,
-        player: &evaluate::Player<'_>,
-    ) -> Result<(&'k Library, TaskSet, Digest, PathBuf), RunError> {
+    ) -> impl Iterator<Item = (&'s String, Share)> + use<'s, 'k> {
+        let counts = &self.experiment.tasks;
+        suites.iter().map(move |suite| (suite, counts.of(suite, split))).filter(|(_, share)| share.tasks > 0)
+    }
+
+    fn log_of(&self, suite: &str, share: Share, player: &evaluate::Player<'_>) -> Result<Logged<'k>, RunError> {
         let library = self.library(suite)?;
-        let tasks = library.tasks(split, Some(count))?;
+        let tasks = library.tasks(share.split, Some(share.tasks))?;
         let inputs = evaluate::inputs(player, library, &tasks, self.machine.seed);
         let path = self.store.place("episodes", &inputs).with_extension("jsonl");
-        Ok((library, tasks, evaluate::log_digest(&inputs), path))
+        Ok(Logged { library, tasks, digest: evaluate::log_digest(&inputs), path })
     }
 
     fn logged(
         &mut self,
         suite: &str,
-        split: Split,
-        (count, trials): (usize, u32),
+        (split, share): (Split, Share),
         player: &evaluate::Player<'_>,
         open: &mut evaluate::Open<'_>,
     ) -> Result<(PathBuf, Vec<EpisodeKey>), RunError> {
-        let (library, tasks, digest, path) = self.log_of(suite, split, count, player)?;
+        let Logged { library, tasks, digest, path } = self.log_of(suite, share, player)?;
+        let trials = share.trials;
         let wanted = evaluate::played(self.machine, library, tasks, trials, player, (&path, digest.as_str()), open)?;
         self.files.push((format!("episodes/{}-{suite}-{}.jsonl", split.as_str(), player.name), path.clone()));
         Ok((path, wanted))
     }
 
     /// The tasks' own solutions, played in the real environments; where tasks come without, what the expert plays.
-    pub(crate) fn trajectories(&mut self, suite: &str, expert: &Member) -> Result<Vec<Episode>, RunError> {
-        let counts = self.experiment.tasks;
-        let tasks = self.library(suite)?.tasks(Split::Calibration, Some(counts.calibration))?;
-        let Some(solutions) = calibrate::solutions(suite, &tasks) else {
-            let many = (counts.calibration, counts.trajectories);
-            return self.play(expert, &[suite.to_owned()], Split::Calibration, many);
-        };
-        let seated = evaluate::Seated { model: Arc::new(solutions), served: None };
-        let many = (counts.calibration, 1);
-        let (log, wanted) =
-            self.logged(suite, Split::Calibration, many, &evaluate::ORACLE, &mut || Ok(seated.clone()))?;
-        evaluate::episodes(&log, &wanted)
+    pub(crate) fn trajectories(&mut self, suites: &[String], expert: &Member) -> Result<Vec<Episode>, RunError> {
+        let (mut all, split) = (Vec::new(), Split::Calibration);
+        let identity = evaluate::identity(self.machine, expert)?;
+        let player = evaluate::Player { name: &expert.name, identity: &identity, at_once: None };
+        // The expert is loaded once for all that it plays.
+        let mut open = evaluate::opener(self.machine, expert);
+        for (suite, share) in self.shares(suites, split) {
+            let tasks = self.library(suite)?.tasks(share.split, Some(share.tasks))?;
+            let (log, wanted) = match calibrate::solutions(suite, &tasks) {
+                Some(solutions) => {
+                    let seated = evaluate::Seated { model: Arc::new(solutions), served: None };
+                    // Again, they would be the same.
+                    let once = Share { trials: 1, ..share };
+                    self.logged(suite, (split, once), &evaluate::ORACLE, &mut || Ok(seated.clone()))?
+                }
+                None => self.logged(suite, (split, share), &player, &mut open)?,
+            };
+            all.extend(evaluate::episodes(&log, &wanted)?);
+        }
+        Ok(all)
     }
 
     /// A model's saliencies on a benchmark's trajectories, whose digest is `said`. What the store lacks is traced in one
@@ -480,11 +479,12 @@ fn open_suites(
             let library = experiment.setup().open(name, &host)?;
             lacking = lacking.or(library.lacks);
             // What is missing is said now, not after hours of play.
-            let counts = experiment.tasks;
-            library.tasks(Split::Test, Some(counts.test))?;
-            if benchmark.expert.is_some() {
-                library.tasks(Split::Calibration, Some(counts.calibration))?;
-                library.tasks(Split::Dev, Some(counts.dev))?;
+            let splits = [Split::Test, Split::Calibration, Split::Dev];
+            for split in &splits[..if benchmark.expert.is_some() { 3 } else { 1 }] {
+                let share = experiment.tasks.of(name, *split);
+                if share.tasks > 0 {
+                    library.tasks(share.split, Some(share.tasks))?;
+                }
             }
             suites.insert(name.clone(), library);
         }

@@ -83,8 +83,7 @@ impl Machine<'_> {
 
     /// How many copies of a model play side by side.
     pub(crate) fn copies(&self) -> Copies {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        if self.engines > 0 { Copies::Exactly(self.engines) } else { Copies::UpTo(cores) }
+        Copies::of(self.engines)
     }
 
     /// Whose arithmetic traces are of: the CPU's, or a GPU's with some precision.

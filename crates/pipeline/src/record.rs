@@ -110,7 +110,6 @@ fn report(experiment: &Experiment, results: &Results) -> RunReport {
     RunReport {
         name: experiment.name.clone(),
         seed: experiment.seed,
-        tasks_a_suite: experiment.tasks.test,
         tasks: results.tasks.clone(),
         benchmarks: experiment.benchmark.iter().map(benchmark).collect(),
         experts: experiment.pool.experts.keys().cloned().collect(),

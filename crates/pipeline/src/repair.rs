@@ -45,10 +45,7 @@ pub(crate) fn pool(kept: &mut Kept<'_>) -> Result<Pool, RunError> {
     let trajectories = kept.stage("calibrate", |kept| {
         let mut all = BTreeMap::new();
         for (benchmark, expert) in served(experiment, &members) {
-            let mut episodes = Vec::new();
-            for suite in &benchmark.suites {
-                episodes.extend(kept.trajectories(suite, expert)?);
-            }
+            let episodes = kept.trajectories(&benchmark.suites, expert)?;
             let said = digest_with(&episodes, None);
             all.insert(benchmark.id.clone(), (episodes, said));
         }
@@ -102,7 +99,7 @@ pub(crate) fn repair(kept: &mut Kept<'_>, pool: &Pool, tokens: Tokens) -> Result
             };
             // Each model is loaded once for all that it plays.
             let suites: Vec<String> = experiment.suite_names().into_iter().filter(plays).collect();
-            kept.play(model, &suites, Split::Dev, (experiment.tasks.dev, 1))
+            kept.play(model, &suites, Split::Dev)
         };
         let (ours, mut theirs) = (dev(backbone)?, BTreeMap::new());
         for (_, expert) in &served {

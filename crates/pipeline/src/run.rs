@@ -52,20 +52,19 @@ fn evaluate_pool(kept: &mut Kept<'_>) -> Result<RunSummary, RunError> {
     let experiment = kept.experiment;
     kept.machine.progress.note("there is no [[candidate]]: the pool is evaluated, and nothing is merged");
     let suites = experiment.suite_names();
-    let counts = (experiment.tasks.test, 1);
     let mut models = Vec::new();
     for (name, source) in experiment.pool.models() {
         let logs = match source {
             Source::Checkpoint(dir) => {
                 let member = Member::open("model", name, dir)?.1;
                 kept.check_templates(std::iter::once(&member))?;
-                kept.logs(&member, &suites, Split::Test, counts)?
+                kept.logs(&member, &suites, Split::Test)?
             }
-            Source::Endpoint(address) => kept.served_logs((name, address), &suites, Split::Test, counts)?,
+            Source::Endpoint(address) => kept.served_logs((name, address), &suites, Split::Test)?,
         };
         models.push((name.to_owned(), logs));
     }
-    let tasks = Some(kept.task_ids(Split::Test, experiment.tasks.test)?);
+    let tasks = Some(kept.test_tasks()?);
     let report = LogsReport { models, tasks, seed: experiment.seed, prices: (None, None) };
     let dir = kept.store.run(&experiment.name);
     let models = write_logs_report(&report, Some(&dir), true)?;
@@ -84,11 +83,11 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
         |(expert, member): &(Checkpoint, Member)| Ok((member.name.clone(), task_vector_energy(&base, expert)?));
     let energy = pool.experts.iter().map(energy).collect::<Result<Vec<_>, RunError>>()?;
     let models: Vec<Member> = [vec![base_member], pool.members, pool.candidates, vec![arm]].concat();
-    let tasks = kept.task_ids(Split::Test, experiment.tasks.test)?;
+    let tasks = kept.test_tasks()?;
     let models = kept.stage("evaluate", |kept| {
         let suites = experiment.suite_names();
         let mut play = |model: Member| {
-            let logs = kept.logs(&model, &suites, Split::Test, (experiment.tasks.test, 1))?;
+            let logs = kept.logs(&model, &suites, Split::Test)?;
             Ok((model, logs))
         };
         models.into_iter().map(&mut play).collect::<Result<Vec<_>, RunError>>()

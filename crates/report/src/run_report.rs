@@ -23,9 +23,7 @@ pub struct RunReport {
     pub name: String,
     /// The seed of its draws.
     pub seed: u64,
-    /// Test tasks a suite.
-    pub tasks_a_suite: usize,
-    /// Their ids by suite; what logs hold of other tasks is left out.
+    /// Ids of the test tasks by suite; what logs hold of other tasks is left out.
     pub tasks: BTreeMap<String, BTreeSet<String>>,
     /// The benchmarks, in the order of columns.
     pub benchmarks: Vec<Benchmark>,
@@ -121,10 +119,10 @@ impl RunReport {
             title: format!("rolegraft: {}", self.name),
             lead: verdict(board, &self.result, &self.backbone),
             summary: format!(
-                "{} models, {} suites, {} test tasks a suite, seed {}. Every model plays the same tasks with the same draws.",
+                "{} models, {} suites, {} test tasks, seed {}. Every model plays the same tasks with the same draws.",
                 board.models.len(),
                 self.benchmarks.iter().map(|b| b.suites.len()).sum::<usize>(),
-                self.tasks_a_suite,
+                self.tasks.values().map(BTreeSet::len).sum::<usize>(),
                 self.seed
             ),
             sections: vec![

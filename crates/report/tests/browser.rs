@@ -81,7 +81,6 @@ fn run_page(dir: &Path) -> PathBuf {
     let report = RunReport {
         name: format!("trial {HOSTILE}"),
         seed: 1,
-        tasks_a_suite: 100,
         tasks: [("os".to_owned(), tasks()), ("tau-retail".to_owned(), tasks())].into(),
         benchmarks: vec![benchmark("os", "OS"), benchmark("tau-retail", "τ-bench")],
         experts: vec!["expert-with-a-rather-long-name".into()],

@@ -12,4 +12,4 @@ mod tracer;
 pub use importance::{Importance, channel_importance};
 pub use plan::{Reading, Run, TraceError};
 pub use saliency::{NeuronSet, Saliency, SaliencyError, TENTHS, Tenth, aos};
-pub use tracer::{Step, Tracing, Trajectory, trace, trace_as, trace_readings, union_overlap};
+pub use tracer::{Step, Tracing, Trajectory, trace, trace_as, trace_readings, union_overlap, wave_tokens};

@@ -5,7 +5,7 @@
 //! are the same to the bit for every budget and number of threads.
 
 use crate::journal::{Journal, Sums};
-use crate::plan::{Plan, Reading, Run, TraceError, Wave};
+use crate::plan::{Plan, Reading, Run, TraceError, Wave, standing};
 use crate::{NeuronSet, Saliency};
 use rayon::prelude::*;
 use rolegraft_checkpoint::{Architecture, Checkpoint};
@@ -113,6 +113,32 @@ const WAVE: usize = 16_384;
 /// The same on a GPU, which multiplies faster than it is fed.
 const WAVE_ON_DEVICE: usize = 65_536;
 
+fn usual_wave(place: &Place) -> usize {
+    if place.is_cpu() { WAVE } else { WAVE_ON_DEVICE }
+}
+
+/// Tokens that will go through the layers together in a trace of runs of at most `longest` tokens, and the bytes that it
+/// will use for them besides one layer's weights.
+///
+/// # Errors
+/// If the memory does not do for one such run: with what would.
+pub fn wave_tokens(
+    architecture: &Architecture,
+    longest: usize,
+    memory: usize,
+    place: &Place,
+) -> Result<(usize, usize), TraceError> {
+    let fixed = standing(architecture, longest, 1) + States::bytes(architecture, 1);
+    let row = size_of::<f32>() * architecture.hidden_size;
+    let rows = memory.saturating_sub(fixed) / row;
+    if rows < longest {
+        let (least, layer) = (fixed + row * longest, Pass::bytes(architecture, longest).0);
+        return Err(TraceError::Memory { memory, least, layer, tokens: longest });
+    }
+    let rows = rows.min(usual_wave(place).max(longest));
+    Ok((rows, fixed + row * rows))
+}
+
 /// Traces runs of tokens, teacher-forced, once for several readings: each gets, to the bit, what a trace of its own would give
 /// it.
 ///
@@ -130,11 +156,7 @@ pub fn trace_readings<'c>(
         None => Architecture::of(checkpoint).map_err(DecoderError::from)?,
     };
     let mut sums: Vec<Sums> = readings.iter().map(|reading| weigh(&architecture, runs, reading)).collect();
-    let cap = match (tracing.wave, tracing.place.is_cpu()) {
-        (0, true) => WAVE,
-        (0, false) => WAVE_ON_DEVICE,
-        (cap, _) => cap,
-    };
+    let cap = if tracing.wave == 0 { usual_wave(&tracing.place) } else { tracing.wave };
     let journal = tracing.journal.as_ref().map(|(path, key)| Journal::new(path, key));
     let kept = journal.as_ref().map_or(0, |journal| journal.read(&mut sums));
     let plan = Plan::new(&architecture, runs, readings, (tracing.memory, tracing.held, cap), kept)?;

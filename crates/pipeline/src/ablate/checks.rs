@@ -71,7 +71,7 @@ pub(crate) fn one_expert(kept: &mut Kept<'_>, pool: &Pool, served: &Served<'_>) 
         let selected = select(&[(expert.name.clone(), traces.clone())], &traces, k, seed)?;
         let mut compared = Vec::new();
         for entry in own {
-            let episodes = kept.play(expert, &entry.suites, Split::Dev, (experiment.tasks.dev, 1))?;
+            let episodes = kept.play(expert, &entry.suites, Split::Dev)?;
             compared.push(Compared { benchmark: benchmark(entry), backbone: episodes.clone(), expert: episodes });
         }
         let weak = diagnose(&compared, &experiment.diagnosis).diagnosis.weak;

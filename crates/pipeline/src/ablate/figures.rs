@@ -48,7 +48,7 @@ pub(crate) fn summary(ablation: &Ablation) -> String {
     let (k, protect, tokens) = &ablation.settings;
     format!(
         "k = {k}, protection {}, {} tokens where nothing else is said. AVG is the mean over the benchmarks that experts serve, of the first \
-         {} test tasks a suite played with {} seeds; its 95 % interval is a bootstrap over tasks and seeds.",
+         {} test tasks of a suite, or of all where it has fewer, played with {} seeds; its 95 % interval is a bootstrap over tasks and seeds.",
         protect.as_str(),
         tokens.as_str(),
         ablation.grid.tasks,

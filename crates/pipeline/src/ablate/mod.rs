@@ -21,6 +21,7 @@ use crate::stages::trace::{Passed, Reading};
 use crate::stages::transplant::{Planned, plan};
 use rolegraft_checkpoint::Digest;
 use rolegraft_graft::Protect;
+use rolegraft_suites::Split;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -54,7 +55,9 @@ pub fn ablate(
     let mut experiment = experiment.clone();
     // Benchmarks that only look on are not played.
     experiment.benchmark.retain(|benchmark| benchmark.expert.is_some());
-    let grid = Grid { tasks: grid.tasks.min(experiment.tasks.test), ..grid.clone() };
+    experiment.tasks = experiment.tasks.with_at_most(grid.tasks);
+    let most = experiment.suite_names().iter().map(|suite| experiment.tasks.of(suite, Split::Test).tasks).max();
+    let grid = Grid { tasks: most.unwrap_or(grid.tasks), ..grid.clone() };
     with_stages(&experiment, results, stop, progress, |kept| {
         announce(&experiment, &grid, progress);
         let ablation = ablation(kept, &grid)?;
@@ -90,14 +93,13 @@ fn shares(grid: &Grid) -> impl Iterator<Item = (f64, u64)> {
 fn announce(experiment: &Experiment, grid: &Grid, progress: &dyn Progress) {
     let transplants = grid.k.len() * grid.protect.len();
     let checkpoints = experiment.candidate.len() + transplants + grid.tokens.len();
-    let suites = experiment.suite_names().len();
+    let (suites, tasks) = (experiment.suite_names().len(), experiment.test_tasks());
     progress.note(&format!(
-        "at most {checkpoints} checkpoints ({} candidates, {transplants} transplants, {} by other tokens) and {} episodes ({suites} suites, {} tasks, \
+        "at most {checkpoints} checkpoints ({} candidates, {transplants} transplants, {} by other tokens) and {} episodes ({suites} suites, {tasks} tasks, \
          {} seeds); what the store holds is not made again",
         experiment.candidate.len(),
         grid.tokens.len(),
-        checkpoints * suites * grid.tasks * grid.seeds as usize,
-        grid.tasks,
+        checkpoints * tasks * grid.seeds as usize,
         grid.seeds,
     ));
 }

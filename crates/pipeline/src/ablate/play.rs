@@ -1,6 +1,7 @@
 //! Playing the models of an ablation, with the time left.
 
 use crate::ablate::values::{Grid, Score};
+use crate::compute::duration;
 use crate::error::RunError;
 use crate::experiment::BenchmarkEntry;
 use crate::kept::Kept;
@@ -18,7 +19,7 @@ pub(crate) type Rewards = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 /// How long work that goes on as it went will take.
 pub(crate) fn time_left(begun: Instant, done: usize, of: usize) -> String {
     let seconds = begun.elapsed().as_secs_f64() / done.max(1) as f64 * of.saturating_sub(done) as f64;
-    if seconds < 90.0 { format!("{seconds:.0} s left") } else { format!("{:.0} min left", seconds / 60.0) }
+    format!("{} left", duration(seconds))
 }
 
 /// Counts the episodes of many logs, and says how long the rest takes.
@@ -80,15 +81,15 @@ pub(crate) fn play(kept: &Kept<'_>, models: &[Member], grid: &Grid) -> Result<BT
     for seed in 0..grid.seeds {
         let machine = on(seed, kept.machine.progress);
         for model in &distinct {
-            lacking += kept.on(&machine).lacking_episodes(model, &suites, Split::Test, (grid.tasks, 1))?;
+            lacking += kept.on(&machine).lacking_episodes(model, &suites, Split::Test)?;
         }
     }
-    let of = distinct.len() * suites.len() * grid.tasks * grid.seeds as usize;
+    let tasks = kept.experiment.test_tasks();
+    let of = distinct.len() * tasks * grid.seeds as usize;
     let (checkpoints, held) = (distinct.len(), of - lacking);
     machine.progress.note(&format!(
-        "{of} episodes: {checkpoints} checkpoints, {} suites, {} tasks, {} seeds; {held} are in the store, {lacking} are played",
+        "{of} episodes: {checkpoints} checkpoints, {} suites, {tasks} tasks, {} seeds; {held} are in the store, {lacking} are played",
         suites.len(),
-        grid.tasks,
         grid.seeds
     ));
     let pace = Pace { inner: machine.progress, begun: Instant::now(), of: lacking, counted: Mutex::default() };
@@ -99,7 +100,7 @@ pub(crate) fn play(kept: &Kept<'_>, models: &[Member], grid: &Grid) -> Result<BT
             let machine = on(seed, &pace);
             let mut seeded = kept.on(&machine);
             let rewards = all.entry(model.digest.to_string()).or_default();
-            for episode in seeded.play(model, &suites, Split::Test, (grid.tasks, 1))? {
+            for episode in seeded.play(model, &suites, Split::Test)? {
                 let of_suite = rewards.entry(episode.key.suite).or_default();
                 of_suite.entry(episode.key.task).or_default().push(episode.reward);
             }

@@ -82,6 +82,21 @@ fn write_importance(path: &Path, importance: &Importance) -> Result<(), RunError
     Ok(())
 }
 
+/// How a candidate is merged from an experiment's pool.
+pub(crate) fn candidate_plan(
+    entry: &CandidateEntry,
+    base: (&str, &Path),
+    experts: &[(&str, PathBuf)],
+) -> Result<Plan, RunError> {
+    let names: Vec<&str> = experts.iter().map(|(name, _)| *name).collect();
+    let recipe = Recipe::of_pool(entry.operator, &entry.parameters, base.0, &names, Preset::Arm);
+    let recipe = recipe.map_err(|why| MergeError::Recipe(format!("candidate `{}`: {why}", entry.name)))?;
+    let dirs: Vec<(&str, &Path)> = experts.iter().map(|(name, dir)| (*name, dir.as_path())).chain([base]).collect();
+    let mentioned = recipe.models.iter().filter_map(|model| dirs.iter().find(|(name, _)| name == model));
+    let models = mentioned.map(|(name, dir)| Model::open(name, dir)).collect::<Result<_, _>>()?;
+    Ok(Plan::of_models(recipe, models, &PlanOptions::default())?)
+}
+
 /// Merges an experiment's pool as one of its candidates says.
 pub(crate) fn merge_candidate(
     entry: &CandidateEntry,
@@ -90,13 +105,7 @@ pub(crate) fn merge_candidate(
     out: &Path,
     stop: &AtomicBool,
 ) -> Result<(), RunError> {
-    let names: Vec<&str> = experts.iter().map(|(name, _)| *name).collect();
-    let recipe = Recipe::of_pool(entry.operator, &entry.parameters, base.0, &names, Preset::Arm);
-    let recipe = recipe.map_err(|why| MergeError::Recipe(format!("candidate `{}`: {why}", entry.name)))?;
-    let dirs: Vec<(&str, &Path)> = experts.iter().map(|(name, dir)| (*name, dir.as_path())).chain([base]).collect();
-    let mentioned = recipe.models.iter().filter_map(|model| dirs.iter().find(|(name, _)| name == model));
-    let models = mentioned.map(|(name, dir)| Model::open(name, dir)).collect::<Result<_, _>>()?;
-    let plan = Plan::of_models(recipe, models, &PlanOptions::default())?;
+    let plan = candidate_plan(entry, base, experts)?;
     plan.execute(out, &Execution { shard_size: SHARD, seed: entry.seed, stop, ..Execution::default() })?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Saliencies: a checkpoint's MLP activations at the tokens of calibration sets.
 
 use crate::artefact::{ArtefactError, Calibration, CalibrationRun, Traced};
+use crate::compute::duration;
 use crate::error::RunError;
 use crate::experiment::{Shift, Tokens};
 use crate::machine::Machine;
@@ -158,7 +159,7 @@ pub fn readings(
             step.layer,
             step.layers,
             step.rate,
-            duration(step.left().as_secs())
+            duration(step.left().as_secs_f64())
         );
         machine.progress.update(step.done as usize, step.tokens, &what);
     };
@@ -197,15 +198,6 @@ pub fn readings(
         }
     }
     Ok((traced, passed))
-}
-
-/// Seconds, as people read them.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
 }
 
 fn check(

@@ -1,0 +1,364 @@
+//! What a run would take, and what it lacks: found from headers, task files and a measurement of seconds.
+
+mod inputs;
+mod play;
+
+use crate::compute::{Bytes, free_memory};
+use crate::engine::{Copies, EngineKind, fitting};
+use crate::error::RunError;
+use crate::experiment::Experiment;
+use crate::progress::Progress;
+use crate::stages::merge::candidate_plan;
+use crate::store::Store;
+use inputs::{Inputs, told};
+use play::{Load, Side};
+use rolegraft_checkpoint::{Architecture, Digest};
+use rolegraft_decoder::{Pace, Pass, Place};
+use rolegraft_merge::{Execution, Plan};
+use rolegraft_saliency::wave_tokens;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What is found out about an experiment before it is run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Forecast {
+    /// Its stages, in their order.
+    pub stages: Vec<StageForecast>,
+    /// What keeps it from running, a sentence each.
+    pub missing: Vec<String>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// What a stage takes. What could not be found out is absent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StageForecast {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in numbers.
+    pub work: String,
+    /// Bytes read.
+    pub read: Option<u64>,
+    /// Bytes written.
+    pub written: Option<u64>,
+    /// Main memory at its peak, in bytes, besides the program.
+    pub memory: Option<u64>,
+    /// Tokens that go through models.
+    pub tokens: Option<u64>,
+    /// Seconds.
+    pub seconds: Option<f64>,
+}
+
+/// How long one thing is measured; there are few.
+const MEASURED: Duration = Duration::from_millis(1500);
+/// Bytes that are merged, or hashed, to see how fast it goes.
+const SAMPLE: u64 = 64 << 20;
+/// Tokens of the longest trajectory, against the mean.
+const LONGEST: usize = 4;
+
+/// Looks at an experiment without running it. Nothing is kept.
+///
+/// # Errors
+/// If nothing can be written where results would land.
+pub fn forecast(
+    experiment: &Experiment,
+    results: &Path,
+    episode_tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Forecast, RunError> {
+    progress.stage("read headers and tasks");
+    let mut found = Forecast::default();
+    let inputs = Inputs::open(experiment, &mut found);
+    let place = match experiment.compute.place(experiment.trace.precision) {
+        Ok(place) => place,
+        Err(error) => {
+            found.missing.push(format!("device: {}", told(&error)));
+            Place::cpu()
+        }
+    };
+    let shape = inputs.base.as_ref().and_then(|base| Architecture::of(base).ok());
+    let loads = Load::of_suites(experiment, &inputs, shape.as_ref(), episode_tokens);
+    let plans = plans(experiment, &inputs, &mut found);
+    let (inputs, plans, loads, shape, place) = (&inputs, plans.as_deref(), loads.as_slice(), shape.as_ref(), &place);
+    let asked = Asked { experiment, inputs, plans, shape, place, loads, results };
+    progress.stage("measure this machine");
+    let speeds = asked.measure(&mut found);
+    let has = |name: &str| !matches!(name, "merge" | "calibrate" | "trace" | "select" | "diagnose" | "transplant");
+    let stages = [
+        asked.merge(&speeds),
+        asked.played("calibrate", Side::Calibration, &speeds, &mut found),
+        asked.trace(&speeds, &mut found),
+        asked.select(),
+        asked.played("diagnose", Side::Dev, &speeds, &mut found),
+        asked.transplant(&speeds),
+        asked.played("evaluate", Side::Test, &speeds, &mut found),
+    ];
+    found.stages = stages.into_iter().filter(|s| !experiment.candidate.is_empty() || has(s.name)).collect();
+    asked.room(&mut found);
+    if Store::new(results).run(&experiment.name).exists() {
+        found.notes.push("a run of that name is there: what it made already will not be made again".into());
+    }
+    let mut seen = Vec::new();
+    found.missing.retain(|what| {
+        !seen.contains(what) && {
+            seen.push(what.clone());
+            true
+        }
+    });
+    Ok(found)
+}
+
+/// How each candidate is merged; nothing if a model is missing, or a candidate cannot be merged.
+fn plans(experiment: &Experiment, inputs: &Inputs, found: &mut Forecast) -> Option<Vec<Plan>> {
+    let (base, experts) = inputs.pool()?;
+    let mut plan = |entry| match candidate_plan(entry, ("base", base), &experts) {
+        Ok(plan) => Some(plan),
+        Err(error) => {
+            found.missing.push(told(&error));
+            None
+        }
+    };
+    experiment.candidate.iter().map(&mut plan).collect()
+}
+
+/// How fast this machine does it; nothing where it could not be measured.
+#[derive(Default)]
+struct Speeds {
+    model: Option<Pace>,
+    /// Seconds of all candidates' merges together.
+    merges: Option<f64>,
+    /// Bytes read and hashed in a second.
+    hashing: Option<f64>,
+}
+
+struct Asked<'a> {
+    experiment: &'a Experiment,
+    inputs: &'a Inputs,
+    /// How each candidate is merged, if all the pool is there.
+    plans: Option<&'a [Plan]>,
+    shape: Option<&'a Architecture>,
+    place: &'a Place,
+    loads: &'a [Load],
+    results: &'a Path,
+}
+
+impl Asked<'_> {
+    /// Bytes of a checkpoint's files.
+    fn checkpoint(&self) -> Option<u64> {
+        let base = self.inputs.base.as_ref()?;
+        Some(base.files().filter_map(|file| Some(file.metadata().ok()?.len())).sum())
+    }
+
+    fn measure(&self, found: &mut Forecast) -> Speeds {
+        let mut speeds = Speeds::default();
+        let Some(base) = &self.inputs.base else { return speeds };
+        if self.shape.is_some() {
+            match Pace::measure(base, self.place, MEASURED) {
+                Ok(pace) => speeds.model = Some(pace),
+                Err(error) => found.missing.push(format!("pool.base cannot be run: {}", told(&error))),
+            }
+        }
+        speeds.hashing = base.files().next().and_then(|file| {
+            let begun = Instant::now();
+            let read = std::io::Read::take(std::fs::File::open(file).ok()?, SAMPLE);
+            let bytes = std::io::Read::bytes(std::io::BufReader::with_capacity(1 << 20, read));
+            let part = bytes.collect::<Result<Vec<u8>, _>>().ok()?;
+            std::hint::black_box(Digest::of(&part));
+            Some(part.len() as f64 / begun.elapsed().as_secs_f64())
+        });
+        speeds.merges = self.merge_seconds(found);
+        speeds
+    }
+
+    /// Seconds of all candidates' merges, from a part of each; nothing if a model is missing.
+    fn merge_seconds(&self, found: &mut Forecast) -> Option<f64> {
+        let plans = self.plans?;
+        let folder = self.results.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
+        let scratch = tempfile::Builder::new().prefix(".rolegraft-plan-").tempdir_in(folder);
+        let scratch = match scratch {
+            Ok(scratch) => scratch,
+            Err(error) => {
+                found.missing.push(format!("nothing can be written to `{}`: {error}", folder.display()));
+                return None;
+            }
+        };
+        let (mut seconds, mut measured, mut bytes, mut unknown) = (0.0, 0, 0.0, 0);
+        for (at, (entry, plan)) in self.experiment.candidate.iter().zip(plans).enumerate() {
+            let execution = Execution { seed: entry.seed, ..Execution::default() };
+            match plan.pace(&scratch.path().join(at.to_string()), SAMPLE, &execution) {
+                Ok(Some(pace)) => {
+                    let written = plan.bytes().1 as f64;
+                    (seconds, measured, bytes) = (seconds + written / pace, measured + 1, bytes + written);
+                }
+                Ok(None) => unknown += 1,
+                Err(error) => found.missing.push(format!("candidate `{}`: {}", entry.name, told(&error))),
+            }
+        }
+        // One that looks at everything first reads it twice.
+        let usual = seconds / f64::from(measured.max(1));
+        (measured > 0 && bytes > 0.0).then_some(seconds + 2.0 * usual * f64::from(unknown))
+    }
+
+    fn merge(&self, speeds: &Speeds) -> StageForecast {
+        let (experiment, one) = (self.experiment, self.checkpoint());
+        let (experts, merges) = (experiment.pool.experts.len() as u64, experiment.candidate.len() as u64);
+        // Checkpoints are known by the hash of all that they hold: the pool's, and those that are made.
+        let hashed = one.map(|one| one * (1 + experts + merges));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let read = self.plans.map(|plans| plans.iter().map(|plan| plan.bytes().0).sum::<u64>());
+        let written = self.plans.map(|plans| plans.iter().map(|plan| plan.bytes().1).sum());
+        StageForecast {
+            name: "merge",
+            work: counted(merges, "candidate"),
+            read: read.zip(hashed).map(|(read, hashed)| read + hashed),
+            written: written.or(one.map(|one| one * merges)),
+            memory: self.plans.and_then(|plans| plans.iter().map(|plan| plan.memory(threads)).max()),
+            tokens: None,
+            seconds: speeds
+                .merges
+                .zip(hashed.zip(speeds.hashing))
+                .map(|(merges, (bytes, pace))| merges + bytes as f64 / pace),
+        }
+    }
+
+    /// A stage in which models play.
+    fn played(&self, name: &'static str, side: Side, speeds: &Speeds, found: &mut Forecast) -> StageForecast {
+        let experiment = self.experiment;
+        let players = |load: &Load| match side {
+            // Of those that come with solutions nobody is asked.
+            Side::Calibration => u64::from(load.served && !load.solved),
+            // The backbone, and the expert.
+            Side::Dev => 2 * u64::from(load.served),
+            Side::Test if experiment.candidate.is_empty() => 1 + experiment.pool.experts.len() as u64,
+            Side::Test => (2 + experiment.pool.experts.len() + experiment.candidate.len()) as u64,
+        };
+        let (mut episodes, mut read, mut written) = (0, 0, 0);
+        for load in self.loads {
+            let many = load.episodes(side) * players(load);
+            episodes += many;
+            read += many * load.read;
+            written += many * load.written;
+        }
+        let served = experiment.engine == EngineKind::Server;
+        let mut memory = None;
+        if let Some(shape) = self.shape.filter(|_| !served && episodes > 0 && self.place.is_cpu()) {
+            let copies = Copies::of(experiment.engines).loaded(experiment.engine);
+            match fitting(self.inputs.base_dir(), shape, copies, free_memory()) {
+                Ok((fit, note)) => {
+                    memory = Some((size_of::<f32>() * shape.parameters() * fit) as u64);
+                    found.notes.extend(note.filter(|note| !found.notes.contains(note)));
+                }
+                Err(error) => found.missing.push(told(&error)),
+            }
+        }
+        let pace = speeds.model.filter(|_| !served);
+        StageForecast {
+            name,
+            work: counted(episodes, "episode"),
+            read: Some(0),
+            written: Some(episodes * play::LOGGED),
+            memory,
+            tokens: Some(read + written),
+            seconds: pace.map(|pace| read as f64 / pace.reading + written as f64 / pace.writing),
+        }
+    }
+
+    fn trace(&self, speeds: &Speeds, found: &mut Forecast) -> StageForecast {
+        let models = 1 + self.experiment.candidate.len() as u64;
+        let (mut runs, mut tokens, mut longest, mut of) = (0, 0, 1, Vec::new());
+        for benchmark in self.experiment.benchmark.iter().filter(|b| b.expert.is_some()) {
+            let loads = self.loads.iter().filter(|load| benchmark.suites.contains(&load.suite));
+            let mut own = 0;
+            for load in loads {
+                let episodes = load.episodes(Side::Calibration);
+                runs += episodes;
+                own += episodes * (load.read + load.written);
+                longest = longest.max(LONGEST * (load.read + load.written) as usize);
+            }
+            tokens += own;
+            of.push(own);
+        }
+        let budget = self.experiment.compute.budget();
+        let mut stage = StageForecast {
+            name: "trace",
+            work: format!("{} through {}", counted(runs, "trajectory"), counted(models, "model")),
+            tokens: Some(tokens * models),
+            ..StageForecast::default()
+        };
+        let Some(shape) = self.shape else { return stage };
+        let longest = longest.min(shape.max_position_embeddings);
+        let (wave, used) = match wave_tokens(shape, longest, budget, self.place) {
+            Ok(fits) => fits,
+            Err(error) => {
+                found.missing.push(told(&error));
+                return stage;
+            }
+        };
+        let waves: u64 = of.iter().map(|own| own.div_ceil(wave as u64)).sum();
+        let sums = (shape.num_hidden_layers * shape.intermediate_size * SUMS) as u64;
+        stage.read = self.checkpoint().map(|one| one * waves * models);
+        stage.written = Some(sums * of.len() as u64 * (models + 1));
+        stage.memory = Some((used + Pass::bytes(shape, longest).0) as u64);
+        let pace = speeds.model;
+        stage.seconds = pace.map(|p| models as f64 * (tokens as f64 / p.reading + waves as f64 * p.loading));
+        stage
+    }
+
+    fn select(&self) -> StageForecast {
+        let served = self.experiment.benchmark.iter().filter(|b| b.expert.is_some()).count() as u64;
+        let files = served * (1 + self.experiment.candidate.len() as u64);
+        let one = self.shape.map(|shape| (shape.num_hidden_layers * shape.intermediate_size * SUMS) as u64);
+        let read = one.map(|one| one * files);
+        StageForecast {
+            name: "select",
+            work: counted(files, "saliency"),
+            read,
+            written: Some(0),
+            memory: read,
+            tokens: None,
+            seconds: None,
+        }
+    }
+
+    fn transplant(&self, speeds: &Speeds) -> StageForecast {
+        let one = self.checkpoint();
+        let merge = speeds.merges.map(|seconds| seconds / self.experiment.candidate.len().max(1) as f64);
+        StageForecast {
+            name: "transplant",
+            work: "1 checkpoint".into(),
+            // Copied, what changes patched, and hashed.
+            read: one.map(|one| 2 * one),
+            written: one,
+            memory: None,
+            tokens: None,
+            seconds: merge.zip(one.zip(speeds.hashing)).map(|(merge, (bytes, pace))| merge + bytes as f64 / pace),
+        }
+    }
+
+    /// Whether what is written fits where results land.
+    fn room(&self, found: &mut Forecast) {
+        let needed: u64 = found.stages.iter().filter_map(|stage| stage.written).sum();
+        let folder: PathBuf = std::path::absolute(self.results).unwrap_or_else(|_| self.results.to_owned());
+        let Some(folder) = folder.ancestors().find(|dir| dir.is_dir()) else { return };
+        let Ok(system) = rustix::fs::statvfs(folder) else { return };
+        let free = system.f_bavail.saturating_mul(system.f_frsize);
+        let (needs, has) = (Bytes(needed as usize), Bytes(free as usize));
+        if needed > free {
+            let folder = folder.display();
+            found.missing.push(format!("disk: {needs} are written under `{folder}`, where {has} are free"));
+        } else {
+            found.notes.push(format!("{needs} of {has} free are written; {} of memory are free", Bytes(free_memory())));
+        }
+    }
+}
+
+/// Bytes of a saliency that a neuron takes: its sum, and those of tenths.
+const SUMS: usize = size_of::<f64>() + 10 * size_of::<f32>();
+
+fn counted(count: u64, what: &str) -> String {
+    match (count, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {what}s"),
+    }
+}
