@@ -30,7 +30,11 @@ impl Plan {
         let known: f64 = found.stages.iter().filter_map(|stage| stage.seconds).sum();
         let written: u64 = found.stages.iter().filter_map(|stage| stage.written).sum();
         let unknown = found.stages.iter().any(|stage| stage.seconds.is_none() && time(stage) == UNKNOWN);
-        let known = format!("{}{}", if unknown { "more than " } else { "" }, duration(known));
+        let known = match unknown {
+            true if known < 1.0 => UNKNOWN.into(),
+            true => format!("more than {}", duration(known)),
+            false => duration(known),
+        };
         let total = ["in all", "", "", &bytes(Some(written)), "", "", &known];
         table.rows.push(total.map(str::to_owned).into());
         say(&table.render(Format::Markdown));

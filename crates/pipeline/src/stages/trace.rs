@@ -54,7 +54,6 @@ impl Reading {
 }
 
 impl View {
-    /// The set's runs as they are here, in their order; nothing in place of those that are left out.
     /// Which of a set's trajectories are part of it, by id; all, if nothing is said.
     fn drawn(self, set: &Calibration) -> Option<BTreeSet<&str>> {
         let Self::Share(share, seed) = self else { return None };
