@@ -451,7 +451,6 @@ impl Experiment {
         if !(self.saliency.k > 0.0 && self.saliency.k <= 1.0) {
             return Err(format!("saliency.k is {}, but must lie in (0, 1]", self.saliency.k));
         }
-        self.tasks.check(&self.benchmark)?;
         let mut names: Vec<&str> = vec!["base", "arm"];
         names.extend(self.pool.experts.keys().map(String::as_str));
         for candidate in &self.candidate {
@@ -474,6 +473,7 @@ impl Experiment {
                 _ => {}
             }
         }
+        self.tasks.check(&self.benchmark)?;
         if !self.candidate.is_empty() && !self.benchmark.iter().any(|b| b.expert.is_some()) {
             return Err("no benchmark names an `expert`, so there is nothing to select by".into());
         }

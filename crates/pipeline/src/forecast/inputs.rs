@@ -1,6 +1,6 @@
 //! What an experiment is made of, opened as far as it is there.
 
-use super::Forecast;
+use super::found::Forecast;
 use crate::chat::{read_template, takes};
 use crate::endpoints::is_endpoint;
 use crate::engine::EngineKind;

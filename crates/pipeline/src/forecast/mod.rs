@@ -1,5 +1,6 @@
 //! What a run would take, and what it lacks: found from headers, task files and a measurement of seconds.
 
+mod found;
 mod inputs;
 mod play;
 
@@ -10,6 +11,7 @@ use crate::experiment::Experiment;
 use crate::progress::Progress;
 use crate::stages::merge::candidate_plan;
 use crate::store::Store;
+pub use found::{Forecast, StageForecast};
 use inputs::{Inputs, told};
 use play::{Load, Side};
 use rolegraft_checkpoint::{Architecture, Digest};
@@ -18,36 +20,6 @@ use rolegraft_merge::{Execution, Plan};
 use rolegraft_saliency::wave_tokens;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// What is found out about an experiment before it is run.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Forecast {
-    /// Its stages, in their order.
-    pub stages: Vec<StageForecast>,
-    /// What keeps it from running, a sentence each.
-    pub missing: Vec<String>,
-    /// What a person should know.
-    pub notes: Vec<String>,
-}
-
-/// What a stage takes. What could not be found out is absent.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StageForecast {
-    /// Its name.
-    pub name: &'static str,
-    /// What it does, in numbers.
-    pub work: String,
-    /// Bytes read.
-    pub read: Option<u64>,
-    /// Bytes written.
-    pub written: Option<u64>,
-    /// Main memory at its peak, in bytes, besides the program.
-    pub memory: Option<u64>,
-    /// Tokens that go through models.
-    pub tokens: Option<u64>,
-    /// Seconds.
-    pub seconds: Option<f64>,
-}
 
 /// How long one thing is measured; there are few.
 const MEASURED: Duration = Duration::from_millis(1500);
