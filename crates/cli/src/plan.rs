@@ -29,7 +29,7 @@ impl Plan {
         table.rows = found.stages.iter().map(row).collect();
         let known: f64 = found.stages.iter().filter_map(|stage| stage.seconds).sum();
         let written: u64 = found.stages.iter().filter_map(|stage| stage.written).sum();
-        let unknown = found.stages.iter().any(|stage| stage.seconds.is_none() && time(stage) == UNKNOWN);
+        let unknown = found.stages.iter().any(|stage| stage.seconds.is_none());
         let known = match unknown {
             true if known < 1.0 => UNKNOWN.into(),
             true => format!("more than {}", duration(known)),
@@ -55,15 +55,6 @@ impl Plan {
 /// Stands for what could not be found out.
 const UNKNOWN: &str = "?";
 
-fn time(stage: &StageForecast) -> String {
-    // A stage of files alone.
-    let quick = stage.tokens.is_none() && stage.read.is_some_and(|bytes| bytes < 1 << 30);
-    match stage.seconds {
-        None if !quick => UNKNOWN.into(),
-        seconds => duration(seconds.unwrap_or_default()),
-    }
-}
-
 fn bytes(bytes: Option<u64>) -> String {
     match bytes {
         None => UNKNOWN.into(),
@@ -78,6 +69,7 @@ fn row(stage: &StageForecast) -> Vec<String> {
         Some(tokens @ 1..1_000_000) => format!("{:.1} k", tokens as f64 / 1e3),
         Some(tokens) => format!("{:.1} M", tokens as f64 / 1e6),
     };
+    let time = stage.seconds.map_or_else(|| UNKNOWN.into(), duration);
     let StageForecast { name, work, read, written, memory, .. } = stage;
-    vec![(*name).into(), work.clone(), bytes(*read), bytes(*written), bytes(*memory), tokens, time(stage)]
+    vec![(*name).into(), work.clone(), bytes(*read), bytes(*written), bytes(*memory), tokens, time]
 }

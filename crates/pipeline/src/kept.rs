@@ -479,12 +479,8 @@ fn open_suites(
             let library = experiment.setup().open(name, &host)?;
             lacking = lacking.or(library.lacks);
             // What is missing is said now, not after hours of play.
-            let splits = [Split::Test, Split::Calibration, Split::Dev];
-            for split in &splits[..if benchmark.expert.is_some() { 3 } else { 1 }] {
-                let share = experiment.tasks.of(name, *split);
-                if share.tasks > 0 {
-                    library.tasks(share.split, Some(share.tasks))?;
-                }
+            if let Some(error) = experiment.tasks.lacking(&benchmark, name, &library).next() {
+                return Err(error.into());
             }
             suites.insert(name.clone(), library);
         }

@@ -8,6 +8,7 @@ mod ablate;
 pub mod artefact;
 mod ask;
 mod chat;
+mod columns;
 mod compute;
 mod endpoints;
 mod energy;

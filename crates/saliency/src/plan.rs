@@ -1,6 +1,6 @@
 //! Which runs go together, in which order, within a budget.
 
-use crate::saliency::TENTHS;
+use crate::saliency::Saliency;
 use rolegraft_checkpoint::{Architecture, WriteError};
 use rolegraft_decoder::{DecoderError, Pass, Segment, States};
 use std::borrow::Cow;
@@ -65,10 +65,8 @@ pub(crate) struct Plan {
 
 /// What a trace needs whatever it traces: sums of the readings, and what a pass holds besides the weights.
 pub(crate) fn standing(architecture: &Architecture, longest: usize, readings: usize) -> usize {
-    let sums = size_of::<f64>() + TENTHS * size_of::<f32>();
-    let sums = architecture.num_hidden_layers * architecture.intermediate_size * sums;
     // Written once more where they are kept after a wave.
-    Pass::bytes(architecture, longest).1 + 2 * readings * sums
+    Pass::bytes(architecture, longest).1 + 2 * readings * Saliency::bytes(architecture)
 }
 
 impl Plan {

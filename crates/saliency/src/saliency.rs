@@ -1,5 +1,6 @@
 //! Saliency, salient sets, and their overlap.
 
+use rolegraft_checkpoint::Architecture;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -43,6 +44,13 @@ impl Saliency {
         let tenth = Tenth { sums: vec![vec![0.0; width]; layers], traced: 0 };
         let tenths = vec![tenth; TENTHS];
         Self { sums: vec![vec![0.0; width]; layers], traced: 0, without_role: 0, tokens: 0, tenths }
+    }
+
+    /// Bytes of the sums of a model.
+    #[must_use]
+    pub fn bytes(architecture: &Architecture) -> usize {
+        let neuron = size_of::<f64>() + TENTHS * size_of::<f32>();
+        architecture.num_hidden_layers * architecture.intermediate_size * neuron
     }
 
     /// Counts a trajectory of so many role tokens.

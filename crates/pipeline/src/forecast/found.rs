@@ -11,6 +11,15 @@ pub struct Forecast {
     pub notes: Vec<String>,
 }
 
+impl Forecast {
+    /// Takes note of something that is missing, once.
+    pub(super) fn lacks(&mut self, what: String) {
+        if !self.missing.contains(&what) {
+            self.missing.push(what);
+        }
+    }
+}
+
 /// What a stage takes. What could not be found out is absent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StageForecast {

@@ -6,7 +6,7 @@ use crate::endpoints::is_endpoint;
 use crate::engine::EngineKind;
 use crate::experiment::{Experiment, Source};
 use rolegraft_checkpoint::{Architecture, Checkpoint, check_pool};
-use rolegraft_suites::{Host, Library, Speaker, SpeakerError, Split};
+use rolegraft_suites::{Host, Library, Speaker, SpeakerError};
 use rolegraft_trajectory::{Message, Spent};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -38,8 +38,7 @@ impl Inputs {
         let mut checkpoint = |what: String, source: &Source| match source {
             Source::Endpoint(_) => None,
             Source::Checkpoint(dir) => {
-                let mut missing =
-                    |error: &(dyn Error + 'static)| found.missing.push(format!("{what}: {}", told(error)));
+                let mut missing = |error: &(dyn Error + 'static)| found.lacks(format!("{what}: {}", told(error)));
                 let checkpoint = Checkpoint::open(dir).map_err(|error| missing(&error)).ok()?;
                 if let Err(error) = Architecture::of(&checkpoint) {
                     missing(&error);
@@ -54,7 +53,7 @@ impl Inputs {
         inputs.suites = open_suites(experiment, found);
         inputs.check_models(experiment, found);
         if experiment.engine == EngineKind::Server && experiment.server.is_none() {
-            found.missing.push("engine `server` needs a table [server]: docs/servers.md".into());
+            found.lacks("engine `server` needs a table [server]: docs/servers.md".into());
         }
         inputs
     }
@@ -65,7 +64,7 @@ impl Inputs {
         if let Some(base) = &self.base {
             for expert in self.experts.values().flatten() {
                 if let Err(error) = check_pool(base, &[expert]) {
-                    found.missing.push(told(&error));
+                    found.lacks(told(&error));
                 }
             }
         }
@@ -73,13 +72,13 @@ impl Inputs {
             let template = match read_template(model.dir()) {
                 Ok(template) => template,
                 Err(error) => {
-                    found.missing.push(told(&error));
+                    found.lacks(told(&error));
                     continue;
                 }
             };
             for library in self.suites.values() {
                 if let Err(error) = takes(&template, &experiment.chat, &*library.suite) {
-                    found.missing.push(format!("`{}`: {}", model.dir().display(), told(&error)));
+                    found.lacks(format!("`{}`: {}", model.dir().display(), told(&error)));
                 }
             }
         }
@@ -105,38 +104,28 @@ fn open_suites(experiment: &Experiment, found: &mut Forecast) -> BTreeMap<String
             let library = match experiment.setup().open(name, &users) {
                 Ok(library) => library,
                 Err(error) => {
-                    found.missing.push(told(&error));
+                    found.lacks(told(&error));
                     continue;
                 }
             };
             if let Some(lacks) = library.lacks {
                 let what = format!("suite {name} cannot be played here: it lacks {lacks}");
                 // Nothing depends on a benchmark that is only looked at.
-                let list = if benchmark.expert.is_some() { &mut found.missing } else { &mut found.notes };
-                list.push(what);
+                if benchmark.expert.is_some() { found.lacks(what) } else { found.notes.push(what) }
             }
             if !library.not_run.is_empty() {
                 let first = library.not_run.first().map(|task| task.lacks.clone()).unwrap_or_default();
                 let of = library.not_run.len();
                 found.notes.push(format!("suite {name}: {of} tasks cannot be played here; the first lacks {first}"));
             }
-            let splits: &[Split] = match benchmark.expert {
-                Some(_) if !experiment.candidate.is_empty() => &[Split::Test, Split::Calibration, Split::Dev],
-                _ => &[Split::Test],
-            };
-            for split in splits {
-                let share = experiment.tasks.of(name, *split);
-                if let Some(Err(error)) = (share.tasks > 0).then(|| library.tasks(share.split, Some(share.tasks))) {
-                    found.missing.push(told(&error));
-                }
-            }
+            experiment.tasks.lacking(benchmark, name, &library).for_each(|error| found.lacks(told(&error)));
             suites.insert(name.clone(), library);
         }
     }
     let users = users.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     for user in users {
         if !is_endpoint(&user) && !Path::new(&user).exists() {
-            found.missing.push(format!("the user's model `{user}` is not there"));
+            found.lacks(format!("the user's model `{user}` is not there"));
         } else if is_endpoint(&user) && std::env::var_os("ROLEGRAFT_USER_API_KEY").is_none() {
             found.notes.push(format!("ROLEGRAFT_USER_API_KEY is not set, with which {user} is asked"));
         }

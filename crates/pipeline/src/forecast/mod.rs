@@ -13,11 +13,14 @@ use crate::stages::merge::candidate_plan;
 use crate::store::Store;
 pub use found::{Forecast, StageForecast};
 use inputs::{Inputs, told};
-use play::{Load, Side};
+use play::Load;
 use rolegraft_checkpoint::{Architecture, Digest};
 use rolegraft_decoder::{Pace, Pass, Place};
 use rolegraft_merge::{Execution, Plan};
-use rolegraft_saliency::wave_tokens;
+use rolegraft_saliency::{Saliency, wave_tokens};
+use rolegraft_suites::Split;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -44,7 +47,7 @@ pub fn forecast(
     let place = match experiment.compute.place(experiment.trace.precision) {
         Ok(place) => place,
         Err(error) => {
-            found.missing.push(format!("device: {}", told(&error)));
+            found.lacks(format!("device: {}", told(&error)));
             Place::cpu()
         }
     };
@@ -55,28 +58,23 @@ pub fn forecast(
     let asked = Asked { experiment, inputs, plans, shape, place, loads, results };
     progress.stage("measure this machine");
     let speeds = asked.measure(&mut found);
-    let has = |name: &str| !matches!(name, "merge" | "calibrate" | "trace" | "select" | "diagnose" | "transplant");
-    let stages = [
-        asked.merge(&speeds),
-        asked.played("calibrate", Side::Calibration, &speeds, &mut found),
-        asked.trace(&speeds, &mut found),
-        asked.select(),
-        asked.played("diagnose", Side::Dev, &speeds, &mut found),
-        asked.transplant(&speeds),
-        asked.played("evaluate", Side::Test, &speeds, &mut found),
-    ];
-    found.stages = stages.into_iter().filter(|s| !experiment.candidate.is_empty() || has(s.name)).collect();
+    let mut stages = Vec::new();
+    if !experiment.candidate.is_empty() {
+        stages = vec![
+            asked.merge(&speeds),
+            asked.played("calibrate", Split::Calibration, &speeds, &mut found),
+            asked.trace(&speeds, &mut found),
+            asked.select(&speeds),
+            asked.played("diagnose", Split::Dev, &speeds, &mut found),
+            asked.transplant(&speeds),
+        ];
+    }
+    stages.push(asked.played("evaluate", Split::Test, &speeds, &mut found));
+    found.stages = stages;
     asked.room(&mut found);
     if Store::new(results).run(&experiment.name).exists() {
         found.notes.push("a run of that name is there: what it made already will not be made again".into());
     }
-    let mut seen = Vec::new();
-    found.missing.retain(|what| {
-        !seen.contains(what) && {
-            seen.push(what.clone());
-            true
-        }
-    });
     Ok(found)
 }
 
@@ -86,7 +84,7 @@ fn plans(experiment: &Experiment, inputs: &Inputs, found: &mut Forecast) -> Opti
     let mut plan = |entry| match candidate_plan(entry, ("base", base), &experts) {
         Ok(plan) => Some(plan),
         Err(error) => {
-            found.missing.push(told(&error));
+            found.lacks(told(&error));
             None
         }
     };
@@ -127,14 +125,12 @@ impl Asked<'_> {
         if self.shape.is_some() {
             match Pace::measure(base, self.place, MEASURED) {
                 Ok(pace) => speeds.model = Some(pace),
-                Err(error) => found.missing.push(format!("pool.base cannot be run: {}", told(&error))),
+                Err(error) => found.lacks(format!("pool.base cannot be run: {}", told(&error))),
             }
         }
         speeds.hashing = base.files().next().and_then(|file| {
-            let begun = Instant::now();
-            let read = std::io::Read::take(std::fs::File::open(file).ok()?, SAMPLE);
-            let bytes = std::io::Read::bytes(std::io::BufReader::with_capacity(1 << 20, read));
-            let part = bytes.collect::<Result<Vec<u8>, _>>().ok()?;
+            let (begun, mut part) = (Instant::now(), Vec::new());
+            File::open(file).ok()?.take(SAMPLE).read_to_end(&mut part).ok()?;
             std::hint::black_box(Digest::of(&part));
             Some(part.len() as f64 / begun.elapsed().as_secs_f64())
         });
@@ -150,25 +146,25 @@ impl Asked<'_> {
         let scratch = match scratch {
             Ok(scratch) => scratch,
             Err(error) => {
-                found.missing.push(format!("nothing can be written to `{}`: {error}", folder.display()));
+                found.lacks(format!("nothing can be written to `{}`: {error}", folder.display()));
                 return None;
             }
         };
-        let (mut seconds, mut measured, mut bytes, mut unknown) = (0.0, 0, 0.0, 0);
+        let (mut seconds, mut measured, mut unknown) = (0.0, 0, 0);
         for (at, (entry, plan)) in self.experiment.candidate.iter().zip(plans).enumerate() {
             let execution = Execution { seed: entry.seed, ..Execution::default() };
             match plan.pace(&scratch.path().join(at.to_string()), SAMPLE, &execution) {
                 Ok(Some(pace)) => {
-                    let written = plan.bytes().1 as f64;
-                    (seconds, measured, bytes) = (seconds + written / pace, measured + 1, bytes + written);
+                    seconds += plan.bytes().1 as f64 / pace;
+                    measured += 1;
                 }
                 Ok(None) => unknown += 1,
-                Err(error) => found.missing.push(format!("candidate `{}`: {}", entry.name, told(&error))),
+                Err(error) => found.lacks(format!("candidate `{}`: {}", entry.name, told(&error))),
             }
         }
         // One that looks at everything first reads it twice.
         let usual = seconds / f64::from(measured.max(1));
-        (measured > 0 && bytes > 0.0).then_some(seconds + 2.0 * usual * f64::from(unknown))
+        (measured > 0).then_some(seconds + 2.0 * usual * f64::from(unknown))
     }
 
     fn merge(&self, speeds: &Speeds) -> StageForecast {
@@ -194,15 +190,15 @@ impl Asked<'_> {
     }
 
     /// A stage in which models play.
-    fn played(&self, name: &'static str, side: Side, speeds: &Speeds, found: &mut Forecast) -> StageForecast {
+    fn played(&self, name: &'static str, side: Split, speeds: &Speeds, found: &mut Forecast) -> StageForecast {
         let experiment = self.experiment;
         let players = |load: &Load| match side {
             // Of those that come with solutions nobody is asked.
-            Side::Calibration => u64::from(load.served && !load.solved),
+            Split::Calibration => u64::from(load.served && !load.solved),
             // The backbone, and the expert.
-            Side::Dev => 2 * u64::from(load.served),
-            Side::Test if experiment.candidate.is_empty() => 1 + experiment.pool.experts.len() as u64,
-            Side::Test => (2 + experiment.pool.experts.len() + experiment.candidate.len()) as u64,
+            Split::Dev => 2 * u64::from(load.served),
+            Split::Test if experiment.candidate.is_empty() => 1 + experiment.pool.experts.len() as u64,
+            Split::Test => (2 + experiment.pool.experts.len() + experiment.candidate.len()) as u64,
         };
         let (mut episodes, mut read, mut written) = (0, 0, 0);
         for load in self.loads {
@@ -220,7 +216,7 @@ impl Asked<'_> {
                     memory = Some((size_of::<f32>() * shape.parameters() * fit) as u64);
                     found.notes.extend(note.filter(|note| !found.notes.contains(note)));
                 }
-                Err(error) => found.missing.push(told(&error)),
+                Err(error) => found.lacks(told(&error)),
             }
         }
         let pace = speeds.model.filter(|_| !served);
@@ -228,7 +224,7 @@ impl Asked<'_> {
             name,
             work: counted(episodes, "episode"),
             read: Some(0),
-            written: Some(episodes * play::LOGGED),
+            written: Some((read + written) * play::LOGGED),
             memory,
             tokens: Some(read + written),
             seconds: pace.map(|pace| read as f64 / pace.reading + written as f64 / pace.writing),
@@ -242,7 +238,7 @@ impl Asked<'_> {
             let loads = self.loads.iter().filter(|load| benchmark.suites.contains(&load.suite));
             let mut own = 0;
             for load in loads {
-                let episodes = load.episodes(Side::Calibration);
+                let episodes = load.episodes(Split::Calibration);
                 runs += episodes;
                 own += episodes * (load.read + load.written);
                 longest = longest.max(LONGEST * (load.read + load.written) as usize);
@@ -262,12 +258,12 @@ impl Asked<'_> {
         let (wave, used) = match wave_tokens(shape, longest, budget, self.place) {
             Ok(fits) => fits,
             Err(error) => {
-                found.missing.push(told(&error));
+                found.lacks(told(&error));
                 return stage;
             }
         };
         let waves: u64 = of.iter().map(|own| own.div_ceil(wave as u64)).sum();
-        let sums = (shape.num_hidden_layers * shape.intermediate_size * SUMS) as u64;
+        let sums = Saliency::bytes(shape) as u64;
         stage.read = self.checkpoint().map(|one| one * waves * models);
         stage.written = Some(sums * of.len() as u64 * (models + 1));
         stage.memory = Some((used + Pass::bytes(shape, longest).0) as u64);
@@ -276,11 +272,10 @@ impl Asked<'_> {
         stage
     }
 
-    fn select(&self) -> StageForecast {
+    fn select(&self, speeds: &Speeds) -> StageForecast {
         let served = self.experiment.benchmark.iter().filter(|b| b.expert.is_some()).count() as u64;
         let files = served * (1 + self.experiment.candidate.len() as u64);
-        let one = self.shape.map(|shape| (shape.num_hidden_layers * shape.intermediate_size * SUMS) as u64);
-        let read = one.map(|one| one * files);
+        let read = self.shape.map(|shape| Saliency::bytes(shape) as u64 * files);
         StageForecast {
             name: "select",
             work: counted(files, "saliency"),
@@ -288,7 +283,7 @@ impl Asked<'_> {
             written: Some(0),
             memory: read,
             tokens: None,
-            seconds: None,
+            seconds: read.zip(speeds.hashing).map(|(bytes, pace)| bytes as f64 / pace),
         }
     }
 
@@ -317,15 +312,12 @@ impl Asked<'_> {
         let (needs, has) = (Bytes(needed as usize), Bytes(free as usize));
         if needed > free {
             let folder = folder.display();
-            found.missing.push(format!("disk: {needs} are written under `{folder}`, where {has} are free"));
+            found.lacks(format!("disk: {needs} are written under `{folder}`, where {has} are free"));
         } else {
             found.notes.push(format!("{needs} of {has} free are written; {} of memory are free", Bytes(free_memory())));
         }
     }
 }
-
-/// Bytes of a saliency that a neuron takes: its sum, and those of tenths.
-const SUMS: usize = size_of::<f64>() + 10 * size_of::<f32>();
 
 fn counted(count: u64, what: &str) -> String {
     match (count, what.strip_suffix('y')) {

@@ -8,10 +8,8 @@ use rolegraft_suites::{Library, Split, Task};
 use rolegraft_trajectory::text_ids;
 use std::path::Path;
 
-pub(super) use rolegraft_suites::Split as Side;
-
-/// Bytes of an episode in its log: what the nano experiment's have.
-pub(super) const LOGGED: u64 = 12_000;
+/// Bytes that a log holds for each token: episodes of the nano pool have 2.0 kB for about 330.
+pub(super) const LOGGED: u64 = 6;
 /// Tokens that a model reads for each that it writes.
 const READ: u64 = 3;
 /// Solutions whose tokens are counted.
@@ -63,7 +61,7 @@ impl Load {
     }
 
     /// Episodes of one model.
-    pub(super) fn episodes(&self, side: Side) -> u64 {
+    pub(super) fn episodes(&self, side: Split) -> u64 {
         match side {
             Split::Calibration => self.episodes[0],
             Split::Dev => self.episodes[1],
