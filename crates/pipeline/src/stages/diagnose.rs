@@ -29,11 +29,17 @@ pub struct Compared {
     pub expert: Vec<Episode>,
 }
 
-/// Compares scores and spans.
+/// Compares scores and spans. A score is the mean over the benchmark's suites that both played.
 #[must_use]
 pub fn diagnose(compared: &[Compared], rules: &DiagnosisRules) -> Diagnosed {
     let signals = compared.iter().map(|Compared { benchmark, backbone, expert }| {
-        let score = |episodes: &[Episode]| ModelScores::new("", episodes).score(benchmark).unwrap_or(0.0);
+        let played = |episodes: &[Episode], suite: &String| episodes.iter().any(|e| e.key.suite == *suite);
+        let mut common = benchmark.clone();
+        common.suites.retain(|suite| played(backbone, suite) && played(expert, suite));
+        let score = |episodes: &[Episode]| match common.suites.is_empty() {
+            true => 0.0,
+            false => ModelScores::new("", episodes).score(&common).unwrap_or(0.0),
+        };
         let (ours, theirs) = (failure_rates(backbone), failure_rates(expert));
         Signal {
             benchmark: benchmark.id.clone(),
@@ -46,4 +52,34 @@ pub fn diagnose(compared: &[Compared], rules: &DiagnosisRules) -> Diagnosed {
         }
     });
     Diagnosed { rules: *rules, diagnosis: judge(signals.collect(), rules) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rolegraft_trajectory::{EpisodeKey, Spent, Status};
+
+    fn episodes(suite: &str, reward: f64) -> Vec<Episode> {
+        vec![Episode {
+            key: EpisodeKey { suite: suite.into(), task: "1".into(), trial: 0 },
+            status: Status::Completed,
+            reward,
+            messages: Vec::new(),
+            turns: Vec::new(),
+            detail: serde_json::Value::Null,
+            spent: Spent::default(),
+            others_spent: Spent::default(),
+            seconds: 0.0,
+        }]
+    }
+
+    #[test]
+    fn a_suite_that_is_not_played_does_not_hide_a_gap() {
+        let suites = vec!["retail".into(), "airline".into()];
+        let benchmark = Benchmark { id: "tau".into(), title: "τ".into(), suites };
+        let compared = Compared { benchmark, backbone: episodes("retail", 0.25), expert: episodes("retail", 0.75) };
+        let found = diagnose(&[compared], &DiagnosisRules::default()).diagnosis;
+        assert_eq!((found.signals[0].backbone, found.signals[0].expert), (25.0, 75.0));
+        assert_eq!(found.weak, [("tau".to_owned(), 50.0)]);
+    }
 }
