@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 28] = [
+const EDGES: [(&str, &[&str]); 29] = [
     ("checkpoint", &[]),
     ("spans", &[]),
     ("python", &["spans"]),
@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 28] = [
     ("decoder", &["checkpoint"]),
     ("saliency", &["checkpoint", "decoder"]),
     ("graft", &["checkpoint", "saliency"]),
+    ("least-squares", &["checkpoint", "decoder", "merge"]),
     ("suite", &["spans", "trajectory"]),
     ("suite-echo", &["spans", "suite", "trajectory"]),
     ("suite-tau", &["python", "spans", "suite", "trajectory"]),
@@ -51,6 +52,7 @@ const EDGES: [(&str, &[&str]); 28] = [
             "decoder",
             "evaluate",
             "graft",
+            "least-squares",
             "merge",
             "model",
             "report",
@@ -62,7 +64,21 @@ const EDGES: [(&str, &[&str]); 28] = [
             "trajectory",
         ],
     ),
-    ("conformance", &["checkpoint", "decoder", "merge", "model", "saliency", "serve", "spans", "suites", "trajectory"]),
+    (
+        "conformance",
+        &[
+            "checkpoint",
+            "decoder",
+            "least-squares",
+            "merge",
+            "model",
+            "saliency",
+            "serve",
+            "spans",
+            "suites",
+            "trajectory",
+        ],
+    ),
     ("cli", &["conformance", "nano", "pipeline", "report", "spans", "suites"]),
 ];
 

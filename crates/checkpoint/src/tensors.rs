@@ -1,7 +1,7 @@
 //! The tensors of a checkpoint: a safetensors file, or a directory of shards with its index.
 
 use crate::safetensors::{Header, HeaderError, TensorInfo};
-use crate::{ConfigError, Dtype};
+use crate::{ConfigError, Dtype, WriteError};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -238,6 +238,26 @@ impl Tensors {
             io::ErrorKind::UnexpectedEof => changed(),
             _ => OpenError::Read { path: shard.path.clone(), source },
         })
+    }
+
+    /// Puts other bytes in a tensor's place in its file, of a directory that nobody else uses yet, and waits until they are
+    /// on disk. [`read`](Self::read) sees them.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it has another length, or the disk refuses.
+    pub fn overwrite(&self, name: &str, bytes: &[u8]) -> Result<(), WriteError> {
+        let refused = |path: &Path, why: String| WriteError::at(path)(io::Error::new(io::ErrorKind::InvalidInput, why));
+        let (shard, info) = self.find(name).map_err(|e| refused(&self.path, e.to_string()))?;
+        if bytes.len() as u64 != info.end - info.start {
+            let why = format!("tensor `{name}` has {} bytes, not {}", info.end - info.start, bytes.len());
+            return Err(refused(&shard.path, why));
+        }
+        let write = || {
+            let file = File::options().write(true).open(&shard.path)?;
+            file.write_all_at(bytes, info.start)?;
+            file.sync_data()
+        };
+        write().map_err(WriteError::at(&shard.path))
     }
 }
 

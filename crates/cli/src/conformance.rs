@@ -14,8 +14,11 @@ use std::process::ExitCode;
 type Replay = fn(&Conformance) -> Result<Report, UnreadableError>;
 
 /// Recordings of what all benchmarks rest on.
-const KINDS: [(&str, &str, Replay); 5] = [
+const KINDS: [(&str, &str, Replay); 6] = [
     ("merge", "Merges recorded of mergekit and the methods' own programs", |c| rolegraft_conformance::merge(&c.traces)),
+    ("least-squares", "Least-squares merges, by the formulas in F64", |c| {
+        rolegraft_conformance::least_squares(&c.traces)
+    }),
     ("chat", "Conversations as transformers renders them, and tokens of texts", |c| {
         rolegraft_conformance::chat(&c.traces)
     }),
@@ -47,7 +50,7 @@ pub(crate) struct Conformance {
     /// What was recorded.
     #[arg(value_parser = kinds())]
     kind: String,
-    /// The recordings: for merge a folder with a manifest, or a folder of such folders; for saliency and engine a folder
+    /// The recordings: for merge and least-squares a folder with a manifest, or a folder of such folders; for saliency and engine a folder
     /// with cases.json; for the others a JSONL file (gzip-compressed or not), or a folder of them.
     #[arg(long)]
     traces: PathBuf,

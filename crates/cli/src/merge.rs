@@ -3,7 +3,7 @@
 use crate::talk::{ByteReporter, Reporter, bytes, peak_memory, say, stop_flag};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use rolegraft_pipeline::{Execution, Outcome, Plan, PlanOptions, plan_merge};
+use rolegraft_pipeline::{Bytes, Execution, Outcome, Plan, PlanOptions, execute_merge, plan_merge};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -26,6 +26,10 @@ pub(crate) struct Merge {
     /// Seed of random operators.
     #[arg(long, alias = "seed", default_value_t = 0)]
     random_seed: u64,
+    /// Memory that a least-squares merge may use besides a layer's weights and statistics: `12GB` [default: half of what is
+    /// free].
+    #[arg(long)]
+    memory: Option<Bytes>,
     /// Check everything and say what would be done, without reading or writing weights.
     #[arg(long)]
     dry_run: bool,
@@ -72,7 +76,8 @@ impl Merge {
             return Ok(ExitCode::SUCCESS);
         };
         let (stop, started, progress) = (stop_flag()?, Instant::now(), ByteReporter::new());
-        let outcome = plan.execute(
+        let outcome = execute_merge(
+            &plan,
             out,
             &Execution {
                 threads: self.threads,
@@ -83,9 +88,12 @@ impl Merge {
                 progress: &|p| progress.update(p.written, p.total, p.resumed, p.tensor),
                 ..Execution::default()
             },
+            self.memory,
+            &reporter,
         );
         progress.done();
-        let outcome = outcome.map_err(rolegraft_pipeline::RunError::from)?;
+        reporter.done();
+        let outcome = outcome?;
         self.conclude(&plan, &outcome, out, started);
         Ok(ExitCode::SUCCESS)
     }
@@ -119,7 +127,8 @@ fn describe(plan: &Plan, threads: usize) {
     let spec = plan.recipe.operator.spec();
     let (read, written) = plan.bytes();
     let relaxed = if plan.recipe.aim.is_some() { ", relaxed by aim" } else { "" };
-    eprintln!("{}{relaxed}: {}", spec.name, spec.summary);
+    let fitted = if plan.recipe.fit.is_some() { "regmean: linear maps by least squares; the rest by " } else { "" };
+    eprintln!("{fitted}{}{relaxed}: {}", spec.name, spec.summary);
     for (i, model) in plan.models.iter().enumerate() {
         let role = if plan.recipe.base == Some(i) { " (base)" } else { "" };
         eprintln!("  {}{role}", model.name);

@@ -5,6 +5,7 @@
 
 mod chat;
 mod engine;
+mod least_squares;
 mod merge;
 mod merge_inputs;
 mod parse;
@@ -14,6 +15,7 @@ mod tolerance;
 
 pub use chat::chat;
 pub use engine::engine;
+pub use least_squares::least_squares;
 pub use merge::merge;
 pub use parse::parse;
 pub use rolegraft_suites::recordings::{Report, UnreadableError, Verdict};

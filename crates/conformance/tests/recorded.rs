@@ -34,6 +34,14 @@ fn replay(benchmark: &str, traces: &Path, data: &Path) -> Report {
 }
 
 #[test]
+fn least_squares_match_their_formulas() {
+    let Some(folder) = recordings("closed-form-golden") else { return };
+    let report = rolegraft_conformance::least_squares(&folder).unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(report.verdicts.len() >= 4);
+}
+
+#[test]
 fn merges_match_their_references() {
     let Some(folder) = recordings("merge-golden") else { return };
     let report = rolegraft_conformance::merge(&folder).unwrap();

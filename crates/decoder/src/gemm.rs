@@ -4,11 +4,15 @@ use gemm::Parallelism;
 
 /// A matrix in a slice: `rows` of `columns`, a row every `stride` elements.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'m> {
-    pub(crate) values: &'m [f32],
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    pub(crate) stride: usize,
+pub struct Matrix<'m> {
+    /// Its numbers.
+    pub values: &'m [f32],
+    /// How many rows.
+    pub rows: usize,
+    /// Of how many numbers.
+    pub columns: usize,
+    /// From a row to the next.
+    pub stride: usize,
 }
 
 impl<'m> Matrix<'m> {
@@ -60,6 +64,45 @@ pub(crate) fn multiply(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<
             false,
             false,
             parallelism,
+        );
+    }
+}
+
+/// `out` (columns of `a`, columns of `b`, a row every `stride` elements) becomes aᵀ·b, in which all threads work.
+///
+/// # Panics
+/// If a slice is shorter than its matrix, rows overlap, or the shapes do not go together.
+#[allow(unsafe_code, reason = "the library takes pointers; see the SAFETY comment")]
+pub fn multiply_transposed(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>) {
+    assert_eq!(a.rows, b.rows, "shapes of a product");
+    for matrix in [&a, &b] {
+        assert!(
+            matrix.stride >= matrix.columns && matrix.values.len() >= span(matrix.rows, matrix.columns, matrix.stride)
+        );
+    }
+    assert!(stride >= b.columns && out.len() >= span(a.columns, b.columns, stride));
+    // SAFETY: as in `multiply`; `a` is read with its strides the other way round, which stays in its slice.
+    unsafe {
+        gemm::gemm(
+            a.columns,
+            b.columns,
+            a.rows,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            false,
+            a.values.as_ptr(),
+            a.stride as isize,
+            1,
+            b.values.as_ptr(),
+            1,
+            b.stride as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            Parallelism::Rayon(0),
         );
     }
 }

@@ -1,7 +1,7 @@
 //! How fast this machine runs a model, found by running a part of it.
 
 use crate::error::Result;
-use crate::pass::{Pass, Segment, States};
+use crate::pass::{Pass, Segment, States, Want};
 use crate::place::Place;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -43,7 +43,7 @@ impl Pace {
             states.clear();
             states.embed(checkpoint, &architecture, &ids)?;
             // What was worked out has been waited for when it is seen.
-            pass.run(&mut states, &[Segment { start: 0, rows }], &mut |_| Ok(()))
+            pass.run(&mut states, &[Segment { start: 0, rows }], Want { sites: &[], whole: true }, &mut |_| Ok(()))
         };
         // The first time is slower.
         run()?;

@@ -1,7 +1,7 @@
 //! Copying neurons: rows of `gate_proj` and `up_proj`, columns of `down_proj`, biases where there are any.
 
 use crate::Plan;
-use rolegraft_checkpoint::{Checkpoint, OpenError, PoolError, WriteError, Writer, check_pool};
+use rolegraft_checkpoint::{Checkpoint, OpenError, OpenShard, PoolError, TensorPlan, WriteError, Writer, check_pool};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -42,50 +42,81 @@ impl Plan {
         }
         let plan: Vec<_> = backbone.tensors().map(|(n, t)| (n.to_owned(), t.dtype, t.shape)).collect();
         let mut writer = Writer::create(out, &plan, shard_size)?;
-        for (name, dtype, shape) in &plan {
-            let original = backbone.bytes(name)?;
-            let Some((layer, axis)) = place(name) else {
-                writer.write(name, original)?;
-                continue;
-            };
-            let mut bytes = original.to_vec();
+        for shard in 0..writer.shard_count() {
+            let open = writer.open(shard)?;
+            for tensor in writer.tensors(shard) {
+                self.tensor(tensor, backbone, donors, &open)?;
+            }
+            writer.close(open)?;
+        }
+        writer.finish(backbone.dir(), &[("README.md", card.as_bytes().to_vec())])?;
+        Ok(())
+    }
+
+    /// One tensor, some rows at a time. They are read, not mapped: pages of a map would count as memory of ours.
+    fn tensor(
+        &self,
+        (name, dtype, shape): &TensorPlan,
+        backbone: &Checkpoint,
+        donors: &BTreeMap<String, &Checkpoint>,
+        open: &OpenShard,
+    ) -> Result<(), ApplyError> {
+        let rows = shape.first().copied().unwrap_or(1);
+        let width = shape.iter().skip(1).product::<usize>();
+        let row = width * dtype.size();
+        let mut grafts = Vec::new();
+        if let Some((layer, axis)) = place(name) {
             for graft in &self.grafts {
                 let Some(neurons) = graft.neurons.layers.get(layer).filter(|n| !n.is_empty()) else { continue };
                 let donor = donors[&graft.donor];
                 let found = donor.tensor(name).map_or(*dtype, |t| t.dtype);
                 if found != *dtype {
-                    return Err(ApplyError::Dtype {
-                        tensor: name.clone(),
-                        found: found.as_str(),
-                        expected: dtype.as_str(),
-                    });
+                    let (found, expected) = (found.as_str(), dtype.as_str());
+                    return Err(ApplyError::Dtype { tensor: name.clone(), found, expected });
                 }
-                let theirs = donor.bytes(name)?;
-                let rows = shape[0];
-                let width = shape.get(1).copied().unwrap_or(1);
-                for neuron in neurons {
-                    let limit = if axis == Axis::Row { rows } else { width };
-                    if *neuron >= limit {
-                        return Err(ApplyError::NoNeuron { layer, neuron: *neuron });
+                let limit = if axis == Axis::Row { rows } else { width };
+                if let Some(neuron) = neurons.iter().find(|neuron| **neuron >= limit) {
+                    return Err(ApplyError::NoNeuron { layer, neuron: *neuron });
+                }
+                grafts.push((donor, neurons, axis));
+            }
+        }
+        let (mut bytes, mut theirs) = (Vec::new(), Vec::new());
+        let slab = (SLAB / row.max(1)).max(1);
+        for first in (0..rows).step_by(slab) {
+            let at = (first * row) as u64;
+            bytes.resize(slab.min(rows - first) * row, 0);
+            backbone.read(name, at, &mut bytes)?;
+            for (donor, neurons, axis) in &grafts {
+                match axis {
+                    Axis::Row => {
+                        let here = first..first + bytes.len() / row.max(1);
+                        for neuron in neurons.iter().filter(|neuron| here.contains(neuron)) {
+                            let own = &mut bytes[(neuron - first) * row..][..row];
+                            donor.read(name, (neuron * row) as u64, own)?;
+                        }
                     }
-                    match axis {
-                        Axis::Row => copy(&mut bytes, theirs, neuron * width * dtype.size(), width * dtype.size()),
-                        Axis::Column => (0..rows).for_each(|row| {
-                            copy(&mut bytes, theirs, (row * width + neuron) * dtype.size(), dtype.size());
-                        }),
+                    Axis::Column => {
+                        theirs.resize(bytes.len(), 0);
+                        donor.read(name, at, &mut theirs)?;
+                        for (own, theirs) in bytes.chunks_exact_mut(row).zip(theirs.chunks_exact(row)) {
+                            for neuron in *neurons {
+                                let cell = neuron * dtype.size()..(neuron + 1) * dtype.size();
+                                own[cell.clone()].copy_from_slice(&theirs[cell]);
+                            }
+                        }
                     }
                 }
             }
-            writer.write(name, &bytes)?;
+            open.put(name, at, &bytes)?;
         }
-        writer.finish(backbone.dir(), &[("README.md", card.as_bytes().to_vec())])?;
+        open.flush(name);
         Ok(())
     }
 }
 
-fn copy(to: &mut [u8], from: &[u8], start: usize, len: usize) {
-    to[start..start + len].copy_from_slice(&from[start..start + len]);
-}
+/// Bytes of a tensor in memory, or a row's if these are more.
+const SLAB: usize = 16 << 20;
 
 #[derive(PartialEq, Clone, Copy)]
 enum Axis {

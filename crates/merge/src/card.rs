@@ -32,7 +32,7 @@ fn recipe_text(plan: &Plan) -> String {
 }
 
 fn card(plan: &Plan, fingerprints: &[String]) -> String {
-    let Recipe { operator, base, aim, .. } = &plan.recipe;
+    let Recipe { operator, base, aim, fit, .. } = &plan.recipe;
     let titles: Vec<String> = plan.models.iter().map(crate::Model::title).collect();
     let mut text = String::from("---\n");
     let hub: Vec<&String> = plan.models.iter().zip(&titles).filter(|(m, _)| m.is_from_hub()).map(|(_, t)| t).collect();
@@ -45,7 +45,12 @@ fn card(plan: &Plan, fingerprints: &[String]) -> String {
     let spec = operator.spec();
     let relaxed =
         aim.as_ref().map_or(String::new(), |aim| format!(", relaxed towards the base by `aim` (ω = {})", aim.omega));
-    text += &format!("- Method: `{}`, {}{relaxed}\n", spec.name, spec.summary);
+    if fit.is_some() {
+        text += "- Method: `regmean`, linear maps by least squares on calibration traces; all other tensors by\n  ";
+    } else {
+        text += "- Method: ";
+    }
+    text += &format!("`{}`, {}{relaxed}\n", spec.name, spec.summary);
     if spec.name == "neuron_merge" {
         text += "- Note: this method is a reconstruction from its paper's abstract\n";
     }

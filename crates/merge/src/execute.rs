@@ -4,7 +4,7 @@ use crate::arithmetic::simd;
 use crate::model::Model;
 use crate::operators::aim::Relaxation;
 use crate::plan::{Output, Plan};
-use crate::source::{BLOCK, Input, Session, Source, TILE, not_finite, parallel};
+use crate::source::{BLOCK, Input, Kernel, Session, Source, TILE, not_finite, parallel};
 use crate::{MergeError, card};
 use rolegraft_checkpoint::{Digest, Dtype, OpenError, OpenShard, Writer};
 use std::path::Path;
@@ -80,6 +80,19 @@ impl Plan {
     /// # Errors
     /// If an input cannot be read, changes meanwhile or holds NaN, a method's own conditions fail, or the disk refuses.
     pub fn execute(&self, out: &Path, execution: &Execution<'_>) -> Result<Outcome, MergeError> {
+        if self.recipe.fit.is_some() {
+            return Err(MergeError::Recipe(
+                "`regmean` is more than a merge of tensors; it needs calibration sets".into(),
+            ));
+        }
+        self.execute_rest(out, execution)
+    }
+
+    /// The same of a recipe with a [`Fit`](crate::Fit), whose linear maps are those of the rest and have to be fitted yet.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn execute_rest(&self, out: &Path, execution: &Execution<'_>) -> Result<Outcome, MergeError> {
         let before = self.inputs_state()?;
         let layout: Vec<_> = self.outputs.iter().map(|o| (o.name.clone(), o.dtype, o.shape.clone())).collect();
         let identity = self.identity(&before, execution.seed);
@@ -155,6 +168,27 @@ impl Plan {
         Ok(Some(total as f64 / begun.elapsed().as_secs_f64()))
     }
 
+    /// Does something with merged tensors, which are worked out as they are asked for, each whole in memory, as F32.
+    ///
+    /// # Errors
+    /// What `work` says, or of the methods that look at the whole model first, what they find.
+    pub fn evaluate<T, E: From<MergeError>>(
+        &self,
+        execution: &Execution<'_>,
+        work: impl FnOnce(&dyn Fn(&str) -> Result<Vec<f32>, MergeError>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let session = self.session(execution);
+        let mut run = Run::new(self, execution, &session);
+        if self.recipe.operator.0.surveys() {
+            run.survey = run.survey()?;
+        }
+        work(&|tensor| {
+            let output = self.outputs.iter().find(|output| output.name == tensor && output.dtype.is_float());
+            let output = output.ok_or_else(|| MergeError::tensor(tensor, "the merge does not have it"))?;
+            run.values(output)
+        })
+    }
+
     fn session<'s>(&'s self, execution: &Execution<'s>) -> Session<'s> {
         Session {
             seed: execution.seed,
@@ -209,7 +243,14 @@ impl Plan {
             .collect()
     }
 
-    /// Digest of everything that the output's weights depend on.
+    /// Digest of everything that the output's weights depend on, by the inputs' paths, lengths and times.
+    ///
+    /// # Errors
+    /// If an input is not there any more.
+    pub fn digest(&self, seed: u64) -> Result<Digest, MergeError> {
+        Ok(self.identity(&self.inputs_state()?, seed))
+    }
+
     fn identity(&self, inputs: &[String], seed: u64) -> Digest {
         let what = format!(
             "{:?} {:?} {:?} {:?}",
@@ -313,6 +354,31 @@ impl<'a> Run<'a> {
         self.plan.source(self.session, output, threads, &self.survey)
     }
 
+    /// What merges a tensor.
+    fn kernel(&self, output: &Output, source: &Source<'_>) -> Result<Box<dyn Kernel>, MergeError> {
+        let kernel = self.plan.recipe.operator.0.prepare(&output.parameters, source)?;
+        let Some(aim) = &self.plan.recipe.aim else { return Ok(kernel) };
+        let importance = self.plan.importance.as_ref().ok_or_else(|| {
+            MergeError::Recipe("`aim` has no importances; give `importance`, or have `calibration` measured".into())
+        })?;
+        let relaxation =
+            Relaxation { importance, omega: aim.omega, head_is_tied: self.plan.base_is_tied && !aim.leave_tied };
+        relaxation.relax(&output.name, source.row(), source.base()?, source.compute, kernel)
+    }
+
+    /// A merged tensor in memory, as F32.
+    fn values(&self, output: &Output) -> Result<Vec<f32>, MergeError> {
+        let source = self.source(output, self.threads);
+        let kernel = self.kernel(output, &source)?;
+        let merged = Mutex::new(vec![0.0; output.len()]);
+        source.merge(&*kernel, |start, values, _| {
+            let mut merged = merged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            merged[start..start + values.len()].copy_from_slice(values);
+            Ok(())
+        })?;
+        Ok(merged.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
     fn tensor(&self, output: &Output, open: &OpenShard, threads: usize) -> Result<(), MergeError> {
         if output.is_empty() {
             return Ok(());
@@ -321,15 +387,7 @@ impl<'a> Run<'a> {
         if !output.dtype.is_float() {
             return copy(&source, output, open);
         }
-        let mut kernel = self.plan.recipe.operator.0.prepare(&output.parameters, &source)?;
-        if let Some(aim) = &self.plan.recipe.aim {
-            let importance = self.plan.importance.as_ref().ok_or_else(|| {
-                MergeError::Recipe("`aim` has no importances; give `importance`, or have `calibration` measured".into())
-            })?;
-            let relaxation =
-                Relaxation { importance, omega: aim.omega, head_is_tied: self.plan.base_is_tied && !aim.leave_tied };
-            kernel = relaxation.relax(&output.name, source.row(), source.base()?, source.compute, kernel)?;
-        }
+        let kernel = self.kernel(output, &source)?;
         let (size, nonzero) = (output.dtype.size(), AtomicBool::new(false));
         source.merge(&*kernel, |start, values, bytes| {
             bytes.resize(BLOCK.min(values.len()) * size, 0);

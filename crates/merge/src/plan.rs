@@ -41,6 +41,8 @@ pub struct Plan {
     pub importance: Option<BTreeMap<String, Vec<f32>>>,
     /// Recorded masks in place of draws: `MODEL/TENSOR`, 1 = kept.
     pub masks: Option<Tensors>,
+    /// The merge that a fit's maps are pulled to.
+    pub anchor: Option<Box<Self>>,
     /// The chat template that the recipe asks for.
     pub chat_template: Option<String>,
     /// Further words for the model card.
@@ -115,7 +117,11 @@ impl Plan {
             }
             _ => None,
         };
-        Ok(Self { statistics, importance, ..Self::of_models(recipe, models, options)? })
+        let anchor = match &recipe.fit {
+            Some(fit) => Some(Box::new(Self::new((*fit.anchor).clone(), folders, options)?)),
+            None => None,
+        };
+        Ok(Self { statistics, importance, anchor, ..Self::of_models(recipe, models, options)? })
     }
 
     /// As [`Self::new`], with the models at hand, in the recipe's order.
@@ -179,6 +185,7 @@ impl Plan {
             notes,
             statistics: None,
             importance: None,
+            anchor: None,
             masks: None,
             chat_template,
             card_note: None,

@@ -4,7 +4,7 @@ use crate::execute::NEVER;
 use crate::model::Model;
 use crate::plan::{Plan, PlanOptions};
 use crate::source::{Rows, Session, View};
-use crate::{MergeError, Operator, Preset, Recipe};
+use crate::{MergeError, Preset, Recipe};
 use std::collections::BTreeMap;
 
 /// Statistics of the task vectors of one tensor, or of several together.
@@ -66,11 +66,9 @@ pub fn task_vectors(
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<(String, TaskVectors)>, MergeError> {
     let n = experts.len();
-    let method =
-        Operator::find("task_arithmetic").ok_or_else(|| MergeError::Recipe("task_arithmetic is gone".into()))?;
     let names: Vec<&str> = experts.iter().map(|e| e.name.as_str()).collect();
-    let recipe =
-        Recipe::of_pool(method, &BTreeMap::new(), &base.name, &names, Preset::Arm).map_err(MergeError::Recipe)?;
+    let recipe = Recipe::of_pool("task_arithmetic", &BTreeMap::new(), &base.name, &names, Preset::Arm)
+        .map_err(MergeError::Recipe)?;
     let mut models: Vec<Option<Model>> = experts.into_iter().chain([base]).map(Some).collect();
     let ordered = recipe.models.iter().filter_map(|name| {
         models.iter_mut().find(|m| m.as_ref().is_some_and(|m| m.name == *name)).and_then(Option::take)

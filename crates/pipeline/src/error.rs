@@ -36,6 +36,8 @@ pub enum RunError {
     #[error(transparent)]
     Merge(#[from] MergeError),
     #[error(transparent)]
+    LeastSquares(rolegraft_least_squares::LeastSquaresError),
+    #[error(transparent)]
     Decoder(#[from] DecoderError),
     #[error(transparent)]
     Trace(TraceError),
@@ -136,6 +138,7 @@ impl RunError {
         ) || matches!(
             self,
             Self::Trace(TraceError::Memory { .. })
+                | Self::LeastSquares(rolegraft_least_squares::LeastSquaresError::Memory { .. })
                 | Self::Decoder(DecoderError::Device { .. })
                 | Self::Engine(EngineError::TooLarge { .. } | EngineError::Decoder(DecoderError::Device { .. }))
         ) || disk_refuses(self)

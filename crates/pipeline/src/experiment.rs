@@ -6,7 +6,7 @@ use crate::endpoints::{EndpointRules, Endpoints, is_endpoint};
 use crate::engine::EngineKind;
 use rolegraft_decoder::Precision;
 use rolegraft_graft::{DiagnosisRules, Protect};
-use rolegraft_merge::{Operator, Value, nearest};
+use rolegraft_merge::{Preset, Recipe, nearest};
 use rolegraft_servers::{ServerRules, Urls};
 use rolegraft_suites::{AllSettings, Registry, Setup, Split};
 use rolegraft_trajectory::ChatArguments;
@@ -126,13 +126,28 @@ pub struct CandidateEntry {
     /// Its name in tables.
     pub name: String,
     /// How it is merged.
-    pub operator: Operator,
+    pub operator: String,
     /// With what; the rest as the preset `arm` has it.
     #[serde(default)]
-    pub parameters: BTreeMap<String, Value>,
+    pub parameters: BTreeMap<String, serde_json::Value>,
     /// Seed of random operators.
     #[serde(default)]
     pub seed: u64,
+}
+
+impl CandidateEntry {
+    /// How it is merged from a base and experts of these names.
+    pub(crate) fn recipe(&self, base: &str, experts: &[&str]) -> Result<Recipe, String> {
+        let recipe = Recipe::of_pool(&self.operator, &self.parameters, base, experts, Preset::Arm);
+        let recipe = recipe.map_err(|why| format!("candidate `{}`: {why}", self.name))?;
+        match &recipe.fit {
+            Some(fit) if !fit.calibration.is_empty() => Err(format!(
+                "candidate `{}` names calibration sets; an experiment fits experts to its own, so leave `calibration` out",
+                self.name
+            )),
+            _ => Ok(recipe),
+        }
+    }
 }
 
 /// Which tokens count, and how many neurons are salient.
@@ -340,6 +355,8 @@ impl Experiment {
                 return Err(format!("candidate `{}` bears a name that is taken", candidate.name));
             }
             names.push(&candidate.name);
+            let experts: Vec<&str> = self.pool.experts.keys().map(String::as_str).collect();
+            candidate.recipe("base", &experts)?;
         }
         for benchmark in &self.benchmark {
             match &benchmark.expert {

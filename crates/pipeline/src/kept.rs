@@ -5,12 +5,13 @@ use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
 use crate::engine::{EngineError, EngineKind};
 use crate::error::RunError;
-use crate::experiment::{BenchmarkEntry, Experiment, Share, Tokens};
+use crate::experiment::{BenchmarkEntry, CandidateEntry, Experiment, Share, Tokens};
 use crate::generation::differs;
 use crate::host::Players;
 use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::servers::Servers;
+use crate::stages::fit::CalibrationOf;
 use crate::stages::merge::merge_candidate;
 use crate::stages::trace::{Passed, Reading, View};
 use crate::stages::{calibrate, evaluate, select, trace, transplant};
@@ -120,20 +121,41 @@ impl<'k> Kept<'k> {
         Ok(())
     }
 
-    /// The candidates, merged.
-    pub(crate) fn merges(&mut self, base: &Member, experts: &[Member]) -> Result<Vec<Member>, RunError> {
-        let entries = &self.experiment.candidate;
+    /// Candidates, merged. Those that are fitted to what the experts do on the benchmarks that they serve need the trajectories.
+    pub(crate) fn merges(
+        &mut self,
+        entries: &[&CandidateEntry],
+        base: &Member,
+        experts: &[Member],
+        trajectories: Option<&Trajectories>,
+    ) -> Result<Vec<Member>, RunError> {
+        let (machine, served) = (self.machine, served(self.experiment, experts));
+        let fitted_to: Vec<_> = trajectories.map_or_else(Vec::new, |all| {
+            served.iter().map(|(benchmark, expert)| (*expert, &benchmark.id, &all[&benchmark.id])).collect()
+        });
+        let head = |(expert, benchmark, (_, said)): &(&Member, &String, &(Vec<Episode>, String))| {
+            calibrate::head(machine, &expert.dir, benchmark, said.clone())
+        };
+        let heads = fitted_to.iter().map(head).collect::<Result<Vec<_>, _>>()?;
+        let digests: Vec<&str> = experts.iter().map(|e| e.digest.as_str()).collect();
         let mut candidates = Vec::new();
         for (i, entry) in entries.iter().enumerate() {
-            let digests: Vec<&str> = experts.iter().map(|e| e.digest.as_str()).collect();
-            let inputs = (base.digest.as_str(), digests, entry.operator, &entry.parameters, entry.seed);
-            let dir = self.store.place("merge", &inputs);
+            let inputs = (base.digest.as_str(), &digests, &entry.operator, &entry.parameters, entry.seed);
+            let dir = match trajectories {
+                Some(_) => self.store.place("merge", &(inputs, &heads)),
+                None => self.store.place("merge", &inputs),
+            };
             if !dir.exists() {
+                let mut sets = CalibrationOf::new();
+                for (expert, benchmark, (episodes, said)) in &fitted_to {
+                    let set = self.calibration(expert, benchmark, (episodes, said))?;
+                    sets.entry(expert.name.clone()).or_default().push(set);
+                }
                 let experts: Vec<(&str, PathBuf)> = experts.iter().map(|e| (e.name.as_str(), e.dir.clone())).collect();
-                merge_candidate(entry, ("base", &base.dir), &experts, &dir, &self.machine.stop)?;
+                merge_candidate(entry, ("base", &base.dir), &experts, &sets, &dir, machine)?;
             }
             candidates.push(Member::open("candidate", &entry.name, &dir)?.1);
-            self.machine.progress.update(i + 1, entries.len(), &entry.name);
+            machine.progress.update(i + 1, entries.len(), &entry.name);
         }
         Ok(candidates)
     }
@@ -260,25 +282,41 @@ impl<'k> Kept<'k> {
         Ok(all)
     }
 
+    /// A benchmark's trajectories, whose digest is `said`, as a model reads them.
+    fn calibration(
+        &self,
+        model: &Member,
+        benchmark: &str,
+        (episodes, said): (&[Episode], &str),
+    ) -> Result<(PathBuf, Calibration), RunError> {
+        let machine = self.machine;
+        let path = self.set_path(&calibrate::head(machine, &model.dir, benchmark, said.to_owned())?);
+        let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
+        let set = self.store.file(&path, Calibration::read, make, Calibration::encode)?;
+        Ok((path, set))
+    }
+
+    fn set_path(&self, head: &CalibrationHead) -> PathBuf {
+        self.store.place("tokens", head).with_extension("calibration.jsonl")
+    }
+
     /// A model's saliencies on a benchmark's trajectories, whose digest is `said`. What the store lacks is traced in one
     /// pass.
     pub(crate) fn traced(
         &mut self,
         model: &Member,
         benchmark: &str,
-        (episodes, said): (&[Episode], &str),
+        said: (&[Episode], &str),
         readings: &[Reading],
     ) -> Result<Vec<select::File>, RunError> {
         let (shift, machine) = (self.experiment.saliency.shift, self.machine);
-        let head = calibrate::head(machine, &model.dir, benchmark, said.to_owned())?;
-        let set_path = self.store.place("tokens", &head).with_extension("calibration.jsonl");
-        let make = || calibrate::tokens(machine, &model.dir, benchmark, episodes, None);
-        let set = || self.store.file(&set_path, Calibration::read, make, Calibration::encode);
+        let head = calibrate::head(machine, &model.dir, benchmark, said.1.to_owned())?;
+        let set_path = self.set_path(&head);
         let paths: Vec<PathBuf> = readings.iter().map(|reading| self.saliency(model, &head, reading)).collect();
         let mut found: Vec<Option<Traced>> = paths.iter().map(|path| Traced::read(path).ok()).collect();
         let lacking: Vec<usize> = (0..readings.len()).filter(|at| found[*at].is_none()).collect();
         if !lacking.is_empty() {
-            let (sets, checkpoint) = ([(set_path.clone(), set()?)], Checkpoint::open(&model.dir)?);
+            let (sets, checkpoint) = ([self.calibration(model, benchmark, said)?], Checkpoint::open(&model.dir)?);
             let wanted: Vec<Reading> = lacking.iter().map(|at| readings[*at]).collect();
             let journal = self.store.place("partial", &(&model.digest, &head, shift, &wanted));
             let of = (&checkpoint, &model.digest);
@@ -292,7 +330,7 @@ impl<'k> Kept<'k> {
             let _ = std::fs::remove_file(journal);
         }
         if !set_path.exists() {
-            set()?;
+            self.calibration(model, benchmark, said)?;
         }
         if !self.files.iter().any(|(_, file)| *file == set_path) {
             let named = format!("calibration/{benchmark}.calibration.jsonl");

@@ -1,7 +1,7 @@
 //! The loop up to the repaired checkpoint, which a run and its ablations share.
 
 use crate::error::RunError;
-use crate::experiment::{BenchmarkEntry, Source, Tokens};
+use crate::experiment::{BenchmarkEntry, CandidateEntry, Source, Tokens};
 use crate::kept::{Kept, Traces, Trajectories, served};
 use crate::machine::Member;
 use crate::record;
@@ -23,7 +23,7 @@ pub(crate) struct Pool {
     pub(crate) trajectories: Trajectories,
 }
 
-/// Opens the checkpoints, merges the candidates and plays the trajectories.
+/// Opens the checkpoints, merges the candidates, plays the trajectories, and fits those candidates that are fitted to them.
 pub(crate) fn pool(kept: &mut Kept<'_>) -> Result<Pool, RunError> {
     let experiment = kept.experiment;
     if experiment.candidate.is_empty() {
@@ -41,7 +41,11 @@ pub(crate) fn pool(kept: &mut Kept<'_>) -> Result<Pool, RunError> {
     // Merged models have the base's template or an expert's.
     kept.check_templates(std::iter::once(&base_member).chain(&members))?;
 
-    let candidates = kept.stage("merge", |kept| kept.merges(&base_member, &members))?;
+    // Data-free merges come first: what is wrong with a checkpoint is known before anything is played.
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    let fits = |entry: &&CandidateEntry| entry.recipe("base", &names).is_ok_and(|recipe| recipe.fit.is_some());
+    let (fitted, plain): (Vec<&CandidateEntry>, Vec<_>) = experiment.candidate.iter().partition(fits);
+    let mut candidates = kept.stage("merge", |kept| kept.merges(&plain, &base_member, &members, None))?;
     let trajectories = kept.stage("calibrate", |kept| {
         let mut all = BTreeMap::new();
         for (benchmark, expert) in served(experiment, &members) {
@@ -51,6 +55,12 @@ pub(crate) fn pool(kept: &mut Kept<'_>) -> Result<Pool, RunError> {
         }
         Ok(all)
     })?;
+    if !fitted.is_empty() {
+        let merges = |kept: &mut Kept<'_>| kept.merges(&fitted, &base_member, &members, Some(&trajectories));
+        candidates.extend(kept.stage("fit", merges)?);
+        let place = |member: &Member| experiment.candidate.iter().position(|entry| entry.name == member.name);
+        candidates.sort_by_key(place);
+    }
     Ok(Pool { base: (base, base_member), experts, members, candidates, trajectories })
 }
 

@@ -2,9 +2,8 @@
 
 use crate::saliency::Saliency;
 use rolegraft_checkpoint::{Architecture, WriteError};
-use rolegraft_decoder::{DecoderError, Pass, Segment, States};
+use rolegraft_decoder::{DecoderError, Pass, States, Wave, waves};
 use std::borrow::Cow;
-use std::ops::Range;
 
 /// Tokens that the model saw as one context. Runs of one trajectory follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +40,6 @@ pub enum TraceError {
 fn size(bytes: usize) -> String {
     const MB: usize = 1 << 20;
     if bytes < 10_000 * MB { format!("{} MB", bytes.div_ceil(MB)) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
-}
-
-/// Runs that pass through the layers together.
-pub(crate) struct Wave {
-    /// Places in the order.
-    pub(crate) runs: Range<usize>,
-    /// What is worked out of each.
-    pub(crate) segments: Vec<Segment>,
-    /// Tokens that are worked out.
-    pub(crate) rows: usize,
 }
 
 /// All waves.
@@ -113,29 +102,8 @@ impl Plan {
             let layer = Pass::bytes(architecture, longest).0;
             return Err(TraceError::Memory { memory, least, layer, tokens: worst.1 });
         }
-        let mut waves: Vec<Wave> = Vec::new();
-        let mut used = 0;
-        for at in done..order.len() {
-            let run = order[at];
-            let shared = match at.checked_sub(1).filter(|_| at > done) {
-                Some(before) => ids(order[before]).iter().zip(ids(run)).take_while(|(a, b)| a == b).count(),
-                None => 0,
-            };
-            let rows = seen[run].0 - shared;
-            let fits = |wave: &&mut Wave| wave.rows + rows <= cap && fixed + block + used + cost(run, rows) <= memory;
-            match waves.last_mut().filter(fits) {
-                Some(wave) => {
-                    used += cost(run, rows);
-                    wave.segments.push(Segment { start: shared, rows });
-                    (wave.runs.end, wave.rows) = (at + 1, wave.rows + rows);
-                }
-                None => {
-                    let rows = seen[run].0;
-                    used = cost(run, rows);
-                    waves.push(Wave { runs: at..at + 1, segments: vec![Segment { start: 0, rows }], rows });
-                }
-            }
-        }
+        let room = (cap, memory - fixed - block);
+        let waves = waves(|at| ids(order[at]), done..order.len(), room, |at, rows| cost(order[at], rows));
         Ok(Self { order, waves, longest })
     }
 

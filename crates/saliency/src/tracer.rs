@@ -5,11 +5,11 @@
 //! are the same to the bit for every budget and number of threads.
 
 use crate::journal::{Journal, Sums};
-use crate::plan::{Plan, Reading, Run, TraceError, Wave, standing};
+use crate::plan::{Plan, Reading, Run, TraceError, standing};
 use crate::{NeuronSet, Saliency};
 use rayon::prelude::*;
 use rolegraft_checkpoint::{Architecture, Checkpoint};
-use rolegraft_decoder::{DecoderError, Pass, Place, States, add_magnitudes};
+use rolegraft_decoder::{DecoderError, Pass, Place, Site, States, Want, Wave, add_magnitudes};
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -246,7 +246,8 @@ impl Work<'_, '_> {
         for layer in 0..self.architecture.num_hidden_layers {
             pass.load(self.checkpoint, layer)?;
             looks.par_iter_mut().for_each(|look| look.sums.fill(0.0));
-            let passed = pass.run(states, &wave.segments, &mut |seen| {
+            let want = Want { sites: &[Site::Down], whole: layer + 1 < self.architecture.num_hidden_layers };
+            let passed = pass.run(states, &wave.segments, want, &mut |seen| {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(DecoderError::Stopped("interrupted"));
                 }

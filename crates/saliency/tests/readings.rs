@@ -2,10 +2,11 @@
 #![allow(missing_docs)]
 
 use rolegraft_checkpoint::{Architecture, Checkpoint};
-use rolegraft_decoder::{Pass, Place, Segment, States};
+use rolegraft_decoder::{Pass, Place, Segment, Site, States, Want};
 use rolegraft_saliency::{Reading, Run, Saliency, TraceError, Tracing, trace, trace_readings};
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -158,23 +159,25 @@ fn tensors_on_a_device_give_the_same() {
     let passed = |mut pass: Pass| {
         let mut states = States::new(&architecture, 600);
         states.embed(&checkpoint, &architecture, &ids).unwrap();
-        let mut seen = vec![0.0; 600 * architecture.intermediate_size];
+        let mut seen: BTreeMap<Site, Vec<f32>> = BTreeMap::new();
         for layer in 0..architecture.num_hidden_layers {
             pass.load(&checkpoint, layer).unwrap();
             let see = &mut |z: rolegraft_decoder::Activations<'_>| {
-                for row in z.first..z.first + z.rows {
-                    seen[row * architecture.intermediate_size..][..architecture.intermediate_size]
-                        .copy_from_slice(z.row(row));
-                }
+                let rows = (z.first..z.first + z.rows).flat_map(|row| z.row(row));
+                seen.entry(z.site).or_default().extend(rows);
                 Ok(())
             };
-            pass.run(&mut states, &segments, see).unwrap();
+            pass.run(&mut states, &segments, Want { sites: &Site::ALL, whole: true }, see).unwrap();
         }
         seen
     };
     let ours = passed(Pass::new(&architecture, 290, &Place::cpu()).unwrap());
     let tensors = passed(Pass::by_tensors(&architecture, 290, &Place::cpu()).unwrap());
-    let largest = ours.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    let apart = ours.iter().zip(&tensors).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-    assert!(largest > 0.1 && apart < 1e-4 * largest, "{apart} of {largest}");
+    assert!(ours.keys().eq(&Site::ALL) && tensors.keys().eq(&Site::ALL));
+    for (site, ours) in &ours {
+        let largest = ours.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let apart = ours.iter().zip(&tensors[site]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(largest > 0.1 && ours.len() == tensors[site].len(), "{site:?}");
+        assert!(apart < 1e-4 * largest, "{site:?}: {apart} of {largest}");
+    }
 }

@@ -1,6 +1,6 @@
 //! A layer on the CPU: few large products in which all threads work, and rows in between.
 
-use super::rows::{Activations, BLOCK, GRAIN, See, Segment, blocks, finite};
+use super::rows::{Activations, BLOCK, GRAIN, See, Segment, Site, Want, blocks, finite};
 use super::states::States;
 use super::weights::{Maps, Scratch};
 use crate::error::Result;
@@ -123,10 +123,15 @@ impl CpuPass {
         Ok(())
     }
 
-    pub(super) fn run(&mut self, states: &mut States, segments: &[Segment], see: &mut See<'_>) -> Result<()> {
+    pub(super) fn run(
+        &mut self,
+        states: &mut States,
+        segments: &[Segment],
+        want: Want,
+        see: &mut See<'_>,
+    ) -> Result<()> {
         let a = &self.architecture;
         let (eps, neurons) = (a.rms_norm_eps as f32, a.intermediate_size);
-        let last = self.layer + 1 == a.num_hidden_layers;
         let Rows { normed, qkv, attended, mixed, gate_up } = &mut self.rows;
         for (first, pieces) in blocks(segments) {
             let count = pieces.iter().map(|piece| piece.rows).sum::<usize>();
@@ -134,7 +139,12 @@ impl CpuPass {
             let all = count.next_multiple_of(GRAIN);
             let (normed, qkv) = (&mut normed[..all * a.hidden_size], &mut qkv[..all * self.qkv.outputs]);
             let (mixed, gate_up) = (&mut mixed[..all * a.queries()], &mut gate_up[..all * 2 * neurons]);
+            let mut show = |site, values: &[f32], stride, width| match want.sites.contains(&site) {
+                true => see(Activations { site, values, stride, width, first, rows: count }),
+                false => Ok(()),
+            };
             norm_rows(normed, x, &self.input_norm, eps);
+            show(Site::Attention, normed, a.hidden_size, a.hidden_size)?;
             linear(qkv, normed, &self.qkv);
             turn(qkv, &pieces, a, &self.angles, self.head_norms.as_ref());
             let mut row = 0;
@@ -148,8 +158,10 @@ impl CpuPass {
                 row += piece.rows;
             }
             mixed[count * a.queries()..].fill(0.0);
+            show(Site::Output, mixed, a.queries(), a.queries())?;
             add_linear(x, Matrix::new(mixed, all, a.queries()), &self.output);
             norm_rows(normed, x, &self.post_norm, eps);
+            show(Site::Mlp, normed, a.hidden_size, a.hidden_size)?;
             linear(gate_up, normed, &self.gate_up);
             gate_up.par_chunks_mut(2 * neurons).with_min_len(ROWS).for_each(|row| {
                 let (gate, up) = row.split_at_mut(neurons);
@@ -157,8 +169,8 @@ impl CpuPass {
             });
             let seen = &gate_up[..count * 2 * neurons];
             finite(seen, self.layer)?;
-            see(Activations { values: seen, stride: 2 * neurons, width: neurons, first, rows: count })?;
-            if !last {
+            show(Site::Down, seen, 2 * neurons, neurons)?;
+            if want.whole {
                 add_linear(x, Matrix { values: gate_up, rows: all, columns: neurons, stride: 2 * neurons }, &self.down);
             }
         }

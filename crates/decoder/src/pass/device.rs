@@ -1,13 +1,13 @@
 //! A layer as tensors on a device.
 
-use super::rows::{Activations, See, Segment, blocks, finite};
+use super::rows::{Activations, See, Segment, Site, Want, blocks, finite};
 use super::states::States;
 use crate::error::Result;
 use crate::layer::{Layer, LayerCache};
 use crate::place::Place;
 use crate::rotary::Rotary;
 use candle_core::{DType, Tensor};
-use rolegraft_checkpoint::{Architecture, Checkpoint, Map};
+use rolegraft_checkpoint::{Architecture, Checkpoint};
 
 /// A layer as tensors on a device.
 pub struct DevicePass {
@@ -32,9 +32,15 @@ impl DevicePass {
         Ok(())
     }
 
-    pub(super) fn run(&mut self, states: &mut States, segments: &[Segment], see: &mut See<'_>) -> Result<()> {
+    pub(super) fn run(
+        &mut self,
+        states: &mut States,
+        segments: &[Segment],
+        want: Want,
+        see: &mut See<'_>,
+    ) -> Result<()> {
         let Some(layer) = &self.layer else { return Ok(()) };
-        let (hidden, neurons) = (self.architecture.hidden_size, self.architecture.intermediate_size);
+        let hidden = self.architecture.hidden_size;
         let mut cache: LayerCache = None;
         for (mut first, pieces) in blocks(segments) {
             for piece in pieces {
@@ -46,7 +52,6 @@ impl DevicePass {
                 let rows = &mut states.values[first * hidden..(first + piece.rows) * hidden];
                 let x =
                     Tensor::from_slice(rows, (piece.rows, hidden), &self.place.device)?.to_dtype(self.place.dtype())?;
-                let mut z = Vec::new();
                 let out = layer.forward(
                     &self.architecture,
                     &self.rotary,
@@ -54,14 +59,17 @@ impl DevicePass {
                     piece.start,
                     &mut cache,
                     &mut |module, input| {
-                        if module == Map::Down.module() {
-                            z = input.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+                        // A site is where its first map is.
+                        let site = Site::ALL.into_iter().find(|site| site.maps()[0].module() == module);
+                        let Some(site) = site.filter(|site| want.sites.contains(site)) else { return Ok(()) };
+                        let values: Vec<f32> = input.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+                        if site == Site::Down {
+                            finite(&values, self.index)?;
                         }
-                        Ok(())
+                        let width = values.len() / piece.rows.max(1);
+                        see(Activations { site, values: &values, stride: width, width, first, rows: piece.rows })
                     },
                 )?;
-                finite(&z, self.index)?;
-                see(Activations { values: &z, stride: neurons, width: neurons, first, rows: piece.rows })?;
                 rows.copy_from_slice(&out.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
                 first += piece.rows;
             }

@@ -4,6 +4,7 @@ mod cpu;
 mod device;
 mod rows;
 mod states;
+mod waves;
 mod weights;
 
 use crate::error::Result;
@@ -11,8 +12,9 @@ use crate::place::Place;
 use cpu::CpuPass;
 use device::DevicePass;
 use rolegraft_checkpoint::{Architecture, Checkpoint};
-pub use rows::{Activations, See, Segment};
+pub use rows::{Activations, See, Segment, Site, Want};
 pub use states::States;
+pub use waves::{Wave, waves};
 
 /// A layer's weights, and what working with them needs.
 pub enum Pass {
@@ -60,15 +62,14 @@ impl Pass {
         }
     }
 
-    /// The layer over the rows of `states`, which `segments` divide in order. Of the last layer only the activations are
-    /// worked out.
+    /// The layer over the rows of `states`, which `segments` divide in order.
     ///
     /// # Errors
     /// What `see` says, or the device.
-    pub fn run(&mut self, states: &mut States, segments: &[Segment], see: &mut See<'_>) -> Result<()> {
+    pub fn run(&mut self, states: &mut States, segments: &[Segment], want: Want, see: &mut See<'_>) -> Result<()> {
         match self {
-            Self::Cpu(pass) => pass.run(states, segments, see),
-            Self::Device(pass) => pass.run(states, segments, see),
+            Self::Cpu(pass) => pass.run(states, segments, want, see),
+            Self::Device(pass) => pass.run(states, segments, want, see),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rows of states: how they are cut, and what is seen of them.
 
 use crate::error::{DecoderError, Result};
+use rolegraft_checkpoint::Map;
 
 /// Rows that are worked on together: many, since a product rearranges the weights first.
 pub(crate) const BLOCK: usize = 1024;
@@ -17,9 +18,52 @@ pub struct Segment {
     pub rows: usize,
 }
 
-/// MLP activations of some rows.
+/// Where a layer's linear maps get their input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Site {
+    /// The normed stream that queries, keys and values come from.
+    Attention,
+    /// What attention mixed, heads side by side.
+    Output,
+    /// The normed stream that gate and up come from.
+    Mlp,
+    /// The MLP's activations, act(gate)·up.
+    Down,
+    /// The normed stream after the last layer, which the head reads.
+    Head,
+}
+
+impl Site {
+    /// A layer's, in the order in which it comes to them.
+    pub const ALL: [Self; 4] = [Self::Attention, Self::Output, Self::Mlp, Self::Down];
+
+    /// The maps of this input.
+    #[must_use]
+    pub fn maps(self) -> &'static [Map] {
+        match self {
+            Self::Attention => &[Map::Q, Map::K, Map::V],
+            Self::Output => &[Map::O],
+            Self::Mlp => &[Map::Gate, Map::Up],
+            Self::Down => &[Map::Down],
+            Self::Head => &[],
+        }
+    }
+}
+
+/// What a pass is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// What is seen.
+    pub sites: &'static [Site],
+    /// Whether the stream goes on to a next layer. If not, the layer's last product is left out.
+    pub whole: bool,
+}
+
+/// What some rows are at a site.
 #[derive(Clone, Copy)]
 pub struct Activations<'z> {
+    /// Where.
+    pub site: Site,
     pub(super) values: &'z [f32],
     pub(super) stride: usize,
     pub(super) width: usize,
@@ -30,7 +74,7 @@ pub struct Activations<'z> {
 }
 
 impl Activations<'_> {
-    /// |act(gate)·up| before its magnitude is taken, of a row: a number a neuron.
+    /// A row: a number a channel; of [`Site::Down`], a neuron.
     #[must_use]
     pub fn row(&self, row: usize) -> &[f32] {
         let at = (row - self.first) * self.stride;
@@ -38,7 +82,7 @@ impl Activations<'_> {
     }
 }
 
-/// Sees activations, block by block, in order. May stop the pass.
+/// Sees activations, block by block, in order, each at the sites that are wanted. May stop the pass.
 pub type See<'s> = dyn FnMut(Activations<'_>) -> Result<()> + 's;
 
 /// Segments cut at every [`BLOCK`] rows: the first row, and the pieces by position and length.

@@ -6,7 +6,7 @@
 //! β = β_max − (β_max − β_min)·score; A = mean Rᵢ if c ≤ 1/√N or ‖Σqᵢ‖ ≤ ε, else q·c^β·mean‖Rᵢ‖;
 //! W = W₀ + A + budget·S·‖A‖·H̄/‖H̄‖ with S the mean over pairs of max(0, cos(Hᵢ, Hⱼ)). Everything but matrices: mean of the experts.
 
-use super::subspace::{Added, flat, is_matrix, mean_of_experts, task_vectors};
+use super::subspace::{Added, flat, is_matrix, mean_of_experts, one_thread_each, task_vectors};
 use crate::MergeError;
 use crate::arithmetic::Compute;
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
@@ -45,6 +45,7 @@ impl Method for ResMerge {
         if !is_matrix(source) {
             return Ok(mean_of_experts(source));
         }
+        one_thread_each();
         let deltas = task_vectors(source, base, &experts)?;
         let failed = || MergeError::tensor(source.name, "its singular value decomposition does not converge");
         let heads: Vec<Mat<f64>> = deltas

@@ -52,6 +52,7 @@ impl Method for Subspace {
         if !is_matrix(source) {
             return Ok(mean_of_experts(source));
         }
+        one_thread_each();
         let deltas = task_vectors(source, base, &experts)?;
         let failed = || MergeError::tensor(source.name, "its singular value decomposition does not converge");
         let merged = if self.isotropic {
@@ -61,6 +62,11 @@ impl Method for Subspace {
         };
         Ok(Box::new(Added { base, delta: flat(merged.as_ref()), compute: source.compute }))
     }
+}
+
+/// Tensors are worked on side by side, so a decomposition keeps to its thread; its bytes do not depend on how many there are.
+pub(super) fn one_thread_each() {
+    faer::set_global_parallelism(faer::Par::Seq);
 }
 
 /// Matrices that are neither embedding nor head.

@@ -1,5 +1,6 @@
 //! Recipes: what to merge, how, and with which parameters. One grammar, mergekit's, in YAML or TOML.
 
+mod fit;
 mod node;
 mod parse;
 mod reader;
@@ -10,6 +11,7 @@ use crate::Compute;
 use crate::registry::Operator;
 use rolegraft_checkpoint::Dtype;
 pub(crate) use setting::{Settings, resolve};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 pub use tokenizer::{RowOrigin, TokenRule, TokenizerRule, TokenizerSource};
 
@@ -24,6 +26,8 @@ pub struct Recipe {
     pub operator: Operator,
     /// AIM on top of it.
     pub aim: Option<Aim>,
+    /// A fit in place of its linear maps.
+    pub fit: Option<Fit>,
     /// Names of the models, in order of first mention.
     pub models: Vec<String>,
     /// Index of the base.
@@ -61,6 +65,44 @@ pub struct Aim {
     pub importance: Option<PathBuf>,
     /// Text or trajectories to measure them on.
     pub calibration: Option<PathBuf>,
+}
+
+/// A least-squares fit of the decoder layers' linear maps, in place of what the recipe's method makes of them.
+#[derive(Debug, Clone)]
+pub struct Fit {
+    /// λ: how strongly maps are pulled to the anchor, as a share of the mean square of their inputs.
+    pub ridge: f64,
+    /// What entries off the diagonal of Gram matrices are multiplied by.
+    pub off_diagonal: f64,
+    /// Whether inputs are those that the merged layers before give.
+    pub sequential: bool,
+    /// How much tokens count.
+    pub weights: TokenWeights,
+    /// Calibration sets by expert. Empty: they come from elsewhere.
+    pub calibration: BTreeMap<String, Vec<PathBuf>>,
+    /// μ: fits the embedding, and the head tied to it, too.
+    pub embedding: Option<f64>,
+    /// The models that are fitted to.
+    pub experts: Vec<String>,
+    /// What maps are pulled to.
+    pub anchor: Box<Recipe>,
+}
+
+/// How much tokens count, by what they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenWeights {
+    /// Those of role spans.
+    pub role: f64,
+    /// Others of the model's replies.
+    pub reply: f64,
+    /// Those that it only reads.
+    pub context: f64,
+}
+
+impl Default for TokenWeights {
+    fn default() -> Self {
+        Self { role: 1.0, reply: 1.0, context: 1.0 }
+    }
 }
 
 /// Named defaults.

@@ -1,14 +1,15 @@
 //! From a recipe's text to a [`Recipe`]: keys, slices, scopes, and what is wrong with them.
 
+use super::fit::REGMEAN;
 use super::node::{Kind, Node};
 use super::reader::Reader;
 use super::setting::Settings;
 use super::{Aim, Preset, Recipe, Slice, SliceSource};
-use crate::method::{Base, Value};
+use crate::method::Base;
 use crate::registry::Operator;
 use crate::{Compute, MergeError};
 use rolegraft_checkpoint::Dtype;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -60,24 +61,27 @@ impl Recipe {
     /// # Errors
     /// If the parameters do not fit the method.
     pub fn of_pool(
-        operator: Operator,
+        method: &str,
         parameters: &BTreeMap<String, Value>,
         base: &str,
         experts: &[&str],
         preset: Preset,
     ) -> Result<Self, String> {
-        let known: Vec<&str> = operator.spec().parameters.iter().map(|p| p.name).collect();
-        if let Some(unknown) = parameters.keys().find(|k| !known.contains(&k.as_str())) {
-            let hint = crate::nearest(unknown, &known);
-            return Err(format!("`{}` has no parameter `{unknown}`{hint}", operator.spec().name));
+        let operator = Operator::find(method);
+        if let Some(operator) = operator {
+            let known: Vec<&str> = operator.spec().parameters.iter().map(|p| p.name).collect();
+            if let Some(unknown) = parameters.keys().find(|k| !known.contains(&k.as_str())) {
+                let hint = crate::nearest(unknown, &known);
+                return Err(format!("`{method}` has no parameter `{unknown}`{hint}"));
+            }
         }
         let mut recipe = json!({
-            "merge_method": operator,
+            "merge_method": method,
             "models": experts.iter().map(|e| json!({"model": e})).collect::<Vec<_>>(),
             "parameters": parameters,
             "preset": preset.name(),
         });
-        if operator.spec().base != Base::Ignored {
+        if operator.is_none_or(|operator| operator.spec().base != Base::Ignored) {
             recipe["base_model"] = json!(base);
         }
         // JSON is YAML.
@@ -87,7 +91,7 @@ impl Recipe {
 }
 
 impl Reader {
-    fn recipe(mut self, node: &Node, text: &str) -> Result<Recipe, String> {
+    pub(super) fn recipe(mut self, node: &Node, text: &str) -> Result<Recipe, String> {
         let Kind::Map(entries) = &node.kind else {
             return Err(format!("line {}: a recipe is a table with `merge_method`, not {}", node.line, node.what()));
         };
@@ -96,6 +100,9 @@ impl Reader {
             .get("merge_method")
             .ok_or("`merge_method` is missing; name one, for instance `merge_method: linear`")?;
         let name = self.text(method, "merge_method")?;
+        if name == REGMEAN {
+            return self.regmean(node, method.line, text);
+        }
         let shared = Settings::read(node.get("parameters"))?;
         let (operator, is_aim) = self.operator(&name, method.line, node)?;
         let base = node.get("base_model").map(|n| self.model(n)).transpose()?;
@@ -105,6 +112,7 @@ impl Reader {
             path: None,
             operator,
             aim: None,
+            fit: None,
             base,
             slices,
             module,
@@ -153,7 +161,7 @@ impl Reader {
             },
             other => other.to_owned(),
         };
-        let known: Vec<&str> = Operator::all().map(|o| o.spec().name).chain(["aim", "average"]).collect();
+        let known: Vec<&str> = Operator::all().map(|o| o.spec().name).chain(["aim", "average", REGMEAN]).collect();
         let operator = Operator::find(&constituent).ok_or_else(|| {
             format!("line {line}: there is no merge method `{constituent}`{}", crate::nearest(&constituent, &known))
         })?;

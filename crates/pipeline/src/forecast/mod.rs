@@ -16,6 +16,7 @@ use inputs::{Inputs, told};
 use play::Load;
 use rolegraft_checkpoint::{Architecture, Digest};
 use rolegraft_decoder::{Pace, Pass, Place};
+use rolegraft_least_squares::statistics_bytes;
 use rolegraft_merge::{Execution, Plan};
 use rolegraft_saliency::{Saliency, wave_tokens};
 use rolegraft_suites::Split;
@@ -60,14 +61,14 @@ pub fn forecast(
     let speeds = asked.measure(&mut found);
     let mut stages = Vec::new();
     if !experiment.candidate.is_empty() {
-        stages = vec![
-            asked.merge(&speeds),
-            asked.played("calibrate", Split::Calibration, &speeds, &mut found),
+        stages = vec![asked.merge(&speeds), asked.played("calibrate", Split::Calibration, &speeds, &mut found)];
+        stages.extend(asked.fit(&speeds));
+        stages.extend([
             asked.trace(&speeds, &mut found),
             asked.select(&speeds),
             asked.played("diagnose", Split::Dev, &speeds, &mut found),
             asked.transplant(&speeds),
-        ];
+        ]);
     }
     stages.push(asked.played("evaluate", Split::Test, &speeds, &mut found));
     found.stages = stages;
@@ -229,6 +230,33 @@ impl Asked<'_> {
             tokens: Some(read + written),
             seconds: pace.map(|pace| read as f64 / pace.reading + written as f64 / pace.writing),
         }
+    }
+
+    /// What least-squares merges add to those of their rest; nothing if there are none.
+    fn fit(&self, speeds: &Speeds) -> Option<StageForecast> {
+        let fits = self.plans?.iter().filter(|plan| plan.recipe.fit.is_some()).count() as u64;
+        let tokens = self.calibrated();
+        let memory = self.shape.map(|shape| {
+            let states = (size_of::<f32>() * shape.hidden_size) as u64 * tokens;
+            let layer = statistics_bytes(shape) + Pass::bytes(shape, 1).0;
+            layer as u64 + states.min(self.experiment.compute.budget() as u64)
+        });
+        (fits > 0).then(|| StageForecast {
+            name: "fit",
+            work: counted(fits, "candidate"),
+            read: self.checkpoint().map(|one| one * fits * self.experiment.pool.experts.len() as u64),
+            written: self.checkpoint().map(|one| one * fits),
+            memory,
+            tokens: Some(fits * tokens),
+            // Sums and equations take about as long as the layers themselves.
+            seconds: speeds.model.map(|pace| 2.0 * (fits * tokens) as f64 / pace.reading),
+        })
+    }
+
+    /// Tokens of all calibration sets.
+    fn calibrated(&self) -> u64 {
+        let of = |load: &Load| load.episodes(Split::Calibration) * (load.read + load.written);
+        self.loads.iter().filter(|load| load.served).map(of).sum()
     }
 
     fn trace(&self, speeds: &Speeds, found: &mut Forecast) -> StageForecast {

@@ -1,14 +1,17 @@
 //! Merges: a recipe's plan, with AIM's importances measured where the recipe asks for it, and an experiment's candidates.
 
+use crate::compute::{Bytes, Compute};
 use crate::error::RunError;
-use crate::{Progress, experiment::CandidateEntry};
+use crate::experiment::CandidateEntry;
+use crate::machine::Machine;
+use crate::progress::Progress;
+use crate::stages::fit::{CalibrationOf, fit, read_sets};
 use rolegraft_checkpoint::{Architecture, Checkpoint, Dtype, Header, write_atomic};
 use rolegraft_decoder::DecoderError;
-use rolegraft_merge::{Execution, MergeError, Model, Plan, PlanOptions, Preset, Recipe};
+use rolegraft_merge::{Execution, MergeError, Model, Outcome, Plan, PlanOptions, Recipe};
 use rolegraft_saliency::{Importance, channel_importance};
 use rolegraft_trajectory::text_ids;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 /// Largest shard written, in bytes.
 pub(crate) const SHARD: u64 = 5_000_000_000;
@@ -82,6 +85,25 @@ fn write_importance(path: &Path, importance: &Importance) -> Result<(), RunError
     Ok(())
 }
 
+/// Executes a plan; one with a fit by the calibration sets that its recipe names, relative to the working directory, then to the
+/// recipe.
+///
+/// # Errors
+/// As [`Plan::execute`], or if a calibration set is missing or does not fit its expert.
+pub fn execute_merge(
+    plan: &Plan,
+    out: &Path,
+    execution: &Execution<'_>,
+    memory: Option<Bytes>,
+    progress: &dyn Progress,
+) -> Result<Outcome, RunError> {
+    let Some(rules) = &plan.recipe.fit else { return Ok(plan.execute(out, execution)?) };
+    let beside = plan.recipe.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let sets = read_sets(rules, &[Path::new(""), beside])?;
+    let compute = Compute { memory, ..Compute::default() };
+    fit(plan, &sets, out, execution, compute.budget(), progress)
+}
+
 /// How a candidate is merged from an experiment's pool.
 pub(crate) fn candidate_plan(
     entry: &CandidateEntry,
@@ -89,12 +111,18 @@ pub(crate) fn candidate_plan(
     experts: &[(&str, PathBuf)],
 ) -> Result<Plan, RunError> {
     let names: Vec<&str> = experts.iter().map(|(name, _)| *name).collect();
-    let recipe = Recipe::of_pool(entry.operator, &entry.parameters, base.0, &names, Preset::Arm);
-    let recipe = recipe.map_err(|why| MergeError::Recipe(format!("candidate `{}`: {why}", entry.name)))?;
+    let recipe = entry.recipe(base.0, &names).map_err(MergeError::Recipe)?;
     let dirs: Vec<(&str, &Path)> = experts.iter().map(|(name, dir)| (*name, dir.as_path())).chain([base]).collect();
+    plan_of(recipe, &dirs)
+}
+
+fn plan_of(recipe: Recipe, dirs: &[(&str, &Path)]) -> Result<Plan, RunError> {
+    let anchor = recipe.fit.as_ref().map(|fit| plan_of((*fit.anchor).clone(), dirs)).transpose()?;
     let mentioned = recipe.models.iter().filter_map(|model| dirs.iter().find(|(name, _)| name == model));
     let models = mentioned.map(|(name, dir)| Model::open(name, dir)).collect::<Result<_, _>>()?;
-    Ok(Plan::of_models(recipe, models, &PlanOptions::default())?)
+    let mut plan = Plan::of_models(recipe, models, &PlanOptions::default())?;
+    plan.anchor = anchor.map(Box::new);
+    Ok(plan)
 }
 
 /// Merges an experiment's pool as one of its candidates says.
@@ -102,10 +130,15 @@ pub(crate) fn merge_candidate(
     entry: &CandidateEntry,
     base: (&str, &Path),
     experts: &[(&str, PathBuf)],
+    sets: &CalibrationOf,
     out: &Path,
-    stop: &AtomicBool,
+    machine: &Machine<'_>,
 ) -> Result<(), RunError> {
     let plan = candidate_plan(entry, base, experts)?;
-    plan.execute(out, &Execution { shard_size: SHARD, seed: entry.seed, stop, ..Execution::default() })?;
+    let execution = Execution { shard_size: SHARD, seed: entry.seed, stop: &machine.stop, ..Execution::default() };
+    match plan.recipe.fit {
+        Some(_) => fit(&plan, sets, out, &execution, machine.compute.budget(), machine.progress)?,
+        None => plan.execute(out, &execution)?,
+    };
     Ok(())
 }

@@ -4,6 +4,7 @@
 pub mod calibrate;
 pub mod diagnose;
 pub mod evaluate;
+pub(crate) mod fit;
 pub mod merge;
 pub mod select;
 pub mod trace;

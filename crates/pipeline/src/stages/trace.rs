@@ -199,7 +199,7 @@ pub fn readings(
     Ok((traced, passed))
 }
 
-fn check(
+pub(crate) fn check(
     path: &Path,
     field: &'static str,
     found: &str,

@@ -1,0 +1,81 @@
+//! Σ w x xᵀ of a site's inputs.
+
+use rayon::prelude::*;
+use rolegraft_decoder::{Activations, Matrix, multiply_transposed};
+
+/// Columns of the sum that are worked out together.
+const PANEL: usize = 256;
+
+/// Rows that a pass shows at a time.
+const ROWS: usize = 1024;
+
+/// Σ w x xᵀ in F64: the lower triangle, column after column; what lies above is 0.
+pub(crate) struct Gram {
+    pub(crate) width: usize,
+    pub(crate) sums: Vec<f64>,
+    /// √w x of a block's rows that count.
+    scaled: Vec<f32>,
+    panel: Vec<f32>,
+}
+
+impl Gram {
+    pub(crate) fn new(width: usize) -> Self {
+        Self { width, sums: vec![0.0; width * width], scaled: Vec::new(), panel: vec![0.0; width * PANEL.min(width)] }
+    }
+
+    /// Bytes of one, with what it works in.
+    pub(crate) fn bytes(width: usize) -> usize {
+        size_of::<f64>() * width * width + size_of::<f32>() * width * (PANEL.min(width) + ROWS)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.sums.par_chunks_mut(self.width).for_each(|column| column.fill(0.0));
+    }
+
+    /// Adds a block's rows, each with its weight.
+    pub(crate) fn add(&mut self, seen: Activations<'_>, weights: &[f32]) {
+        let width = self.width;
+        self.scaled.clear();
+        for (row, weight) in (seen.first..seen.first + seen.rows).zip(weights).filter(|(_, weight)| **weight > 0.0) {
+            let root = weight.sqrt();
+            self.scaled.extend(seen.row(row).iter().map(|value| root * value));
+        }
+        let rows = self.scaled.len() / width;
+        if rows == 0 {
+            return;
+        }
+        for first in (0..width).step_by(PANEL) {
+            let (columns, below) = (PANEL.min(width - first), width - first);
+            let from = |columns| Matrix { values: &self.scaled[first..], rows, columns, stride: width };
+            let panel = &mut self.panel[..columns * below];
+            multiply_transposed(panel, below, from(columns), from(below));
+            let sums = self.sums[first * width..(first + columns) * width].par_chunks_mut(width);
+            sums.zip(panel.par_chunks(below)).enumerate().for_each(|(at, (sums, new))| {
+                for (sum, new) in sums[first + at..].iter_mut().zip(&new[at..]) {
+                    *sum += f64::from(*new);
+                }
+            });
+        }
+    }
+
+    /// Multiplies what is off the diagonal.
+    pub(crate) fn scale_off_diagonal(&mut self, factor: f64) {
+        self.sums.par_chunks_mut(self.width).enumerate().for_each(|(at, column)| {
+            column[at + 1..].iter_mut().for_each(|value| *value *= factor);
+        });
+    }
+
+    /// Adds another of the same width.
+    pub(crate) fn add_sums(&mut self, other: &Self) {
+        let columns = self.sums.par_chunks_mut(self.width).zip(other.sums.par_chunks(self.width));
+        columns.for_each(|(sum, new)| sum.iter_mut().zip(new).for_each(|(sum, new)| *sum += new));
+    }
+
+    pub(crate) fn add_to_diagonal(&mut self, value: f64) {
+        self.sums.iter_mut().step_by(self.width + 1).for_each(|sum| *sum += value);
+    }
+
+    pub(crate) fn mean_diagonal(&self) -> f64 {
+        self.sums.iter().step_by(self.width + 1).sum::<f64>() / self.width as f64
+    }
+}

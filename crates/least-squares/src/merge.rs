@@ -1,0 +1,123 @@
+//! From a recipe to a checkpoint: the rest is merged first, then the maps are fitted in its place, layer by layer.
+
+use crate::error::Result;
+use crate::fit::{Fitting, Outcome, Rules, Step, fit};
+use crate::sample::{Expert, Sample};
+use crate::target::{Bench, Target};
+use rolegraft_checkpoint::{Checkpoint, Digest, WriteError, check_pool, write_atomic};
+use rolegraft_merge::{Execution, Fit, MergeError, Plan};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+/// Calibration sets by expert, as the recipe calls it.
+pub type Sets<'s> = BTreeMap<String, Vec<Vec<Sample<'s>>>>;
+
+/// How a fit is done besides.
+pub struct Means<'m> {
+    /// Bytes that it may use besides a layer's weights and statistics.
+    pub memory: usize,
+    /// Told how far the fit is.
+    pub progress: &'m dyn Fn(&Step<'_>),
+}
+
+/// Executes a plan whose recipe has a [`Fit`]. Killed or stopped, the same call goes on after the last fitted layer; `out`
+/// appears when it is whole.
+///
+/// # Errors
+/// If there are no calibration sets for an expert, the pool's models differ in kind, or as [`Plan::execute`] and [`fit`].
+pub fn merge(
+    plan: &Plan,
+    mut sets: Sets<'_>,
+    out: &Path,
+    execution: &Execution<'_>,
+    means: &Means<'_>,
+) -> Result<(rolegraft_merge::Outcome, Outcome)> {
+    let none = || MergeError::Recipe("a least-squares merge needs a recipe of `regmean`".into());
+    let (Some(rules), Some(anchor)) = (&plan.recipe.fit, &plan.anchor) else { return Err(none().into()) };
+    refuse_what_is_there(out)?;
+    let identity = identity(plan, anchor, rules, &sets, execution.seed)?;
+    let checkpoints = rules.experts.iter().map(|name| {
+        let model = plan.models.iter().find(|model| model.name == *name);
+        Ok(Checkpoint::open(model.map_or(Path::new(name), |model| &model.dir))?)
+    });
+    let checkpoints: Vec<Checkpoint> = checkpoints.collect::<Result<_>>()?;
+    if let Some((first, others)) = checkpoints.split_first() {
+        check_pool(first, &others.iter().collect::<Vec<_>>())?;
+    }
+    let experts = rules
+        .experts
+        .iter()
+        .zip(&checkpoints)
+        .map(|(name, checkpoint)| Expert::new(name, checkpoint, sets.remove(name).unwrap_or_default()));
+    let experts: Vec<Expert<'_>> = experts.collect::<Result<_>>()?;
+    let bench = Bench::open(out)?;
+    let note = bench.resume(&identity)?;
+    let merged = bench.dir.join("merged");
+    let rest = if merged.exists() {
+        rolegraft_merge::Outcome::default()
+    } else {
+        let rest = plan.execute_rest(&merged, execution)?;
+        bench.write(&note)?;
+        rest
+    };
+    let fitted = anchor.evaluate(execution, |anchor| -> Result<Outcome> {
+        let mut target = Target { merged: Checkpoint::open(&merged)?, anchor, bench: &bench, note };
+        let fitting =
+            Fitting { memory: means.memory, scratch: &bench.dir, stop: execution.stop, progress: means.progress };
+        let Fit { ridge, off_diagonal, sequential, embedding, .. } = *rules;
+        let of = Rules { ridge, off_diagonal, sequential, embedding };
+        fit(&experts, &of, &mut target, &fitting)
+    });
+    let fitted = match fitted {
+        Ok(fitted) => fitted,
+        Err(error) => {
+            if !error.may_pass() {
+                bench.remove();
+            }
+            return Err(error);
+        }
+    };
+    if !fitted.singular.is_empty() {
+        let card = merged.join("README.md");
+        let mut text = std::fs::read_to_string(&card).unwrap_or_default();
+        text += &format!(
+            "\n{} maps have singular equations; what their inputs do not span is the anchor's: {}\n",
+            fitted.singular.len(),
+            fitted.singular.join(", ")
+        );
+        write_atomic(&card, text.as_bytes())?;
+    }
+    bench.publish(&merged, out)?;
+    Ok((rest, fitted))
+}
+
+/// What weights of the same digest come from.
+fn identity(plan: &Plan, anchor: &Plan, fit: &Fit, sets: &Sets<'_>, seed: u64) -> Result<Digest> {
+    let Fit { ridge, off_diagonal, sequential, embedding, .. } = fit;
+    let mut parts = vec![
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("rest", plan.digest(seed)?.to_string()),
+        ("anchor", anchor.digest(seed)?.to_string()),
+        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?}")),
+    ];
+    for (expert, sets) in sets {
+        for (at, set) in sets.iter().enumerate() {
+            let samples = set.iter().map(|sample| {
+                let ids = sample.ids.iter().flat_map(|id| id.to_le_bytes());
+                let weights = sample.weights.iter().flat_map(|weight| weight.to_le_bytes());
+                let predicts = sample.predicts.iter().flat_map(|position| position.to_le_bytes());
+                let bytes: Vec<u8> = ids.chain(weights).chain(predicts).collect();
+                Digest::of(&bytes).to_string()
+            });
+            parts.push(("set", format!("{expert} {at} {}", samples.collect::<Vec<_>>().join(" "))));
+        }
+    }
+    Ok(Digest::of_parts(parts.iter().map(|(name, text)| (*name, text.as_bytes()))))
+}
+
+fn refuse_what_is_there(out: &Path) -> Result<()> {
+    let full = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) || out.is_file();
+    let why = "it is there already and not empty; remove it, or give another place";
+    if full { Err(WriteError::at(out)(io::Error::new(io::ErrorKind::AlreadyExists, why)).into()) } else { Ok(()) }
+}

@@ -1,0 +1,196 @@
+//! `regmean`: a fit on calibration traces, in place of the linear maps of another merge.
+
+use super::node::{Entry, Kind, Node};
+use super::reader::Reader;
+use super::{Fit, Recipe, TokenWeights};
+use crate::method::Base;
+use crate::registry::Operator;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The method's name in recipes.
+pub(super) const REGMEAN: &str = "regmean";
+
+const PARAMETERS: [&str; 8] =
+    ["calibration", "ridge", "off_diagonal", "sequential", "weights", "anchor", "rest", "embedding"];
+const TOKENS: [&str; 3] = ["role", "reply", "context"];
+
+/// Keys of a recipe that its rest and its anchor share with it.
+const SHARED: [&str; 8] =
+    ["models", "modules", "base_model", "dtype", "out_dtype", "tokenizer_source", "tokenizer", "chat_template"];
+
+impl Reader {
+    /// A recipe of `regmean`: that of the rest, with the fit.
+    pub(super) fn regmean(mut self, node: &Node, line: usize, text: &str) -> Result<Recipe, String> {
+        if let Some(slices) = node.get("slices") {
+            return Err(format!("line {}: `regmean` fits whole models; give `models`", slices.line));
+        }
+        let empty = Node { line, kind: Kind::Map(Vec::new()) };
+        let parameters = node.get("parameters").unwrap_or(&empty);
+        let Kind::Map(entries) = &parameters.kind else {
+            return Err(format!("line {}: `parameters` must be a table, not {}", parameters.line, parameters.what()));
+        };
+        if let Some(unknown) = entries.iter().find(|e| !PARAMETERS.contains(&e.key.as_str())) {
+            let hint = crate::nearest(&unknown.key, &PARAMETERS);
+            return Err(format!("line {}: `regmean` has no parameter `{}`{hint}", unknown.line, unknown.key));
+        }
+        let base = node.get("base_model").map(|n| self.model(n)).transpose()?;
+        let base = base.map(|at| self.models[at].clone());
+        let mean = Node { line, kind: Kind::Map(vec![entry(line, "merge_method", text_node(line, "linear"))]) };
+        let anchor_node = parameters.get("anchor").unwrap_or(&mean);
+        let rest_node = match parameters.get("rest") {
+            Some(Node { kind: Kind::Text(word), .. }) if word == "anchor" => anchor_node,
+            Some(other) => other,
+            None => &mean,
+        };
+        let anchor = self.part(node, anchor_node, "anchor", base.as_deref())?;
+        let mut recipe = self.part(node, rest_node, "rest", base.as_deref())?;
+        let experts: Vec<String> =
+            recipe.models.iter().filter(|model| Some(*model) != base.as_ref()).cloned().collect();
+        let number = |key: &str, default: f64, fine: fn(f64) -> bool, range: &str| match parameters.get(key) {
+            None => Ok(default),
+            Some(Node { kind: Kind::Number(n), .. }) if fine(*n) => Ok(*n),
+            Some(other) => Err(format!("line {}: `{key}` must be a number {range}", other.line)),
+        };
+        let positive = |n: f64| n.is_finite() && n >= 0.0;
+        let share = |n: f64| (0.0..=1.0).contains(&n);
+        recipe.fit = Some(Fit {
+            ridge: number("ridge", 0.01, positive, "of 0 or more")?,
+            off_diagonal: number("off_diagonal", 1.0, share, "between 0 and 1")?,
+            sequential: match parameters.get("sequential").map(|n| (&n.kind, n.line)) {
+                None => false,
+                Some((Kind::Bool(b), _)) => *b,
+                Some((_, line)) => return Err(format!("line {line}: `sequential` must be true or false")),
+            },
+            weights: weights(parameters.get("weights"))?,
+            calibration: calibration(parameters.get("calibration"), &experts)?,
+            embedding: match parameters.get("embedding") {
+                None => None,
+                Some(_) => Some(number("embedding", 1.0, |n| n.is_finite() && n > 0.0, "above 0")?),
+            },
+            experts,
+            anchor: Box::new(anchor),
+        });
+        text.clone_into(&mut recipe.text);
+        Ok(recipe)
+    }
+
+    /// A merge of the same models.
+    fn part(&self, node: &Node, part: &Node, key: &str, base: Option<&str>) -> Result<Recipe, String> {
+        let (Kind::Map(whole), Kind::Map(own)) = (&node.kind, &part.kind) else {
+            return Err(format!(
+                "line {}: `{key}` must be a table with `merge_method`, not {}",
+                part.line,
+                part.what()
+            ));
+        };
+        if let Some(unknown) = own.iter().find(|e| e.key != "merge_method" && e.key != "parameters") {
+            return Err(format!(
+                "line {}: `{key}` takes `merge_method` and `parameters`, not `{}`; models are those of the recipe",
+                unknown.line, unknown.key
+            ));
+        }
+        let method =
+            part.get("merge_method").ok_or_else(|| format!("line {}: `{key}` needs `merge_method`", part.line))?;
+        let name = self.text(method, "merge_method")?;
+        let operator = Operator::find(&name);
+        if name == REGMEAN || operator.is_none() {
+            let known: Vec<&str> = Operator::all().map(|o| o.spec().name).collect();
+            return Err(format!(
+                "line {}: `{key}` cannot be merged by `{name}`{}",
+                method.line,
+                crate::nearest(&name, &known)
+            ));
+        }
+        // A method that knows no base would count it among the experts.
+        let drops = operator.is_some_and(|o| o.spec().base == Base::Ignored).then_some(base).flatten();
+        let mut entries: Vec<Entry> = Vec::new();
+        for shared in whole.iter().filter(|e| SHARED.contains(&e.key.as_str())) {
+            let mut shared = shared.clone();
+            match (shared.key.as_str(), drops) {
+                ("base_model", Some(_)) => continue,
+                ("models", Some(base)) => {
+                    if let Kind::List(models) = &mut shared.value.kind {
+                        models.retain(|model| {
+                            !matches!(model.get("model").map(|m| &m.kind), Some(Kind::Text(name)) if name == base)
+                        });
+                    }
+                }
+                _ => {}
+            }
+            entries.push(shared);
+        }
+        entries.extend(own.iter().cloned());
+        entries.push(entry(part.line, "preset", text_node(part.line, "arm")));
+        Self::default().recipe(&Node { line: part.line, kind: Kind::Map(entries) }, "")
+    }
+}
+
+fn entry(line: usize, key: &str, value: Node) -> Entry {
+    Entry { key: key.to_owned(), line, value }
+}
+
+fn text_node(line: usize, text: &str) -> Node {
+    Node { line, kind: Kind::Text(text.to_owned()) }
+}
+
+fn weights(node: Option<&Node>) -> Result<TokenWeights, String> {
+    let mut weights = TokenWeights::default();
+    let Some(node) = node else { return Ok(weights) };
+    let Kind::Map(entries) = &node.kind else {
+        return Err(format!("line {}: `weights` must be a table of role, reply and context", node.line));
+    };
+    for Entry { key, line, value } in entries {
+        let place = match key.as_str() {
+            "role" => &mut weights.role,
+            "reply" => &mut weights.reply,
+            "context" => &mut weights.context,
+            _ => {
+                return Err(format!(
+                    "line {line}: tokens are weighed by {}{}",
+                    TOKENS.join(", "),
+                    crate::nearest(key, &TOKENS)
+                ));
+            }
+        };
+        *place = match value.kind {
+            Kind::Number(n) if n.is_finite() && n >= 0.0 => n,
+            _ => return Err(format!("line {line}: the weight of `{key}` must be a number of 0 or more")),
+        };
+    }
+    if weights.role + weights.reply + weights.context == 0.0 {
+        return Err(format!("line {}: all weights are 0; then no token counts", node.line));
+    }
+    Ok(weights)
+}
+
+/// Files by expert, which may be called by the last part of its path.
+fn calibration(node: Option<&Node>, experts: &[String]) -> Result<BTreeMap<String, Vec<PathBuf>>, String> {
+    let mut files = BTreeMap::new();
+    let Some(node) = node else { return Ok(files) };
+    let Kind::Map(entries) = &node.kind else {
+        return Err(format!(
+            "line {}: `calibration` must be a table of experts, each with its calibration set or a list of such",
+            node.line
+        ));
+    };
+    let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    for Entry { key, line, value } in entries {
+        let named: Vec<&String> = experts.iter().filter(|e| *e == key || last(e) == *key).collect();
+        let [expert] = named[..] else {
+            let known: Vec<&str> = experts.iter().map(String::as_str).collect();
+            let hint = crate::nearest(key, &known);
+            return Err(format!("line {line}: `calibration` names `{key}`, which is no one model of the recipe{hint}"));
+        };
+        let of = |node: &Node| match &node.kind {
+            Kind::Text(path) => Ok(PathBuf::from(path)),
+            _ => Err(format!("line {}: a calibration set is named by its file, not by {}", node.line, node.what())),
+        };
+        let paths = match &value.kind {
+            Kind::List(items) => items.iter().map(of).collect::<Result<_, _>>()?,
+            _ => vec![of(value)?],
+        };
+        files.insert(expert.clone(), paths);
+    }
+    Ok(files)
+}

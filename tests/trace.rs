@@ -1,0 +1,126 @@
+//! The real binary tracing: kill and resume, a full disk, shards that are cut, wrong inputs.
+#![allow(missing_docs, clippy::print_stderr)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+mod miniature;
+use miniature::{rolegraft, root, text};
+
+const EXPERT: &str = "benchmarks/nano-pool/tau";
+
+/// A calibration set of recorded solutions.
+fn calibration(dir: &Path) -> String {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let (log, set) = (at("tau.jsonl"), at("tau.calibration.jsonl"));
+    let expert = root().join(EXPERT).display().to_string();
+    for arguments in [
+        &["calibrate", "--suite", "tau-retail", "-n", "40", "--out", &log][..],
+        &["calibrate", &log, "--model", &expert, "--out", &set],
+    ] {
+        let output = rolegraft(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    set
+}
+
+/// `trace` of a model in as little memory as will do: many waves.
+fn trace(model: &Path, set: &str, out: &Path) -> Command {
+    let (model, out) = (model.display().to_string(), out.display().to_string());
+    let with = |memory: &str| {
+        rolegraft(&["trace", "--model", &model, "--calibration", set, "--memory", memory, "--out", &out])
+    };
+    let refused = with("1MB").output().unwrap();
+    let said = text(&refused);
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    let least =
+        said.split("at least ").nth(1).and_then(|rest| rest.split(" MB").next()).unwrap_or_else(|| panic!("{said}"));
+    with(&format!("{}MiB", least.parse::<usize>().unwrap() + 1))
+}
+
+#[test]
+fn killed_traces_go_on_and_give_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = calibration(dir.path());
+    let (whole, killed) = (dir.path().join("whole.safetensors"), dir.path().join("killed.safetensors"));
+    let begun = Instant::now();
+    let output = trace(&root().join(EXPERT), &set, &whole).output().unwrap();
+    let took = begun.elapsed();
+    assert!(output.status.success(), "{}", text(&output));
+    let partial = PathBuf::from(format!("{}.partial", killed.display()));
+    let (mut kills, mut kept) = (0, 0);
+    // Ten moments of a run, in no order; each goes on where the one before was killed.
+    for moment in [90, 45, 70, 60, 80, 40, 75, 50, 85, 65] {
+        let mut command = trace(&root().join(EXPERT), &set, &killed);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(took.min(Duration::from_secs(20)) * moment / 100);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += usize::from(!killed.exists());
+        kept += usize::from(partial.exists());
+        if killed.exists() {
+            assert!(std::fs::read(&killed).unwrap() == std::fs::read(&whole).unwrap());
+            std::fs::remove_file(&killed).unwrap();
+        }
+    }
+    assert!(kills >= 3 && kept >= 1, "{kills} kills, {kept} of them with something to go on from");
+    let output = trace(&root().join(EXPERT), &set, &killed).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(std::fs::read(&killed).unwrap() == std::fs::read(&whole).unwrap());
+    assert!(!partial.exists());
+}
+
+#[test]
+fn a_full_disk_is_named_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = calibration(dir.path());
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8k", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: the full disk (mounting needs root)");
+        return;
+    }
+    let output = trace(&root().join(EXPERT), &set, &small.join("out.safetensors")).output().unwrap();
+    let left: Vec<_> = std::fs::read_dir(&small).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(Command::new("umount").arg(&small).status().is_ok_and(|s| s.success()));
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("out.safetensors"), "{said}");
+    assert!(said.contains("No space left") || said.contains("disk is full"), "{said}");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_shard_that_is_cut_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = calibration(dir.path());
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for entry in std::fs::read_dir(root().join(EXPERT)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let shard = model.join("model.safetensors");
+    let whole = std::fs::metadata(&shard).unwrap().len();
+    let cut = |len: u64| std::fs::OpenOptions::new().write(true).open(&shard).unwrap().set_len(len).unwrap();
+    let out = dir.path().join("out.safetensors");
+    let begun = Instant::now();
+    let mut command = trace(&model, &set, &out);
+    assert!(command.output().unwrap().status.success());
+    let took = begun.elapsed();
+    std::fs::remove_file(&out).unwrap();
+    // While it is traced.
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(took / 4);
+    cut(whole / 2);
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("model.safetensors"), "{said}");
+    assert!(!out.exists());
+    // Before.
+    let output = command.output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("model.safetensors"), "{said}");
+}
