@@ -12,12 +12,12 @@ binary=$(realpath "${1:?check.sh BINARY [MODEL_DIR]}") model=${2:+$(realpath "$2
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 device=${DEVICE:-cuda:0} card="the CPU" many=32
 if [ "$device" = cpu ]; then
-  engine=${ENGINE:-candle} flag=--engines many=2
+  engine=${ENGINE:-candle} many=2
 else
   index=${device#cuda:}
   card=$(nvidia-smi -i "$index" --query-gpu=name,memory.total,driver_version --format=csv,noheader) ||
     { echo "no card: nvidia-smi does not find $device${card:+ ($card)}" >&2; exit 3; }
-  engine=${ENGINE:-mistralrs} flag=--concurrency
+  engine=${ENGINE:-mistralrs}
 fi
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 failed=0 SECONDS=0
@@ -95,7 +95,7 @@ suite=(--suite tau-retail --suites "$work/suites")
 # play DIR EPISODES AT_ONCE LOG
 play() {
   run "$2 episodes, $3 at once" eval --model "$1" "${suite[@]}" --split test -n "$2" --seed 1 --engine "$engine" \
-    --device "$device" "$flag" "$3" --log "$work/$4.jsonl" && mv "$work/seconds" "$work/$4.seconds"
+    --device "$device" --engines "$3" --log "$work/$4.jsonl" && mv "$work/seconds" "$work/$4.seconds"
 }
 
 # (b) The same episodes one by one and at once; (d) tokens a second. What loading takes is taken off by a run of one episode.

@@ -48,7 +48,7 @@ pub enum HeaderError {
     Json(String),
     #[error("names tensor `{0}` twice")]
     Duplicate(String),
-    #[error("tensor `{tensor}` has dtype `{dtype}`, which is not supported")]
+    #[error("tensor `{tensor}` has dtype `{dtype}`, which is not supported{}", mend(dtype))]
     Dtype { tensor: String, dtype: String },
     #[error("tensor `{0}` has a shape whose size overflows")]
     Overflow(String),
@@ -197,6 +197,15 @@ impl Header {
     }
 }
 
+/// What to do about a dtype.
+fn mend(dtype: &str) -> &'static str {
+    if ["F8", "F6", "F4"].iter().any(|small| dtype.starts_with(small)) {
+        ": these are quantised weights; take those that they were made from, in BF16 or F32, or dequantise them first"
+    } else {
+        ""
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +247,7 @@ mod tests {
             (parse(&ok(&entry("a", "[2]", 0, 12)), 12), "its range holds 12"),
             (parse(&ok(&entry("a", "[2]", 8, 0)), 8), "its range holds 0"),
             (parse(&ok(&entry("a", "[18446744073709551615, 4]", 0, 8)), 8), "overflows"),
+            (parse(&ok(&entry("a", "[8]", 0, 8).replace("F32", "F8_E4M3")), 8), "quantised weights; take those"),
             (parse(&ok(&format!("{},{}", entry("a", "[2]", 0, 8), entry("b", "[2]", 4, 12))), 12), "overlap"),
             (parse(&ok(&format!("{},{}", entry("a", "[2]", 0, 8), entry("b", "[2]", 12, 20))), 20), "hole"),
             (parse(&ok(&format!("{},{}", entry("a", "[2]", 0, 8), entry("a", "[2]", 8, 16))), 16), "twice"),

@@ -5,7 +5,9 @@ use crate::suites::{ALWAYS, SuiteFlags};
 use crate::talk::say;
 use anyhow::Result;
 use clap::Args;
-use rolegraft_pipeline::{Endpoints, Runtime, examine, is_endpoint, names};
+use rolegraft_pipeline::{
+    Bytes, Compute, DeviceName, Endpoints, Precision, Runtime, examine, free_memory, is_endpoint, names,
+};
 use rolegraft_suites::{Need, Settings, SuiteFile};
 use serde_json::Value;
 use std::path::Path;
@@ -18,12 +20,23 @@ pub(crate) struct Doctor {
     model: Option<String>,
     #[command(flatten)]
     endpoints: EndpointFlags,
+    /// Where checkpoints would be played and traced: auto, cpu, cuda:N, metal:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     #[command(flatten)]
     setup: SuiteFlags<ALWAYS>,
 }
 
 fn address(text: &str) -> Result<String, String> {
     if is_endpoint(text) { Ok(text.to_owned()) } else { Err("an address such as http://HOST:8000/v1#MODEL".into()) }
+}
+
+/// Why everything runs on the CPU.
+fn no_card() -> String {
+    let here = Path::new("/dev/nvidia0").exists();
+    let why =
+        if here { "there is one, but this program was not built for it (docs/real-pools.md)" } else { "none is seen" };
+    format!("{why}; everything runs on the CPU")
 }
 
 /// That a file or folder is there, or what that means.
@@ -48,7 +61,13 @@ impl Doctor {
                 Err(otherwise) => say(&format!("absent  {what}: {otherwise}")),
             }
         };
-        line(true, &format!("{cores} processors"), Ok(()));
+        line(true, &format!("{cores} processors, {} of memory free", Bytes(free_memory())), Ok(()));
+        let place = Compute { device: self.device, memory: None }.place(Precision::F32);
+        let on_card = place.as_ref().is_ok_and(|place| !place.is_cpu());
+        match self.device {
+            DeviceName::Auto => line(false, "GPU", on_card.then_some(()).ok_or_else(no_card)),
+            wanted => line(true, &format!("device {wanted}"), place.map(drop).map_err(|e| e.to_string())),
+        }
         for suite in setup.registry.iter().flat_map(|benchmark| benchmark.kinds()) {
             let path = SuiteFile::path_of(setup.suites, suite);
             let mend = format!("`{}` not found; run from the project's root or give --suites", path.display());
@@ -57,7 +76,6 @@ impl Doctor {
         let pool = setup.suites.join("nano-pool/base");
         let mend = format!("`{}` not found; run `rolegraft nano build`", pool.display());
         line(true, "nano pool", there(&pool, mend));
-        line(false, "NVIDIA GPU", there(Path::new("/dev/nvidia0"), "everything runs on the CPU".into()));
         for benchmark in setup.registry.iter() {
             let settings = setup.settings.get(benchmark.name()).cloned().unwrap_or_else(Settings::default);
             for need in benchmark.needs(&settings, setup.data) {

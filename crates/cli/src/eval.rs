@@ -46,7 +46,7 @@ pub(crate) struct Eval {
     /// What plays a checkpoint.
     #[arg(long, value_enum, default_value = "mistralrs")]
     engine: Engine,
-    /// Engines side by side (0: one a core).
+    /// Engines side by side; on a card, replies at once (0: one a core; on a card, 32).
     #[arg(long, default_value_t = 0)]
     engines: usize,
     /// Where a checkpoint is played: auto, cpu, cuda:N, metal:N.

@@ -121,7 +121,8 @@ impl Runner for Mistralrs {
         if let Some(what) = lacks(&architecture, self.0.is_cpu()) {
             return Ok(Box::new(Instead(Decoder::load(&checkpoint, &self.0).map_err(|e| e.to_string())?, what)));
         }
-        let serving = if self.0.is_cpu() { Serving::Cpu { engines: 1 } } else { Serving::Card };
+        let serving =
+            if self.0.is_cpu() { Serving::Cpu { engines: 1 } } else { Serving::Card { at_once: Serving::AT_ONCE } };
         let opened = self.1.block_on(InProcess::open(&checkpoint, serving, &ChatArguments::default()));
         Ok(Box::new((opened.map_err(|e| e.to_string())?, self.1.clone())))
     }

@@ -11,6 +11,62 @@ use std::path::Path;
 
 const TASK: &str = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: one}, {model: two}]\nparameters: {weight: 0.5}\n";
 
+/// A recipe of regmean with more parameters.
+fn regmean(parameters: &str) -> Result<Recipe, String> {
+    let recipe = format!(
+        "merge_method: regmean\nbase_model: pool/base\nmodels:\n- model: pool/one\n- model: pool/two\nparameters:\n{parameters}"
+    );
+    Recipe::parse(&recipe, Path::new("recipe.yaml"))
+}
+
+#[test]
+fn fits_are_read_with_their_merges() {
+    let recipe = regmean(
+        "  calibration: {one: a.jsonl, pool/two: [b.jsonl, c.jsonl]}\n  ridge: 0.3\n  weights: {context: 0}\n  rest: anchor\n  \
+         anchor: {merge_method: task_arithmetic, parameters: {weight: 0.35}}\n",
+    );
+    let recipe = recipe.unwrap();
+    let fit = recipe.fit.as_ref().unwrap();
+    assert_eq!(fit.experts, ["pool/one", "pool/two"]);
+    assert_eq!(fit.calibration["pool/one"], [Path::new("a.jsonl")]);
+    assert_eq!(fit.calibration["pool/two"].len(), 2);
+    assert_eq!((fit.ridge, fit.off_diagonal, fit.sequential, fit.embedding), (0.3, 1.0, false, None));
+    assert_eq!((fit.weights.role, fit.weights.context), (1.0, 0.0));
+    assert_eq!(recipe.operator.spec().name, "task_arithmetic");
+    assert_eq!(fit.anchor.models, ["pool/base", "pool/one", "pool/two"]);
+    // The mean, which knows no base, unless it is said.
+    let mean = regmean("  ridge: 0.1\n").unwrap();
+    assert_eq!(mean.operator.spec().name, "linear");
+    assert_eq!(
+        (&mean.models, &mean.fit.unwrap().anchor.models),
+        (&recipe.models[1..].to_vec(), &recipe.models[1..].to_vec())
+    );
+}
+
+#[test]
+fn fits_that_cannot_be_are_named_with_line_and_mend() {
+    for (parameters, expected) in [
+        ("  rigde: 0.1\n", &["line 7", "`rigde`", "did you mean `ridge`?"][..]),
+        ("  ridge: -1\n", &["line 7", "`ridge` must be a number of 0 or more"]),
+        ("  off_diagonal: 2\n", &["`off_diagonal` must be a number between 0 and 1"]),
+        ("  sequential: 1\n", &["`sequential` must be true or false"]),
+        ("  embedding: 0\n", &["`embedding` must be a number above 0"]),
+        ("  weights: {roles: 1}\n", &["did you mean `role`?"]),
+        ("  weights: {role: 0, reply: 0, context: 0}\n", &["all weights are 0"]),
+        ("  calibration: {three: a.jsonl}\n", &["`three`, which is no one model of the recipe"]),
+        ("  calibration: a.jsonl\n", &["must be a table of experts"]),
+        ("  anchor: {merge_method: tise}\n", &["`anchor` cannot be merged by `tise`; did you mean `ties`?"]),
+        ("  anchor: {merge_method: regmean}\n", &["`anchor` cannot be merged by `regmean`"]),
+        ("  rest: {merge_method: linear, models: []}\n", &["models are those of the recipe"]),
+        ("  rest: mean\n", &["`rest` must be a table with `merge_method`"]),
+    ] {
+        let error = regmean(parameters).unwrap_err();
+        assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+    }
+    let slices = "merge_method: regmean\nslices: [{sources: [{model: one, layer_range: [0, 1]}]}]\n";
+    assert!(Recipe::parse(slices, Path::new("recipe.yaml")).unwrap_err().contains("fits whole models"));
+}
+
 #[test]
 fn non_finite_inputs_are_refused_or_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -180,7 +236,7 @@ fn unknown_words_are_warned_about() {
 
 proptest! {
     #[test]
-    fn any_text_is_a_recipe_or_an_error(text in "(merge_method|models|slices|model|parameters|weight|base_model|tokenizer|source|layer_range|filter|value|- |: |\\[|\\]|\\{|\\}|ties|[0-9.]|\n|  |'|\"){0,80}") {
+    fn any_text_is_a_recipe_or_an_error(text in "(merge_method|regmean|calibration|anchor|rest|models|slices|model|parameters|weight|base_model|tokenizer|source|layer_range|filter|value|- |: |\\[|\\]|\\{|\\}|ties|[0-9.]|\n|  |'|\"){0,80}") {
         let _ = Recipe::parse(&text, Path::new("r.yaml"));
         let _ = Recipe::parse(&text, Path::new("r.toml"));
     }

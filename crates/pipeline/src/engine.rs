@@ -101,14 +101,20 @@ pub async fn open_checkpoint(
     let model: Arc<dyn ChatModel> = match kind {
         EngineKind::Server => return Err(EngineError::NoServers),
         EngineKind::Mistralrs if lacking.is_none() => {
-            let (engines, note) = fitting(copies)?;
+            // On a card one copy answers all.
+            let (engines, note) = fitting(if place.is_cpu() { copies } else { Copies::Exactly(1) })?;
             notes.extend(note);
             let serving = match (place.is_cpu(), device) {
                 (true, _) => Serving::Cpu { engines },
                 (false, DeviceName::Cuda(1..) | DeviceName::Metal(1..)) => {
                     return Err(EngineError::OtherCard(device.to_string()));
                 }
-                (false, _) => Serving::Card,
+                (false, _) => Serving::Card {
+                    at_once: match copies {
+                        Copies::Exactly(n) => n.max(1),
+                        Copies::UpTo(_) => Serving::AT_ONCE,
+                    },
+                },
             };
             Arc::new(InProcess::open(&checkpoint, serving, chat).await?)
         }

@@ -26,7 +26,7 @@ pub struct Experiment {
     /// What plays the models.
     #[serde(default)]
     pub engine: EngineKind,
-    /// Engines side by side; 0: one a core.
+    /// Engines side by side; on a card, replies at once. 0: one a core; on a card, 32.
     #[serde(default)]
     pub engines: usize,
     /// Devices and memory.

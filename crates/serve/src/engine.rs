@@ -49,11 +49,16 @@ pub enum Serving {
         engines: usize,
     },
     /// On the first GPU that the process sees, in BF16 with paged attention.
-    Card,
+    Card {
+        /// Replies at once, where its self-check finds that they do not disturb each other; at least one.
+        at_once: usize,
+    },
 }
 
-/// Replies at once on a card, where its self-check finds that they do not disturb each other.
-const AT_ONCE: usize = 32;
+impl Serving {
+    /// Replies at once on a card, if nobody says how many.
+    pub const AT_ONCE: usize = 32;
+}
 
 /// A checkpoint served by one or more engines in this process.
 pub struct InProcess {
@@ -127,7 +132,7 @@ impl Engine {
     async fn load(dir: &Path, serving: Serving, cached: bool) -> Result<Self, ServeError> {
         let places = match serving {
             Serving::Cpu { .. } => 1,
-            Serving::Card => AT_ONCE,
+            Serving::Card { at_once } => at_once,
         };
         let (left_behind, places) = (AtomicUsize::new(0), Semaphore::new(places));
         let engine = Self { serving, cached, places, left_behind, model: RwLock::new(None) };
@@ -143,10 +148,10 @@ impl Engine {
                 .with_dtype(ModelDType::F32)
                 .with_max_num_seqs(1)
                 .with_prefix_cache_n(self.cached.then_some(16)),
-            Serving::Card => {
+            Serving::Card { at_once } => {
                 // Weights are on the card before its cache is: nine tenths of what they leave.
                 let paged = PagedAttentionMetaBuilder::default().with_gpu_memory(MemoryGpuConfig::Utilization(0.9));
-                builder.with_dtype(ModelDType::BF16).with_max_num_seqs(AT_ONCE).with_paged_attn(paged.build()?)
+                builder.with_dtype(ModelDType::BF16).with_max_num_seqs(at_once).with_paged_attn(paged.build()?)
             }
         })
     }
@@ -239,7 +244,7 @@ impl InProcess {
         let mut served = Self { form, chat, architecture, sentinel, serving, free, engines };
         let (first, count) = match serving {
             Serving::Cpu { engines } => (served.on_cpu().await?, engines.max(1)),
-            Serving::Card => (served.on_card().await?, 1),
+            Serving::Card { at_once } => (served.on_card(at_once).await?, 1),
         };
         let (cached, places) = (first.cached, first.places.available_permits());
         served.engines.push(first);
@@ -275,7 +280,7 @@ impl InProcess {
     }
 
     /// An engine on a card, with as many places as replies at once do not disturb each other.
-    async fn on_card(&self) -> Result<Engine, ServeError> {
+    async fn on_card(&self, at_once: usize) -> Result<Engine, ServeError> {
         let engine = Engine::load(self.form.path(), self.serving, false).await?;
         let ids = self.chat.vocabulary().encode(&CHECKED.repeat(8))?;
         // Of equal and of unequal lengths.
@@ -288,7 +293,7 @@ impl InProcess {
         let replies = prompts.iter().map(|prompt| reply(prompt));
         let together: Vec<Vec<u32>> = futures_util::future::try_join_all(replies).await?;
         if together != alone {
-            engine.places.forget_permits(AT_ONCE - 1);
+            engine.places.forget_permits(at_once.saturating_sub(1));
         }
         Ok(engine)
     }
@@ -381,7 +386,7 @@ impl ChatModel for InProcess {
         // Twice the replies at once: environments and tokenizing overlap with decoding.
         2 * match self.serving {
             Serving::Cpu { .. } => self.engines.len(),
-            Serving::Card => AT_ONCE,
+            Serving::Card { at_once } => at_once,
         }
     }
 }
