@@ -21,6 +21,8 @@ pub struct Rules {
     pub off_diagonal: f64,
     /// μ: fits the vocabulary's tensors, too, with lookups of this weight beside the head.
     pub embedding: Option<f64>,
+    /// Which maps.
+    pub sites: &'static [Site],
     /// Whether a layer's inputs are what the merged layers before make of an expert's tokens (RegMean++), instead of the
     /// expert's own.
     pub sequential: bool,
@@ -90,7 +92,8 @@ pub fn fit(experts: &[Expert<'_>], rules: &Rules, target: &mut Target<'_>, fitti
     let mut work = Work { architecture: &architecture, rules, fitting, done: 0, tokens: 0 };
     let per_layer: usize = streams.iter().flat_map(|s| &s.waves).map(|wave| wave.rows).sum();
     work.tokens = per_layer * architecture.num_hidden_layers;
-    let mut statistics = (target.note.layers < architecture.num_hidden_layers).then(|| Statistics::new(&architecture));
+    let mut statistics =
+        (target.note.layers < architecture.num_hidden_layers).then(|| Statistics::new(&architecture, rules.sites));
     for layer in 0..architecture.num_hidden_layers {
         let last = layer + 1 == architecture.num_hidden_layers;
         let fits = layer >= target.note.layers;
@@ -163,14 +166,14 @@ struct SiteStatistics {
 }
 
 impl Statistics {
-    fn new(architecture: &Architecture) -> Self {
-        let site = |site: Site| {
+    fn new(architecture: &Architecture, sites: &[Site]) -> Self {
+        let site = |site: &Site| {
             let width = architecture.widths(site.maps()[0]).0;
             let side = |map: &Map| (*map, vec![0.0; width * architecture.widths(*map).1]);
             let sides = site.maps().iter().map(side).collect();
-            SiteStatistics { site, own: Gram::new(width), all: Gram::new(width), sides }
+            SiteStatistics { site: *site, own: Gram::new(width), all: Gram::new(width), sides }
         };
-        Self { sites: Site::ALL.into_iter().map(site).collect() }
+        Self { sites: sites.iter().map(site).collect() }
     }
 }
 
@@ -208,7 +211,7 @@ impl Work<'_> {
         let own = !self.rules.sequential;
         let last = layer + 1 == self.architecture.num_hidden_layers;
         let whole = own && (!last || self.rules.embedding.is_some());
-        let sites: &'static [Site] = if statistics.is_some() { &Site::ALL } else { &[] };
+        let sites: &'static [Site] = if statistics.is_some() { self.rules.sites } else { &[] };
         let mut before = None;
         for wave in 0..stream.waves.len() {
             self.goes_on()?;

@@ -5,7 +5,8 @@ use crate::fit::{Fitting, Outcome, Rules, Step, fit};
 use crate::sample::{Expert, Sample};
 use crate::target::{Bench, Target};
 use rolegraft_checkpoint::{Checkpoint, Digest, WriteError, check_pool, write_atomic};
-use rolegraft_merge::{Execution, Fit, MergeError, Plan};
+use rolegraft_decoder::Site;
+use rolegraft_merge::{Execution, Fit, MergeError, Part, Plan};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -65,8 +66,13 @@ pub fn merge(
         let mut target = Target { merged: Checkpoint::open(&merged)?, anchor, bench: &bench, note };
         let fitting =
             Fitting { memory: means.memory, scratch: &bench.dir, stop: execution.stop, progress: means.progress };
-        let Fit { ridge, off_diagonal, sequential, embedding, .. } = *rules;
-        let of = Rules { ridge, off_diagonal, sequential, embedding };
+        let Fit { ridge, off_diagonal, sequential, embedding, only, .. } = *rules;
+        let sites: &[Site] = match only {
+            None => &Site::ALL,
+            Some(Part::Attention) => &[Site::Attention, Site::Output],
+            Some(Part::Mlp) => &[Site::Mlp, Site::Down],
+        };
+        let of = Rules { ridge, off_diagonal, sequential, embedding, sites };
         fit(&experts, &of, &mut target, &fitting)
     });
     let fitted = match fitted {
@@ -94,12 +100,12 @@ pub fn merge(
 
 /// What weights of the same digest come from.
 fn identity(plan: &Plan, anchor: &Plan, fit: &Fit, sets: &Sets<'_>, seed: u64) -> Result<Digest> {
-    let Fit { ridge, off_diagonal, sequential, embedding, .. } = fit;
+    let Fit { ridge, off_diagonal, sequential, embedding, only, .. } = fit;
     let mut parts = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("rest", plan.digest(seed)?.to_string()),
         ("anchor", anchor.digest(seed)?.to_string()),
-        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?}")),
+        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?} {only:?}")),
     ];
     for (expert, sets) in sets {
         for (at, set) in sets.iter().enumerate() {

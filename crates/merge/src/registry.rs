@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// Every method.
-static METHODS: [&dyn Method; 29] = [
+static METHODS: [&dyn Method; 30] = [
     &op::linear::Linear,
     &op::task_arithmetic::TASK_ARITHMETIC,
     &op::task_arithmetic::TIES,
@@ -36,6 +36,7 @@ static METHODS: [&dyn Method; 29] = [
     &op::resmerge::ResMerge,
     &op::subspace::TSV_M,
     &op::subspace::ISO_C,
+    &op::swudi::Swudi,
 ];
 
 /// A merge method by name.

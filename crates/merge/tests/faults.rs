@@ -58,6 +58,7 @@ fn fits_that_cannot_be_are_named_with_line_and_mend() {
         ("  anchor: {merge_method: tise}\n", &["`anchor` cannot be merged by `tise`; did you mean `ties`?"]),
         ("  anchor: {merge_method: regmean}\n", &["`anchor` cannot be merged by `regmean`"]),
         ("  rest: {merge_method: linear, models: []}\n", &["models are those of the recipe"]),
+        ("  only: head\n", &["`only` must be `attention` or `mlp`"]),
         ("  rest: mean\n", &["`rest` must be a table with `merge_method`"]),
     ] {
         let error = regmean(parameters).unwrap_err();

@@ -11,6 +11,7 @@ use rolegraft_servers::{ServerRules, Urls};
 use rolegraft_suites::{AllSettings, Registry, Setup, Split};
 use rolegraft_trajectory::ChatArguments;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -64,12 +65,16 @@ pub struct Experiment {
     pub benchmark: Vec<BenchmarkEntry>,
     /// Tasks per suite.
     pub tasks: TaskCounts,
-    /// Candidate backbones, in the order that breaks ties; without one, the pool is evaluated as it is.
+    /// Candidate backbones, in the order that breaks ties. Without a word of them, the [preset](auto) where weights can be merged; with an
+    /// empty list, or models behind servers, the pool is evaluated as it is.
     #[serde(default)]
     pub candidate: Vec<CandidateEntry>,
     /// Salient sets.
     #[serde(default)]
     pub saliency: SaliencyRules,
+    /// What makes a candidate the backbone.
+    #[serde(default)]
+    pub selection: SelectionRules,
     /// What makes a benchmark weak.
     #[serde(default)]
     pub diagnosis: DiagnosisRules,
@@ -135,6 +140,28 @@ pub struct CandidateEntry {
     pub seed: u64,
 }
 
+/// The candidates of an experiment that names none: what the built-in pools recommend (docs/study/README.md).
+#[must_use]
+pub fn auto() -> Vec<CandidateEntry> {
+    let entry = |name: &str, operator: &str, parameters: serde_json::Value| CandidateEntry {
+        name: name.to_owned(),
+        operator: operator.to_owned(),
+        parameters: parameters.as_object().cloned().unwrap_or_default().into_iter().collect(),
+        seed: 0,
+    };
+    let weights = json!({"context": 0.3});
+    let anchor = json!({"merge_method": "task_arithmetic", "parameters": {"lambda": 0.7, "normalize": true}});
+    vec![
+        entry("average", "average", json!({})),
+        entry("regmean", "regmean", json!({"ridge": 0.003, "weights": weights, "embedding": 1.0})),
+        entry(
+            "regmean_anchored",
+            "regmean",
+            json!({"ridge": 0.3, "weights": weights, "anchor": anchor, "rest": "anchor"}),
+        ),
+    ]
+}
+
 impl CandidateEntry {
     /// How it is merged from a base and experts of these names.
     pub(crate) fn recipe(&self, base: &str, experts: &[&str]) -> Result<Recipe, String> {
@@ -166,6 +193,25 @@ impl Default for SaliencyRules {
     fn default() -> Self {
         Self { k: 0.1, shift: Shift::Read, tokens: Tokens::Role }
     }
+}
+
+/// What makes a candidate the backbone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelectionRules {
+    /// The measure.
+    pub by: SelectBy,
+}
+
+/// By what candidates are ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SelectBy {
+    /// Activation overlap with the experts (the paper's).
+    #[default]
+    Aos,
+    /// Scores on the dev tasks of the benchmarks that an expert serves, averaged: every candidate plays them.
+    Dev,
 }
 
 /// How models are traced.
@@ -229,16 +275,33 @@ impl Tokens {
 }
 
 /// The transplant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransplantRules {
-    /// Whose neurons are left alone.
+    /// Whose neurons are left alone, or whose roles' inputs.
     pub protect: Protect,
+    /// What is taken of a donor.
+    pub graft: GraftOf,
+    /// Of a projected graft, λ: the less, the less of the change survives where protected inputs lie.
+    pub ridge: f64,
+    /// Whether a projected graft takes attention's maps too.
+    pub attention: bool,
+}
+
+/// What is taken of a donor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GraftOf {
+    /// Salient neurons (the paper's).
+    #[default]
+    Neurons,
+    /// The whole change of the MLPs, but for what would show at protected roles.
+    Projected,
 }
 
 impl Default for TransplantRules {
     fn default() -> Self {
-        Self { protect: Protect::Strict }
+        Self { protect: Protect::Strict, graft: GraftOf::Neurons, ridge: 1e-4, attention: false }
     }
 }
 
@@ -277,6 +340,10 @@ impl Experiment {
         let mut experiment: Self = toml::from_str(modern.as_deref().unwrap_or(&text))
             .map_err(|e| ExperimentError::Toml { path: path.to_owned(), message: suggest(&e.to_string()) })?;
         experiment.registry = registry;
+        let says = |table: &toml::Table| table.contains_key("candidate");
+        if !toml::from_str(&text).is_ok_and(|table| says(&table)) && experiment.may_merge() {
+            experiment.candidate = auto();
+        }
         let here = path.parent().unwrap_or(Path::new(""));
         experiment.suites = here.join(&experiment.suites);
         experiment.data.iter_mut().for_each(|dir| *dir = here.join(&*dir));
@@ -293,6 +360,13 @@ impl Experiment {
         }
         experiment.check().map_err(rule)?;
         Ok(experiment)
+    }
+
+    /// Whether there are weights to merge, and benchmarks to merge them for.
+    fn may_merge(&self) -> bool {
+        let served = self.benchmark.iter().any(|benchmark| benchmark.expert.is_some());
+        let checkpoints = self.pool.models().all(|(_, source)| matches!(source, Source::Checkpoint(_)));
+        served && checkpoints && self.pool.experts.len() > 1
     }
 
     /// Where its suites come from and how they are played.
@@ -373,6 +447,16 @@ impl Experiment {
             }
         }
         self.tasks.check(&self.benchmark)?;
+        let TransplantRules { protect, graft, ridge, .. } = self.transplant;
+        if graft == GraftOf::Projected && protect == Protect::None {
+            return Err(
+                "transplant.graft = \"projected\" without protection would be the donor itself; protect something"
+                    .into(),
+            );
+        }
+        if !(ridge.is_finite() && ridge > 0.0) {
+            return Err(format!("transplant.ridge is {ridge}, but must be above 0"));
+        }
         if !self.candidate.is_empty() && !self.benchmark.iter().any(|b| b.expert.is_some()) {
             return Err("no benchmark names an `expert`, so there is nothing to select by".into());
         }

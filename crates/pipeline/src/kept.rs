@@ -283,7 +283,7 @@ impl<'k> Kept<'k> {
     }
 
     /// A benchmark's trajectories, whose digest is `said`, as a model reads them.
-    fn calibration(
+    pub(crate) fn calibration(
         &self,
         model: &Member,
         benchmark: &str,

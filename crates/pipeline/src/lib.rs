@@ -24,6 +24,7 @@ mod kept;
 mod logs;
 pub mod machine;
 mod progress;
+mod projected;
 mod record;
 mod repair;
 mod rescore;

@@ -54,7 +54,7 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
     let record = json!({
         "format": 1, "program": env!("CARGO_PKG_VERSION"), "experiment": experiment,
         "suite": experiment.registry.check(&experiment.suite)?,
-        "selection": results.selected.selection, "diagnosis": results.diagnosed.diagnosis, "plan": results.planned.plan,
+        "selection": results.selected.selection, "dev": results.selected.dev, "diagnosis": results.diagnosed.diagnosis, "plan": results.planned.plan,
         "seconds": results.timings,
     });
     let bytes = serde_json::to_vec_pretty(&record).unwrap_or_default();
@@ -88,11 +88,12 @@ fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
 fn report(experiment: &Experiment, results: &Results) -> RunReport {
     let (selection, plan) = (&results.selected.selection, &results.planned.plan);
     let candidates =
-        selection.rows.iter().zip(&results.selected.intervals).map(|((name, overlaps, mean), interval)| OverlapRow {
-            name: name.clone(),
-            overlaps: overlaps.clone(),
-            mean: *mean,
+        selection.rows.iter().zip(&results.selected.intervals).enumerate().map(|(at, (row, interval))| OverlapRow {
+            name: row.0.clone(),
+            overlaps: row.1.clone(),
+            mean: row.2,
             interval: *interval,
+            dev: results.selected.dev.as_ref().and_then(|dev| Some(dev.get(at)?.1)),
         });
     let diagnosis = &results.diagnosed.diagnosis;
     let signal = |s: &Signal| DiagnosisRow {

@@ -1,15 +1,17 @@
 //! The loop up to the repaired checkpoint, which a run and its ablations share.
 
 use crate::error::RunError;
-use crate::experiment::{BenchmarkEntry, CandidateEntry, Source, Tokens};
+use crate::experiment::{BenchmarkEntry, CandidateEntry, GraftOf, SelectBy, Source, Tokens};
 use crate::kept::{Kept, Traces, Trajectories, served};
 use crate::machine::Member;
+use crate::projected::projected;
 use crate::record;
 use crate::stages::calibrate::digest_with;
 use crate::stages::diagnose::{Compared, Diagnosed, diagnose};
 use crate::stages::select::{File, Selected, select};
 use crate::stages::transplant::{Planned, plan};
 use rolegraft_checkpoint::{Checkpoint, check_pool};
+use rolegraft_report::ModelScores;
 use rolegraft_suites::Split;
 use rolegraft_trajectory::Episode;
 use std::collections::BTreeMap;
@@ -95,9 +97,20 @@ pub(crate) fn repair(kept: &mut Kept<'_>, pool: &Pool, tokens: Tokens) -> Result
     let rows: Vec<_> = traces.candidates.iter().map(|(name, files)| (name, names(files))).collect();
     let selected = kept.stage("select", |kept| {
         let inputs = (k, experiment.seed, &rows, names(&traces.experts));
-        kept.document("selection.json", &inputs, || select(&traces.candidates, &traces.experts, k, experiment.seed))
+        let by_overlap = || select(&traces.candidates, &traces.experts, k, experiment.seed);
+        if experiment.selection.by == SelectBy::Aos {
+            return kept.document("selection.json", &inputs, by_overlap);
+        }
+        // What overlap says is kept apart; scores make another document of it.
+        let overlap = kept.document("selection-aos.json", &inputs, by_overlap)?;
+        let selected = overlap.by_dev(dev_scores(kept, &pool.candidates, &served)?);
+        kept.document("selection.json", &selected.clone(), || Ok(selected))
     })?;
-    kept.machine.progress.note(&format!("selected `{}` by activation overlap", selected.selection.chosen));
+    let by = match experiment.selection.by {
+        SelectBy::Aos => "activation overlap",
+        SelectBy::Dev => "scores on dev tasks",
+    };
+    kept.machine.progress.note(&format!("selected `{}` by {by}", selected.selection.chosen));
     let at = pool.candidates.iter().position(|c| c.name == selected.selection.chosen).unwrap_or(0);
     let backbone = &pool.candidates[at];
 
@@ -135,10 +148,39 @@ pub(crate) fn repair(kept: &mut Kept<'_>, pool: &Pool, tokens: Tokens) -> Result
         let serving = serving(&served, &traces);
         let planned = plan(weak, (backbone, &traces.candidates[at].1), &serving, k, protect)?;
         let planned = kept.document("plan.json", &planned.clone(), || Ok(planned))?;
-        let arm = kept.transplanted(&planned, backbone, &pool.experts)?;
+        let rules = experiment.transplant;
+        let arm = match rules.graft {
+            GraftOf::Projected if !weak.is_empty() => {
+                projected(kept, weak, backbone, &served, &pool.trajectories, rules)?
+            }
+            _ => kept.transplanted(&planned, backbone, &pool.experts)?,
+        };
         Ok((planned, arm))
     })?;
     Ok(Repaired { traces, selected, backbone: backbone.clone(), diagnosed, planned, arm })
+}
+
+/// Scores of candidates on the dev tasks of served benchmarks, in the order of their ids.
+fn dev_scores(
+    kept: &mut Kept<'_>,
+    candidates: &[Member],
+    served: &[(&BenchmarkEntry, &Member)],
+) -> Result<Vec<Vec<f64>>, RunError> {
+    let mut benchmarks: Vec<&BenchmarkEntry> = served.iter().map(|(benchmark, _)| *benchmark).collect();
+    benchmarks.sort_by(|a, b| a.id.cmp(&b.id));
+    let plays = |suite: &String| benchmarks.iter().any(|benchmark| benchmark.suites.contains(suite));
+    let suites: Vec<String> = kept.experiment.suite_names().into_iter().filter(plays).collect();
+    let mut all = Vec::new();
+    for candidate in candidates {
+        let scores = ModelScores::new("", &kept.play(candidate, &suites, Split::Dev)?);
+        let score = |entry: &&BenchmarkEntry| {
+            let mut benchmark = record::benchmark(entry);
+            benchmark.suites.retain(|suite| kept.experiment.tasks.of(suite, Split::Dev).tasks > 0);
+            scores.score(&benchmark).unwrap_or(0.0)
+        };
+        all.push(benchmarks.iter().map(score).collect());
+    }
+    Ok(all)
 }
 
 /// Who serves a benchmark, with its trace.

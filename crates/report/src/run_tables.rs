@@ -29,6 +29,8 @@ pub struct OverlapRow {
     pub mean: f64,
     /// Its 95 % interval over trajectories.
     pub interval: Option<(f64, f64)>,
+    /// The mean of its scores on dev tasks, where these decide.
+    pub dev: Option<f64>,
 }
 
 /// One benchmark on the dev split.
@@ -61,6 +63,10 @@ pub(crate) fn aos_table(overlaps: &Overlaps, chosen: &str) -> Table {
     let mut head = vec!["candidate"];
     head.extend(overlaps.benchmarks.iter().map(String::as_str));
     head.extend(["mean", "95 % of its resamples"]);
+    let dev = overlaps.rows.iter().any(|candidate| candidate.dev.is_some());
+    if dev {
+        head.push("dev AVG");
+    }
     let mut table = Table::new("Activation overlap of candidates and experts (AOS)", &head);
     for candidate in &overlaps.rows {
         let mark = if candidate.name == chosen { " ←" } else { "" };
@@ -68,6 +74,9 @@ pub(crate) fn aos_table(overlaps: &Overlaps, chosen: &str) -> Table {
         row.extend(candidate.overlaps.iter().map(|o| format!("{o:.3}")));
         row.push(format!("{:.3}", candidate.mean));
         row.push(candidate.interval.map_or_else(String::new, |(low, high)| format!("{low:.3} to {high:.3}")));
+        if dev {
+            row.push(candidate.dev.map_or_else(String::new, |avg| format!("{avg:.1}")));
+        }
         table.rows.push(row);
     }
     let traced: Vec<String> = overlaps.traced.iter().map(|(b, (with, of))| format!("{b} {with} of {of}")).collect();

@@ -77,7 +77,8 @@ fn write(dir: &Path, make: impl FnOnce(&mut Put<'_, LogError>) -> Result<(), Log
 fn run_page(dir: &Path) -> PathBuf {
     let benchmark = |id: &str, title: &str| Benchmark { id: id.into(), title: title.into(), suites: vec![id.into()] };
     let tasks = || (0..100).map(|i| format!("task-{i}")).collect();
-    let row = |name: &str, mean| OverlapRow { name: name.into(), overlaps: vec![mean; 2], mean, interval: None };
+    let row =
+        |name: &str, mean| OverlapRow { name: name.into(), overlaps: vec![mean; 2], mean, interval: None, dev: None };
     let report = RunReport {
         name: format!("trial {HOSTILE}"),
         seed: 1,

@@ -22,6 +22,7 @@ pub(crate) mod resmerge;
 pub(crate) mod sce;
 pub(crate) mod slerp;
 pub(crate) mod subspace;
+pub(crate) mod swudi;
 pub(crate) mod task_arithmetic;
 pub(crate) mod ties;
 pub(crate) mod widen;

@@ -1,18 +1,19 @@
-//! `regmean`: a fit on calibration traces, in place of the linear maps of another merge.
+//! `regmean` and `lot`: a fit on calibration traces, in place of the linear maps of another merge.
 
 use super::node::{Entry, Kind, Node};
 use super::reader::Reader;
-use super::{Fit, Recipe, TokenWeights};
+use super::{Fit, Part, Recipe, TokenWeights};
 use crate::method::Base;
 use crate::registry::Operator;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The method's name in recipes.
-pub(super) const REGMEAN: &str = "regmean";
+/// The methods' names in recipes. `lot` (arXiv 2505.23859) fits task vectors, T = (Σ Gᵢ)⁺ Σ Gᵢ Tᵢ: that is `regmean` with the base for
+/// an anchor, and no ridge.
+pub(super) const FITS: [&str; 2] = ["regmean", "lot"];
 
-const PARAMETERS: [&str; 8] =
-    ["calibration", "ridge", "off_diagonal", "sequential", "weights", "anchor", "rest", "embedding"];
+const PARAMETERS: [&str; 9] =
+    ["calibration", "ridge", "off_diagonal", "sequential", "weights", "anchor", "rest", "embedding", "only"];
 const TOKENS: [&str; 3] = ["role", "reply", "context"];
 
 /// Keys of a recipe that its rest and its anchor share with it.
@@ -20,11 +21,12 @@ const SHARED: [&str; 8] =
     ["models", "modules", "base_model", "dtype", "out_dtype", "tokenizer_source", "tokenizer", "chat_template"];
 
 impl Reader {
-    /// A recipe of `regmean`: that of the rest, with the fit.
-    pub(super) fn regmean(mut self, node: &Node, line: usize, text: &str) -> Result<Recipe, String> {
+    /// A recipe of a fit: that of the rest, with it.
+    pub(super) fn fit(mut self, node: &Node, (name, line): (&str, usize), text: &str) -> Result<Recipe, String> {
         if let Some(slices) = node.get("slices") {
-            return Err(format!("line {}: `regmean` fits whole models; give `models`", slices.line));
+            return Err(format!("line {}: `{name}` fits whole models; give `models`", slices.line));
         }
+        let is_lot = name == FITS[1];
         let empty = Node { line, kind: Kind::Map(Vec::new()) };
         let parameters = node.get("parameters").unwrap_or(&empty);
         let Kind::Map(entries) = &parameters.kind else {
@@ -32,14 +34,24 @@ impl Reader {
         };
         if let Some(unknown) = entries.iter().find(|e| !PARAMETERS.contains(&e.key.as_str())) {
             let hint = crate::nearest(&unknown.key, &PARAMETERS);
-            return Err(format!("line {}: `regmean` has no parameter `{}`{hint}", unknown.line, unknown.key));
+            return Err(format!("line {}: `{name}` has no parameter `{}`{hint}", unknown.line, unknown.key));
         }
         let base = node.get("base_model").map(|n| self.model(n)).transpose()?;
         let base = base.map(|at| self.models[at].clone());
         let mean = Node { line, kind: Kind::Map(vec![entry(line, "merge_method", text_node(line, "linear"))]) };
-        let anchor_node = parameters.get("anchor").unwrap_or(&mean);
+        let (nothing, zero) = (Node { line, kind: Kind::Number(0.0) }, text_node(line, "task_arithmetic"));
+        let nothing = Node { line, kind: Kind::Map(vec![entry(line, "weight", nothing)]) };
+        let base_itself =
+            Node { line, kind: Kind::Map(vec![entry(line, "merge_method", zero), entry(line, "parameters", nothing)]) };
+        let anchor_node = match parameters.get("anchor") {
+            Some(Node { kind: Kind::Text(word), .. }) if word == "base" => &base_itself,
+            Some(other) => other,
+            None if is_lot => &base_itself,
+            None => &mean,
+        };
         let rest_node = match parameters.get("rest") {
             Some(Node { kind: Kind::Text(word), .. }) if word == "anchor" => anchor_node,
+            Some(Node { kind: Kind::Text(word), .. }) if word == "base" => &base_itself,
             Some(other) => other,
             None => &mean,
         };
@@ -55,7 +67,7 @@ impl Reader {
         let positive = |n: f64| n.is_finite() && n >= 0.0;
         let share = |n: f64| (0.0..=1.0).contains(&n);
         recipe.fit = Some(Fit {
-            ridge: number("ridge", 0.01, positive, "of 0 or more")?,
+            ridge: number("ridge", if is_lot { 0.0 } else { 0.01 }, positive, "of 0 or more")?,
             off_diagonal: number("off_diagonal", 1.0, share, "between 0 and 1")?,
             sequential: match parameters.get("sequential").map(|n| (&n.kind, n.line)) {
                 None => false,
@@ -63,6 +75,16 @@ impl Reader {
                 Some((_, line)) => return Err(format!("line {line}: `sequential` must be true or false")),
             },
             weights: weights(parameters.get("weights"))?,
+            only: match parameters.get("only") {
+                None => None,
+                Some(node) => match self.text(node, "only")?.as_str() {
+                    "attention" => Some(Part::Attention),
+                    "mlp" => Some(Part::Mlp),
+                    other => {
+                        return Err(format!("line {}: `only` must be `attention` or `mlp`, not `{other}`", node.line));
+                    }
+                },
+            },
             calibration: calibration(parameters.get("calibration"), &experts)?,
             embedding: match parameters.get("embedding") {
                 None => None,
@@ -94,7 +116,7 @@ impl Reader {
             part.get("merge_method").ok_or_else(|| format!("line {}: `{key}` needs `merge_method`", part.line))?;
         let name = self.text(method, "merge_method")?;
         let operator = Operator::find(&name);
-        if name == REGMEAN || operator.is_none() {
+        if operator.is_none() {
             let known: Vec<&str> = Operator::all().map(|o| o.spec().name).collect();
             return Err(format!(
                 "line {}: `{key}` cannot be merged by `{name}`{}",

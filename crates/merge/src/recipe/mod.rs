@@ -78,6 +78,8 @@ pub struct Fit {
     pub sequential: bool,
     /// How much tokens count.
     pub weights: TokenWeights,
+    /// Fits this part of each layer alone.
+    pub only: Option<Part>,
     /// Calibration sets by expert. Empty: they come from elsewhere.
     pub calibration: BTreeMap<String, Vec<PathBuf>>,
     /// μ: fits the embedding, and the head tied to it, too.
@@ -86,6 +88,15 @@ pub struct Fit {
     pub experts: Vec<String>,
     /// What maps are pulled to.
     pub anchor: Box<Recipe>,
+}
+
+/// A part of a decoder layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Queries, keys, values and their output.
+    Attention,
+    /// Gate, up and down.
+    Mlp,
 }
 
 /// How much tokens count, by what they are.

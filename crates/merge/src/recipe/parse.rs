@@ -1,6 +1,6 @@
 //! From a recipe's text to a [`Recipe`]: keys, slices, scopes, and what is wrong with them.
 
-use super::fit::REGMEAN;
+use super::fit::FITS;
 use super::node::{Kind, Node};
 use super::reader::Reader;
 use super::setting::Settings;
@@ -100,8 +100,8 @@ impl Reader {
             .get("merge_method")
             .ok_or("`merge_method` is missing; name one, for instance `merge_method: linear`")?;
         let name = self.text(method, "merge_method")?;
-        if name == REGMEAN {
-            return self.regmean(node, method.line, text);
+        if FITS.contains(&name.as_str()) {
+            return self.fit(node, (&name, method.line), text);
         }
         let shared = Settings::read(node.get("parameters"))?;
         let (operator, is_aim) = self.operator(&name, method.line, node)?;
@@ -161,7 +161,7 @@ impl Reader {
             },
             other => other.to_owned(),
         };
-        let known: Vec<&str> = Operator::all().map(|o| o.spec().name).chain(["aim", "average", REGMEAN]).collect();
+        let known: Vec<&str> = Operator::all().map(|o| o.spec().name).chain(["aim", "average"]).chain(FITS).collect();
         let operator = Operator::find(&constituent).ok_or_else(|| {
             format!("line {line}: there is no merge method `{constituent}`{}", crate::nearest(&constituent, &known))
         })?;

@@ -7,7 +7,7 @@ mod play;
 use crate::compute::{Bytes, free_memory};
 use crate::engine::{Copies, EngineKind, fitting};
 use crate::error::RunError;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, SelectBy};
 use crate::progress::Progress;
 use crate::stages::merge::candidate_plan;
 use crate::store::Store;
@@ -196,8 +196,11 @@ impl Asked<'_> {
         let players = |load: &Load| match side {
             // Of those that come with solutions nobody is asked.
             Split::Calibration => u64::from(load.served && !load.solved),
-            // The backbone, and the expert.
-            Split::Dev => 2 * u64::from(load.served),
+            // Whoever may be the backbone, and the expert.
+            Split::Dev => {
+                let dev = experiment.selection.by == SelectBy::Dev;
+                u64::from(load.served) * (1 + if dev { experiment.candidate.len() as u64 } else { 1 })
+            }
             Split::Test if experiment.candidate.is_empty() => 1 + experiment.pool.experts.len() as u64,
             Split::Test => (2 + experiment.pool.experts.len() + experiment.candidate.len()) as u64,
         };

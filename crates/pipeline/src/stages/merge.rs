@@ -116,7 +116,8 @@ pub(crate) fn candidate_plan(
     plan_of(recipe, &dirs)
 }
 
-fn plan_of(recipe: Recipe, dirs: &[(&str, &Path)]) -> Result<Plan, RunError> {
+/// A recipe's plan with models of these names in these directories.
+pub(crate) fn plan_of(recipe: Recipe, dirs: &[(&str, &Path)]) -> Result<Plan, RunError> {
     let anchor = recipe.fit.as_ref().map(|fit| plan_of((*fit.anchor).clone(), dirs)).transpose()?;
     let mentioned = recipe.models.iter().filter_map(|model| dirs.iter().find(|(name, _)| name == model));
     let models = mentioned.map(|(name, dir)| Model::open(name, dir)).collect::<Result<_, _>>()?;

@@ -28,6 +28,23 @@ pub struct Selected {
     pub experts: BTreeMap<String, String>,
     /// Digests of the candidates.
     pub candidates: BTreeMap<String, String>,
+    /// Per candidate, its scores on dev tasks in the order of the benchmarks, and their mean, where these decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<Vec<(Vec<f64>, f64)>>,
+}
+
+impl Selected {
+    /// Lets scores on dev tasks decide, in the order of candidates and benchmarks. Ties go to the earlier.
+    pub(crate) fn by_dev(mut self, scores: Vec<Vec<f64>>) -> Self {
+        let mean = |scores: &Vec<f64>| scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+        let rows: Vec<(Vec<f64>, f64)> = scores.into_iter().map(|row| (row.clone(), mean(&row))).collect();
+        let best = rows.iter().enumerate().reduce(|a, b| if b.1.1 > a.1.1 { b } else { a });
+        if let Some((name, ..)) = best.and_then(|(at, _)| self.selection.rows.get(at)) {
+            self.selection.chosen.clone_from(name);
+        }
+        self.dev = Some(rows);
+        self
+    }
 }
 
 impl Document for Selected {
@@ -80,6 +97,7 @@ pub fn select(
         intervals: (0..candidates.len()).map(interval).collect(),
         experts: experts.iter().map(|(benchmark, (_, t))| (benchmark.clone(), t.model.clone())).collect(),
         candidates: candidates.iter().map(|(name, traces)| (name.clone(), digest(traces))).collect(),
+        dev: None,
     })
 }
 
