@@ -34,8 +34,12 @@ CASES = [
     {"name": "vocabulary-light-sequential", "embedding": 0.2, "ridge": 0.1, "sequential": True},
     {"name": "vocabulary-anchor", "embedding": 2.0, "ridge": 0.5, "rest": "anchor",
      "anchor": {"merge_method": "task_arithmetic", "parameters": {"weight": 0.35}}},
+    {"name": "lot", "method": "lot", "ridge": 0.02},
+    {"name": "featcal", "method": "featcal"},
+    {"name": "featcal-of-a-merge", "method": "featcal", "ridge": 0.2, "rho": 1.5, "alpha": 0.6,
+     "rest": {"merge_method": "task_arithmetic", "parameters": {"weight": 0.35}}},
     # Sums of F32 products lose what small eigenvalues hold.
-    {"name": "singular", "ridge": 0.0, "few": True, "tolerance": 1e-3},
+    {"name": "singular", "ridge": 0.0, "few": True, "tolerance": 5e-3},
 ]
 
 
@@ -94,11 +98,14 @@ def fit(folder, experts, sets, case):
     merged = load(experts[0])
     weights = [net.state_dict() for net in nets]
     mean = {key: sum(w[key] for w in weights) / len(weights) for key in weights[0]}
-    anchor = mean
-    if "anchor" in case:
-        factor, base = case["anchor"]["parameters"]["weight"], load("base").state_dict()
-        anchor = {key: base[key] + factor * sum(w[key] - base[key] for w in weights) for key in base}
+    base = load("base").state_dict()
+    task_arithmetic = lambda factor: {key: base[key] + factor * sum(w[key] - base[key] for w in weights) for key in base}
+    anchor = task_arithmetic(case["anchor"]["parameters"]["weight"]) if "anchor" in case else mean
+    if case.get("method") == "lot":
+        anchor = base
     rest = anchor if case.get("rest") == "anchor" else mean
+    if isinstance(case.get("rest"), dict):
+        rest = task_arithmetic(case["rest"]["parameters"]["weight"])
     merged.load_state_dict(rest)
     ridge, off = case.get("ridge", 0.01), case.get("off_diagonal", 1.0)
     sequential, lookup = case.get("sequential", False), case.get("embedding")
@@ -136,7 +143,10 @@ def fit(folder, experts, sets, case):
                     sums[at][where] = sums[at].get(where, 0) + x.T @ (w[:, None] * x)
         return sums
 
-    if sequential:
+    if case.get("method") == "featcal":
+        featcal(case, runs, nets, merged, solved, base, inputs)
+        heads = None
+    elif sequential:
         for layer_at in range(merged.config.num_hidden_layers):
             # The merged layers before, the expert's own maps and norms in this one.
             def seen_of(at, ids):
@@ -161,6 +171,31 @@ def fit(folder, experts, sets, case):
     if tied:
         solved.pop("lm_head.weight", None)
     return {key: value.float().contiguous() for key, value in solved.items()}
+
+
+def featcal(case, runs, nets, merged, solved, base, inputs):
+    """Layer by layer: the merged stream's inputs, the expert's, and targets between them."""
+    ridge, rho, alpha = case.get("ridge", 0.05), case.get("rho", 2.0), case.get("alpha", 0.3)
+    for layer_at in range(merged.config.num_hidden_layers):
+        merged.load_state_dict(solved)
+        left, right = {}, {}
+        for at, of in enumerate(runs):
+            own, cross = {}, {}
+            for ids, weight, _ in of:
+                student, teacher = inputs(merged, ids), inputs(nets[at], ids)
+                for where in (w for w in student if w.startswith(f"model.layers.{layer_at}.")):
+                    s, t = student[where], alpha * teacher[where] + (1 - alpha) * student[where]
+                    own[where] = own.get(where, 0) + s.T @ (weight[:, None] * s)
+                    cross[where] = cross.get(where, 0) + s.T @ (weight[:, None] * t)
+            for where, gram in own.items():
+                norm = gram.norm()
+                left[where] = left.get(where, 0) + gram / norm
+                right[where] = right.get(where, 0) + cross[where] @ nets[at].state_dict()[where + ".weight"].T / norm
+        for where, gram in left.items():
+            key = where + ".weight"
+            anchor = rho * solved[key] + (1 - rho) * base[key]
+            identity = torch.eye(len(gram), dtype=torch.float64)
+            solved[key] = torch.linalg.solve(gram + (ridge + 1e-8) * identity, right[where] + ridge * anchor.T).T
 
 
 def put(sums, nets, solved, anchor, off, solve):

@@ -64,13 +64,13 @@ fn sample(line: &Line) -> Sample<'_> {
 fn replay(set: &Path, case: &Value) -> Result<(), String> {
     let names: Vec<&str> = case["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut parameters = serde_json::Map::new();
-    for key in ["ridge", "off_diagonal", "sequential", "anchor", "rest", "embedding"] {
+    for key in ["ridge", "off_diagonal", "sequential", "anchor", "rest", "embedding", "only", "rho", "alpha"] {
         if !case[key].is_null() {
             parameters.insert(key.to_owned(), case[key].clone());
         }
     }
     let mut recipe = json!({
-        "merge_method": "regmean", "dtype": "float32", "parameters": parameters,
+        "merge_method": case["method"].as_str().unwrap_or("regmean"), "dtype": "float32", "parameters": parameters,
         "models": names.iter().map(|name| json!({"model": name})).collect::<Vec<_>>(),
     });
     if set.join("base").is_dir() {

@@ -129,7 +129,7 @@ pub fn fit(experts: &[Expert<'_>], rules: &Rules, target: &mut Target<'_>, fitti
 }
 
 /// Tokens of the longest sample, and bytes needed whatever the budget.
-fn room(experts: &[Expert<'_>], architecture: &Architecture) -> Result<(usize, usize)> {
+pub(crate) fn room(experts: &[Expert<'_>], architecture: &Architecture) -> Result<(usize, usize)> {
     let longest = stream::longest(experts);
     let limit = architecture.max_position_embeddings;
     if longest > limit {
@@ -252,30 +252,13 @@ impl Work<'_> {
                 own.scale_off_diagonal(self.rules.off_diagonal);
             }
             for (map, side) in sides {
-                let weight = self.weight(expert.checkpoint, &expert.name, layer, *map)?;
+                let weight = weight(expert.checkpoint, &expert.name, self.architecture, layer, *map)?;
                 add_product(side, own, &weight, 1.0);
             }
-            all.add_sums(own);
+            all.add_sums(own, 1.0);
             own.clear();
         }
         Ok(())
-    }
-
-    /// A map's weight: its rows are the columns of (inputs, outputs).
-    fn weight(&self, checkpoint: &Checkpoint, model: &str, layer: usize, map: Map) -> Result<Vec<f64>> {
-        let tensor = weight_of(layer, map);
-        let (inputs, outputs) = self.architecture.widths(map);
-        let found = checkpoint.tensor(&tensor);
-        let shape = found.as_ref().map(|t| t.shape.clone()).unwrap_or_default();
-        let Some(found) = found.filter(|t| t.shape == [outputs, inputs]) else {
-            let (model, expected) = (model.to_owned(), vec![outputs, inputs]);
-            return Err(LeastSquaresError::Shape { tensor, model, found: shape, expected });
-        };
-        let mut bytes = vec![0; inputs * outputs * found.dtype.size()];
-        checkpoint.read(&tensor, 0, &mut bytes)?;
-        let values = found.dtype.to_f32(&bytes).unwrap_or_default();
-        checkpoint.check_finite(&tensor, 0, &values)?;
-        Ok(values.into_iter().map(f64::from).collect())
     }
 
     /// Solves a layer's equations, and forgets them: which maps' are singular.
@@ -344,6 +327,29 @@ impl Work<'_> {
     }
 }
 
-fn weight_of(layer: usize, map: Map) -> String {
+/// A map's weight: its rows are the columns of (inputs, outputs).
+pub(crate) fn weight(
+    checkpoint: &Checkpoint,
+    model: &str,
+    architecture: &Architecture,
+    layer: usize,
+    map: Map,
+) -> Result<Vec<f64>> {
+    let tensor = weight_of(layer, map);
+    let (inputs, outputs) = architecture.widths(map);
+    let found = checkpoint.tensor(&tensor);
+    let shape = found.as_ref().map(|t| t.shape.clone()).unwrap_or_default();
+    let Some(found) = found.filter(|t| t.shape == [outputs, inputs]) else {
+        let (model, expected) = (model.to_owned(), vec![outputs, inputs]);
+        return Err(LeastSquaresError::Shape { tensor, model, found: shape, expected });
+    };
+    let mut bytes = vec![0; inputs * outputs * found.dtype.size()];
+    checkpoint.read(&tensor, 0, &mut bytes)?;
+    let values = found.dtype.to_f32(&bytes).unwrap_or_default();
+    checkpoint.check_finite(&tensor, 0, &values)?;
+    Ok(values.into_iter().map(f64::from).collect())
+}
+
+pub(crate) fn weight_of(layer: usize, map: Map) -> String {
     Architecture::in_layer(layer, &format!("{}.weight", map.module()))
 }

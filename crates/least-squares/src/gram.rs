@@ -34,12 +34,26 @@ impl Gram {
 
     /// Adds a block's rows, each with its weight.
     pub(crate) fn add(&mut self, seen: Activations<'_>, weights: &[f32]) {
-        let width = self.width;
         self.scaled.clear();
         for (row, weight) in (seen.first..seen.first + seen.rows).zip(weights).filter(|(_, weight)| **weight > 0.0) {
             let root = weight.sqrt();
             self.scaled.extend(seen.row(row).iter().map(|value| root * value));
         }
+        self.add_scaled();
+    }
+
+    /// The same of rows one after another.
+    pub(crate) fn add_rows(&mut self, rows: &[f32], weights: &[f32]) {
+        self.scaled.clear();
+        for (row, weight) in rows.chunks_exact(self.width).zip(weights).filter(|(_, weight)| **weight > 0.0) {
+            let root = weight.sqrt();
+            self.scaled.extend(row.iter().map(|value| root * value));
+        }
+        self.add_scaled();
+    }
+
+    fn add_scaled(&mut self) {
+        let width = self.width;
         let rows = self.scaled.len() / width;
         if rows == 0 {
             return;
@@ -65,10 +79,19 @@ impl Gram {
         });
     }
 
-    /// Adds another of the same width.
-    pub(crate) fn add_sums(&mut self, other: &Self) {
+    /// Adds another of the same width, times a number.
+    pub(crate) fn add_sums(&mut self, other: &Self, scale: f64) {
         let columns = self.sums.par_chunks_mut(self.width).zip(other.sums.par_chunks(self.width));
-        columns.for_each(|(sum, new)| sum.iter_mut().zip(new).for_each(|(sum, new)| *sum += new));
+        columns.for_each(|(sum, new)| sum.iter_mut().zip(new).for_each(|(sum, new)| *sum += scale * new));
+    }
+
+    /// Frobenius' norm of the whole matrix.
+    pub(crate) fn norm(&self) -> f64 {
+        let column = |(at, column): (usize, &[f64])| {
+            let below: f64 = column[at + 1..].iter().map(|value| value * value).sum();
+            column[at] * column[at] + 2.0 * below
+        };
+        self.sums.chunks(self.width).enumerate().map(column).sum::<f64>().sqrt()
     }
 
     pub(crate) fn add_to_diagonal(&mut self, value: f64) {
@@ -77,5 +100,54 @@ impl Gram {
 
     pub(crate) fn mean_diagonal(&self) -> f64 {
         self.sums.iter().step_by(self.width + 1).sum::<f64>() / self.width as f64
+    }
+}
+
+/// Σ w x yᵀ in F64, column after column: x of one stream, y of a mixture with another.
+pub(crate) struct Cross {
+    width: usize,
+    pub(crate) sums: Vec<f64>,
+    left: Vec<f32>,
+    right: Vec<f32>,
+    panel: Vec<f32>,
+}
+
+impl Cross {
+    pub(crate) fn new(width: usize) -> Self {
+        let (sums, panel) = (vec![0.0; width * width], vec![0.0; width * PANEL.min(width)]);
+        Self { width, sums, left: Vec::new(), right: Vec::new(), panel }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.sums.par_chunks_mut(self.width).for_each(|column| column.fill(0.0));
+    }
+
+    /// Adds w x yᵀ of a block's rows, y = share · theirs + (1 − share) · x.
+    pub(crate) fn add(&mut self, own: &[f32], theirs: Activations<'_>, share: f64, weights: &[f32]) {
+        let (width, share) = (self.width, share as f32);
+        self.left.clear();
+        self.right.clear();
+        let rows = own.chunks_exact(width).zip(theirs.first..).zip(weights);
+        for ((own, row), weight) in rows.filter(|(_, weight)| **weight > 0.0) {
+            let root = weight.sqrt();
+            self.left.extend(own.iter().map(|x| root * x));
+            let mixed = own.iter().zip(theirs.row(row)).map(|(x, y)| root * (share * y + (1.0 - share) * x));
+            self.right.extend(mixed);
+        }
+        let rows = self.left.len() / width;
+        if rows == 0 {
+            return;
+        }
+        for first in (0..width).step_by(PANEL) {
+            let columns = PANEL.min(width - first);
+            let panel = &mut self.panel[..columns * width];
+            let right = Matrix { values: &self.right[first..], rows, columns, stride: width };
+            let left = Matrix { values: &self.left, rows, columns: width, stride: width };
+            multiply_transposed(panel, width, right, left);
+            let sums = self.sums[first * width..(first + columns) * width].par_chunks_mut(width);
+            sums.zip(panel.par_chunks(width)).for_each(|(sums, new)| {
+                sums.iter_mut().zip(new).for_each(|(sum, new)| *sum += f64::from(*new));
+            });
+        }
     }
 }

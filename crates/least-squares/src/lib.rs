@@ -8,6 +8,7 @@
 //! Sums and solutions are F64; products of activations are F32, at most 1,024 tokens at a time.
 
 mod error;
+mod featcal;
 mod fit;
 mod gram;
 mod merge;

@@ -1,12 +1,13 @@
 //! From a recipe to a checkpoint: the rest is merged first, then the maps are fitted in its place, layer by layer.
 
 use crate::error::Result;
+use crate::featcal::{FeatCal, calibrate};
 use crate::fit::{Fitting, Outcome, Rules, Step, fit};
 use crate::sample::{Expert, Sample};
 use crate::target::{Bench, Target};
 use rolegraft_checkpoint::{Checkpoint, Digest, WriteError, check_pool, write_atomic};
 use rolegraft_decoder::Site;
-use rolegraft_merge::{Execution, Fit, MergeError, Part, Plan};
+use rolegraft_merge::{Calibrates, Execution, Fit, MergeError, Part, Plan};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -66,7 +67,10 @@ pub fn merge(
         let mut target = Target { merged: Checkpoint::open(&merged)?, anchor, bench: &bench, note };
         let fitting =
             Fitting { memory: means.memory, scratch: &bench.dir, stop: execution.stop, progress: means.progress };
-        let Fit { ridge, off_diagonal, sequential, embedding, only, .. } = *rules;
+        let Fit { ridge, off_diagonal, sequential, embedding, only, calibrates, .. } = *rules;
+        if let Some(Calibrates { blend, teacher }) = calibrates {
+            return calibrate(&experts, &FeatCal { ridge, blend, teacher }, &mut target, &fitting);
+        }
         let sites: &[Site] = match only {
             None => &Site::ALL,
             Some(Part::Attention) => &[Site::Attention, Site::Output],
@@ -100,12 +104,12 @@ pub fn merge(
 
 /// What weights of the same digest come from.
 fn identity(plan: &Plan, anchor: &Plan, fit: &Fit, sets: &Sets<'_>, seed: u64) -> Result<Digest> {
-    let Fit { ridge, off_diagonal, sequential, embedding, only, .. } = fit;
+    let Fit { ridge, off_diagonal, sequential, embedding, only, calibrates, .. } = fit;
     let mut parts = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("rest", plan.digest(seed)?.to_string()),
         ("anchor", anchor.digest(seed)?.to_string()),
-        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?} {only:?}")),
+        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?} {only:?} {calibrates:?}")),
     ];
     for (expert, sets) in sets {
         for (at, set) in sets.iter().enumerate() {

@@ -31,6 +31,16 @@ pub(crate) fn add_product(out: &mut [f64], gram: &Gram, b: &[f64], factor: f64) 
     }
 }
 
+/// `out` (width, columns) has `factor`·K·B added, K (width, width) whole. All are column-major.
+pub(crate) fn add_full_product(out: &mut [f64], whole: &[f64], b: &[f64], factor: f64) {
+    let width = (whole.len() as f64).sqrt().round() as usize;
+    let columns = b.len() / width;
+    let (whole, b) =
+        (MatRef::from_column_major_slice(whole, width, width), MatRef::from_column_major_slice(b, width, columns));
+    let out = MatMut::from_column_major_slice_mut(out, width, columns);
+    matmul(out, Accum::Add, whole, b, factor, par());
+}
+
 /// How a system was solved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Solved {

@@ -80,11 +80,11 @@ impl<'s> Stream<'s> {
                 Place::Memory(all)
             }
             Some(dir) => {
-                let path = dir.join(format!("{}.states", expert.name));
+                let path = dir.join("states");
                 let at = |source| LeastSquaresError::Scratch { path: path.clone(), source };
                 let file =
                     File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(at)?;
-                // Whatever ends the process, it leaves nothing.
+                // Whatever ends the process, it leaves nothing; the next stream has a file of its own.
                 std::fs::remove_file(&path).map_err(at)?;
                 let mut buffer = States::new(architecture, waves.iter().map(|wave| wave.rows).max().unwrap_or(0));
                 let (mut starts, mut start) = (Vec::new(), 0);

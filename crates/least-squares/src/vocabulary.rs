@@ -36,7 +36,7 @@ impl Vocabulary<'_> {
     /// anchor's.
     pub(crate) fn fit(&self, target: &Target<'_>) -> Result<()> {
         let mut all = Gram::new(self.architecture.hidden_size);
-        self.heads.iter().for_each(|head| all.add_sums(head));
+        self.heads.iter().for_each(|head| all.add_sums(head, 1.0));
         let mean = all.mean_diagonal();
         let unsolvable = || LeastSquaresError::Unsolvable(self.architecture.head().to_owned());
         let (vectors, values) = eigen(&mut all, self.ridge * mean).ok_or_else(unsolvable)?;

@@ -53,13 +53,12 @@ fn weights(dir: &Path) -> Vec<u8> {
     std::fs::read(dir.join("model.safetensors")).unwrap()
 }
 
-/// The same but for the order of F32 sums.
-fn alike(ours: &Path, theirs: &Path, what: &str) {
+fn alike(ours: &Path, theirs: &Path, what: &str, most: f32) {
     let (ours, theirs) = (Tensors::open(ours).unwrap(), Tensors::open(theirs).unwrap());
     for (name, _) in ours.tensors() {
         let (a, b) = (ours.f32(name).unwrap(), theirs.f32(name).unwrap());
         let apart = a.iter().zip(&b).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(a.len() == b.len() && apart < 1e-6, "{what}: `{name}` is {apart} apart");
+        assert!(a.len() == b.len() && apart < most, "{what}: `{name}` is {apart} apart");
     }
 }
 
@@ -81,11 +80,12 @@ fn results_depend_neither_on_memory_nor_on_threads() {
         };
         let narrow = dir.path().join("narrow");
         assert!(fitted(parameters, &narrow, least, None).unwrap().spilled);
-        alike(&narrow, &whole, parameters);
+        // Blocks of tokens, whose sums are F32, begin elsewhere.
+        alike(&narrow, &whole, parameters, 1e-5);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let single = dir.path().join("single");
         one.install(|| fitted(parameters, &single, usize::MAX, None)).unwrap();
-        alike(&single, &whole, parameters);
+        alike(&single, &whole, parameters, 1e-6);
     }
 }
 

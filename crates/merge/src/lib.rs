@@ -45,7 +45,9 @@ pub use method::{Base, Fallback, Parameter, Resolved, Scope, Spec, Value};
 pub use model::Model;
 pub use operators::probability::keep_probabilities;
 pub use plan::{Output, Plan, PlanOptions, read_importance};
-pub use recipe::{Aim, Fit, Part, Preset, Recipe, RowOrigin, TokenRule, TokenWeights, TokenizerRule, TokenizerSource};
+pub use recipe::{
+    Aim, Calibrates, Fit, Part, Preset, Recipe, RowOrigin, TokenRule, TokenWeights, TokenizerRule, TokenizerSource,
+};
 pub use registry::Operator;
 pub use source::BLOCK;
 pub use statistics::{TaskVectors, task_vectors};

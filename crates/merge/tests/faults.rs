@@ -44,6 +44,26 @@ fn fits_are_read_with_their_merges() {
 }
 
 #[test]
+fn neighbours_of_regmean_are_read() {
+    let of = |method: &str, parameters: &str| {
+        let recipe = format!(
+            "merge_method: {method}\nbase_model: base\nmodels: [{{model: one}}]\nparameters: {{{parameters}}}\n"
+        );
+        Recipe::parse(&recipe, Path::new("recipe.yaml"))
+    };
+    let lot = of("lot", "").unwrap().fit.unwrap();
+    assert_eq!((lot.ridge, lot.anchor.operator.spec().name, lot.calibrates), (0.0, "task_arithmetic", None));
+    let recipe = of("featcal", "alpha: 0.5, rest: {merge_method: ties}").unwrap();
+    let fit = recipe.fit.as_ref().unwrap();
+    let calibrates = fit.calibrates.unwrap();
+    assert_eq!((fit.ridge, calibrates.blend, calibrates.teacher), (0.05, 2.0, 0.5));
+    assert_eq!((recipe.operator.spec().name, &*fit.experts), ("ties", &["one".to_owned()][..]));
+    let error = of("featcal", "sequential: true").unwrap_err();
+    assert!(error.contains("`featcal` has no parameter `sequential`"), "{error}");
+    assert!(of("featcal", "alpha: 2").unwrap_err().contains("`alpha` must be a number between 0 and 1"));
+}
+
+#[test]
 fn fits_that_cannot_be_are_named_with_line_and_mend() {
     for (parameters, expected) in [
         ("  rigde: 0.1\n", &["line 7", "`rigde`", "did you mean `ridge`?"][..]),

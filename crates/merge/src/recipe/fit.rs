@@ -2,7 +2,7 @@
 
 use super::node::{Entry, Kind, Node};
 use super::reader::Reader;
-use super::{Fit, Part, Recipe, TokenWeights};
+use super::{Calibrates, Fit, Part, Recipe, TokenWeights};
 use crate::method::Base;
 use crate::registry::Operator;
 use std::collections::BTreeMap;
@@ -10,10 +10,13 @@ use std::path::PathBuf;
 
 /// The methods' names in recipes. `lot` (arXiv 2505.23859) fits task vectors, T = (Σ Gᵢ)⁺ Σ Gᵢ Tᵢ: that is `regmean` with the base for
 /// an anchor, and no ridge.
-pub(super) const FITS: [&str; 2] = ["regmean", "lot"];
+/// `featcal` calibrates another merge, which is its rest.
+pub(super) const FITS: [&str; 3] = ["regmean", "lot", "featcal"];
 
 const PARAMETERS: [&str; 9] =
     ["calibration", "ridge", "off_diagonal", "sequential", "weights", "anchor", "rest", "embedding", "only"];
+/// What `featcal` takes.
+const CALIBRATES: [&str; 6] = ["calibration", "ridge", "weights", "rest", "rho", "alpha"];
 const TOKENS: [&str; 3] = ["role", "reply", "context"];
 
 /// Keys of a recipe that its rest and its anchor share with it.
@@ -26,14 +29,15 @@ impl Reader {
         if let Some(slices) = node.get("slices") {
             return Err(format!("line {}: `{name}` fits whole models; give `models`", slices.line));
         }
-        let is_lot = name == FITS[1];
+        let (is_lot, calibrates) = (name == FITS[1], name == FITS[2]);
+        let known: &[&str] = if calibrates { &CALIBRATES } else { &PARAMETERS };
         let empty = Node { line, kind: Kind::Map(Vec::new()) };
         let parameters = node.get("parameters").unwrap_or(&empty);
         let Kind::Map(entries) = &parameters.kind else {
             return Err(format!("line {}: `parameters` must be a table, not {}", parameters.line, parameters.what()));
         };
-        if let Some(unknown) = entries.iter().find(|e| !PARAMETERS.contains(&e.key.as_str())) {
-            let hint = crate::nearest(&unknown.key, &PARAMETERS);
+        if let Some(unknown) = entries.iter().find(|e| !known.contains(&e.key.as_str())) {
+            let hint = crate::nearest(&unknown.key, known);
             return Err(format!("line {}: `{name}` has no parameter `{}`{hint}", unknown.line, unknown.key));
         }
         let base = node.get("base_model").map(|n| self.model(n)).transpose()?;
@@ -46,7 +50,7 @@ impl Reader {
         let anchor_node = match parameters.get("anchor") {
             Some(Node { kind: Kind::Text(word), .. }) if word == "base" => &base_itself,
             Some(other) => other,
-            None if is_lot => &base_itself,
+            None if is_lot || calibrates => &base_itself,
             None => &mean,
         };
         let rest_node = match parameters.get("rest") {
@@ -67,7 +71,12 @@ impl Reader {
         let positive = |n: f64| n.is_finite() && n >= 0.0;
         let share = |n: f64| (0.0..=1.0).contains(&n);
         recipe.fit = Some(Fit {
-            ridge: number("ridge", if is_lot { 0.0 } else { 0.01 }, positive, "of 0 or more")?,
+            ridge: number(
+                "ridge",
+                [0.01, 0.0, 0.05][FITS.iter().position(|fit| *fit == name).unwrap_or(0)],
+                positive,
+                "of 0 or more",
+            )?,
             off_diagonal: number("off_diagonal", 1.0, share, "between 0 and 1")?,
             sequential: match parameters.get("sequential").map(|n| (&n.kind, n.line)) {
                 None => false,
@@ -89,6 +98,13 @@ impl Reader {
             embedding: match parameters.get("embedding") {
                 None => None,
                 Some(_) => Some(number("embedding", 1.0, |n| n.is_finite() && n > 0.0, "above 0")?),
+            },
+            calibrates: match calibrates {
+                false => None,
+                true => Some(Calibrates {
+                    blend: number("rho", 2.0, f64::is_finite, "that is finite")?,
+                    teacher: number("alpha", 0.3, share, "between 0 and 1")?,
+                }),
             },
             experts,
             anchor: Box::new(anchor),

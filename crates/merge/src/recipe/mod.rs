@@ -88,6 +88,17 @@ pub struct Fit {
     pub experts: Vec<String>,
     /// What maps are pulled to.
     pub anchor: Box<Recipe>,
+    /// Calibrates the rest of the recipe instead of fitting to experts' own inputs (FeatCal); the anchor is the base.
+    pub calibrates: Option<Calibrates>,
+}
+
+/// FeatCal's settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibrates {
+    /// ρ: the pull is to ρ·merge + (1 − ρ)·base.
+    pub blend: f64,
+    /// α: how much of the expert's stream the targets have.
+    pub teacher: f64,
 }
 
 /// A part of a decoder layer.
