@@ -59,7 +59,7 @@ fn without_a_word_of_candidates_a_pool_is_merged_as_recommended() {
     };
     let experiment = miniature(dir.path(), without);
     let planned = text(&rolegraft(&["plan", experiment.to_str().unwrap()]).output().unwrap());
-    assert!(planned.contains("3 candidates") && planned.contains("fit"), "{planned}");
+    assert!(planned.contains("4 candidates") && planned.contains("fit"), "{planned}");
     // An empty list asks for the pool as it is.
     let alone = miniature(dir.path(), |t| format!("candidate = []\n{}", without(t)));
     let planned = text(&rolegraft(&["plan", alone.to_str().unwrap()]).output().unwrap());

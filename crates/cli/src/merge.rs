@@ -3,7 +3,7 @@
 use crate::talk::{ByteReporter, Reporter, bytes, peak_memory, say, stop_flag};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use rolegraft_pipeline::{Bytes, Execution, Outcome, Plan, PlanOptions, execute_merge, plan_merge};
+use rolegraft_pipeline::{Bytes, Execution, Outcome, Plan, PlanOptions, check_merge, execute_merge, plan_merge};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -71,7 +71,14 @@ impl Merge {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             n => n,
         };
+        if plan.recipe.fit.is_some() && (self.unsafe_truncate_embeddings || self.allow_nonfinite) {
+            bail!(
+                "a least-squares merge runs its models, which must be whole: --unsafe-truncate-embeddings and --allow-nonfinite \
+                 cannot be had with it"
+            );
+        }
         describe(&plan, threads);
+        check_merge(&plan)?;
         let Some(out) = self.out.as_ref().or(self.out_path.as_ref()).filter(|_| !self.dry_run) else {
             return Ok(ExitCode::SUCCESS);
         };
@@ -127,7 +134,9 @@ fn describe(plan: &Plan, threads: usize) {
     let spec = plan.recipe.operator.spec();
     let (read, written) = plan.bytes();
     let relaxed = if plan.recipe.aim.is_some() { ", relaxed by aim" } else { "" };
-    let fitted = if plan.recipe.fit.is_some() { "regmean: linear maps by least squares; the rest by " } else { "" };
+    let fitted = plan.recipe.fit.as_ref();
+    let fitted =
+        fitted.map_or(String::new(), |fit| format!("{}: linear maps by least squares; the rest by ", fit.method));
     eprintln!("{fitted}{}{relaxed}: {}", spec.name, spec.summary);
     for (i, model) in plan.models.iter().enumerate() {
         let role = if plan.recipe.base == Some(i) { " (base)" } else { "" };

@@ -30,6 +30,10 @@ pub enum LeastSquaresError {
     Lengths { expert: String, set: usize, ids: usize, weights: usize },
     #[error("expert `{expert}`: the weight {weight} of a token is not a number of 0 or more")]
     Weight { expert: String, weight: f64 },
+    #[error("expert `{expert}`: {source}")]
+    Expert { expert: String, source: DecoderError },
+    #[error("expert `{0}` has no token of a reply in its calibration sets, which the vocabulary is fitted by")]
+    NoReplies(String),
     #[error("expert `{0}` has no calibration set")]
     NoCalibration(String),
     #[error("tensor `{tensor}` of `{model}` has the shape {found:?}, not {expected:?}")]
@@ -40,7 +44,7 @@ pub enum LeastSquaresError {
     Unsolvable(String),
     #[error(
         "{} MB of memory are too little: at least {} MB are needed beside a layer's weights and statistics",
-        memory >> 20, least.div_ceil(1 << 20)
+        memory / 1_000_000, least.div_ceil(1_000_000)
     )]
     Memory { memory: usize, least: usize },
     #[error("the scratch file `{}`", path.display())]

@@ -130,10 +130,13 @@ pub fn fit(experts: &[Expert<'_>], rules: &Rules, target: &mut Target<'_>, fitti
 
 /// Tokens of the longest sample, and bytes needed whatever the budget.
 pub(crate) fn room(experts: &[Expert<'_>], architecture: &Architecture) -> Result<(usize, usize)> {
-    let longest = stream::longest(experts);
-    let limit = architecture.max_position_embeddings;
-    if longest > limit {
-        return Err(DecoderError::TooLong { tokens: longest, limit }.into());
+    let (longest, limit) = (stream::longest(experts), architecture.max_position_embeddings);
+    for expert in experts {
+        let tokens = stream::longest(std::slice::from_ref(expert));
+        if tokens > limit {
+            let source = DecoderError::TooLong { tokens, limit };
+            return Err(LeastSquaresError::Expert { expert: expert.name.clone(), source });
+        }
     }
     let rows: usize = experts.iter().map(Expert::tokens).sum();
     let weights = rows * (size_of::<f32>() + size_of::<f64>());

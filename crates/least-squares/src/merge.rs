@@ -1,6 +1,6 @@
 //! From a recipe to a checkpoint: the rest is merged first, then the maps are fitted in its place, layer by layer.
 
-use crate::error::Result;
+use crate::error::{LeastSquaresError, Result};
 use crate::featcal::{FeatCal, calibrate};
 use crate::fit::{Fitting, Outcome, Rules, Step, fit};
 use crate::sample::{Expert, Sample};
@@ -53,13 +53,23 @@ pub fn merge(
         .zip(&checkpoints)
         .map(|(name, checkpoint)| Expert::new(name, checkpoint, sets.remove(name).unwrap_or_default()));
     let experts: Vec<Expert<'_>> = experts.collect::<Result<_>>()?;
+    if let Some(expert) = experts.iter().find(|e| rules.embedding.is_some() && !e.replies()) {
+        return Err(LeastSquaresError::NoReplies(expert.name.clone()));
+    }
     let bench = Bench::open(out)?;
     let note = bench.resume(&identity)?;
     let merged = bench.dir.join("merged");
     let rest = if merged.exists() {
         rolegraft_merge::Outcome::default()
     } else {
-        let rest = plan.execute_rest(&merged, execution)?;
+        let rest = match plan.execute_rest(&merged, execution) {
+            Ok(rest) => rest,
+            Err(error) => {
+                // What a merge can go on from it keeps itself.
+                bench.leave();
+                return Err(error.into());
+            }
+        };
         bench.write(&note)?;
         rest
     };

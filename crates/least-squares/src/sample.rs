@@ -82,6 +82,11 @@ impl<'e> Expert<'e> {
         Ok(Self { name: expert(), checkpoint, samples, shares })
     }
 
+    /// Whether any token of a reply is predicted in its samples.
+    pub(crate) fn replies(&self) -> bool {
+        self.samples.iter().any(|sample| !sample.predicts.is_empty())
+    }
+
     /// Tokens of all samples.
     #[must_use]
     pub fn tokens(&self) -> usize {

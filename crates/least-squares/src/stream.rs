@@ -65,7 +65,8 @@ impl<'s> Stream<'s> {
             states.clear();
             for (run, segment) in wave.runs.clone().zip(&wave.segments) {
                 let ids = &expert.samples[run].ids[segment.start..segment.start + segment.rows];
-                states.embed(embedding, architecture, ids)?;
+                let of = |source| LeastSquaresError::Expert { expert: expert.name.clone(), source };
+                states.embed(embedding, architecture, ids).map_err(of)?;
             }
             Ok(())
         };

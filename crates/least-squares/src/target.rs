@@ -65,7 +65,15 @@ impl Bench {
 
     /// What is there is of no use.
     pub(crate) fn remove(self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = std::fs::remove_dir_all(self.dir.join("merged"));
+        let _ = std::fs::remove_file(self.file());
+        self.leave();
+    }
+
+    /// Unless something is there to go on from, or of others, the folder goes.
+    pub(crate) fn leave(self) {
+        let _ = std::fs::remove_file(self.dir.join("lock"));
+        let _ = std::fs::remove_dir(&self.dir);
     }
 
     pub(crate) fn publish(self, merged: &Path, out: &Path) -> Result<()> {

@@ -25,7 +25,11 @@ fn pretty(value: &Value) -> Vec<u8> {
 
 /// The recipe without paths of this machine.
 fn recipe_text(plan: &Plan) -> String {
-    let mut names: Vec<(&str, String)> = plan.models.iter().map(|m| (m.name.as_str(), m.title())).collect();
+    let anchored = plan.anchor.iter().flat_map(|anchor| &anchor.models);
+    let mut names: Vec<(&str, String)> =
+        plan.models.iter().chain(anchored).map(|m| (m.name.as_str(), m.title())).collect();
+    let sets = plan.recipe.fit.iter().flat_map(|fit| fit.calibration.values().flatten());
+    names.extend(sets.filter_map(|path| Some((path.to_str()?, path.file_name()?.to_string_lossy().into_owned()))));
     names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     let paths = names.iter().filter(|(name, title)| name.contains('/') && name != title);
     paths.fold(plan.recipe.text.clone(), |text, (name, title)| text.replace(name, title))
@@ -45,8 +49,11 @@ fn card(plan: &Plan, fingerprints: &[String]) -> String {
     let spec = operator.spec();
     let relaxed =
         aim.as_ref().map_or(String::new(), |aim| format!(", relaxed towards the base by `aim` (ω = {})", aim.omega));
-    if fit.is_some() {
-        text += "- Method: `regmean`, linear maps by least squares on calibration traces; all other tensors by\n  ";
+    if let Some(fit) = fit {
+        text += &format!(
+            "- Method: `{}`, linear maps by least squares on calibration traces; other tensors by\n  ",
+            fit.method
+        );
     } else {
         text += "- Method: ";
     }

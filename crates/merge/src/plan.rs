@@ -233,6 +233,15 @@ impl Plan {
                 text.push_str(&format!(" ({own})"));
             }
         }
+        if let Some(fit) = self.recipe.fit.as_ref().filter(|_| layer_of(tensor).is_some() && output.shape.len() == 2) {
+            text.push_str(&format!(
+                "\n  if it is a linear map, in place of that: `{}`, by least squares on what {} do, ridge {}, pulled to {}",
+                fit.method,
+                fit.experts.iter().map(|e| format!("`{e}`")).collect::<Vec<_>>().join(", "),
+                fit.ridge,
+                fit.anchor.operator.spec().name
+            ));
+        }
         if output.parameters.flag("normalize") {
             text.push_str(&format!("\n  divided by the weights' sum, {weights}, or by those that agree"));
         }

@@ -78,12 +78,17 @@ fn fits_that_cannot_be_are_named_with_line_and_mend() {
         ("  anchor: {merge_method: tise}\n", &["`anchor` cannot be merged by `tise`; did you mean `ties`?"]),
         ("  anchor: {merge_method: regmean}\n", &["`anchor` cannot be merged by `regmean`"]),
         ("  rest: {merge_method: linear, models: []}\n", &["models are those of the recipe"]),
+        ("  anchor: {merge_method: task_arithmetic, parameters: {wieght: 0.5}}\n", &["did you mean `weight`?"]),
         ("  only: head\n", &["`only` must be `attention` or `mlp`"]),
         ("  rest: mean\n", &["`rest` must be a table with `merge_method`"]),
     ] {
         let error = regmean(parameters).unwrap_err();
         assert!(expected.iter().all(|part| error.contains(part)), "{error}");
     }
+    let own = "merge_method: regmean\nmodels: [{model: one, parameters: {weight: 1}}, {model: two}]\n";
+    assert!(Recipe::parse(own, Path::new("recipe.yaml")).unwrap_err().contains("take no parameters"));
+    let baseless = "merge_method: lot\nmodels: [{model: one}]\n";
+    assert!(Recipe::parse(baseless, Path::new("recipe.yaml")).unwrap_err().contains("name it as `base_model`"));
     let slices = "merge_method: regmean\nslices: [{sources: [{model: one, layer_range: [0, 1]}]}]\n";
     assert!(Recipe::parse(slices, Path::new("recipe.yaml")).unwrap_err().contains("fits whole models"));
 }

@@ -153,12 +153,9 @@ pub fn auto() -> Vec<CandidateEntry> {
     let anchor = json!({"merge_method": "task_arithmetic", "parameters": {"lambda": 0.7, "normalize": true}});
     vec![
         entry("average", "average", json!({})),
+        entry("swudi", "swudi", json!({})),
         entry("regmean", "regmean", json!({"ridge": 0.003, "weights": weights, "embedding": 1.0})),
-        entry(
-            "regmean_anchored",
-            "regmean",
-            json!({"ridge": 0.3, "weights": weights, "anchor": anchor, "rest": "anchor"}),
-        ),
+        entry("anchored", "regmean", json!({"ridge": 0.1, "weights": weights, "anchor": anchor, "rest": "anchor"})),
     ]
 }
 
@@ -166,7 +163,12 @@ impl CandidateEntry {
     /// How it is merged from a base and experts of these names.
     pub(crate) fn recipe(&self, base: &str, experts: &[&str]) -> Result<Recipe, String> {
         let recipe = Recipe::of_pool(&self.operator, &self.parameters, base, experts, Preset::Arm);
-        let recipe = recipe.map_err(|why| format!("candidate `{}`: {why}", self.name))?;
+        // Lines are those of the recipe that is made of it.
+        let told = |why: String| match why.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
+            Some((_, why)) => why.to_owned(),
+            None => why,
+        };
+        let recipe = recipe.map_err(|why| format!("candidate `{}`: {}", self.name, told(why)))?;
         match &recipe.fit {
             Some(fit) if !fit.calibration.is_empty() => Err(format!(
                 "candidate `{}` names calibration sets; an experiment fits experts to its own, so leave `calibration` out",

@@ -58,7 +58,7 @@ pub use rolegraft_suites::{Speaker, SpeakerError, Split};
 pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent, Status};
 pub use run::{RunSummary, run};
 pub use solo::{Solo, evaluate, play_solutions};
-pub use stages::merge::{execute_merge, plan_merge};
+pub use stages::merge::{check_merge, execute_merge, plan_merge};
 pub use store::{Store, StoreError};
 pub use tokio::runtime::Runtime;
 pub use view::{ViewError, view};

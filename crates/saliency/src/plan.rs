@@ -38,7 +38,7 @@ pub enum TraceError {
 
 /// Bytes for people, rounded up.
 fn size(bytes: usize) -> String {
-    const MB: usize = 1 << 20;
+    const MB: usize = 1_000_000;
     if bytes < 10_000 * MB { format!("{} MB", bytes.div_ceil(MB)) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
 }
 

@@ -29,6 +29,14 @@ impl Reader {
         if let Some(slices) = node.get("slices") {
             return Err(format!("line {}: `{name}` fits whole models; give `models`", slices.line));
         }
+        if let Some(Node { kind: Kind::List(models), .. }) = node.get("models")
+            && let Some(own) = models.iter().find_map(|model| model.get("parameters"))
+        {
+            return Err(format!(
+                "line {}: models of `{name}` take no parameters, experts weigh alike; those of other merges stand under `rest` and `anchor`",
+                own.line
+            ));
+        }
         let (is_lot, calibrates) = (name == FITS[1], name == FITS[2]);
         let known: &[&str] = if calibrates { &CALIBRATES } else { &PARAMETERS };
         let empty = Node { line, kind: Kind::Map(Vec::new()) };
@@ -71,6 +79,7 @@ impl Reader {
         let positive = |n: f64| n.is_finite() && n >= 0.0;
         let share = |n: f64| (0.0..=1.0).contains(&n);
         recipe.fit = Some(Fit {
+            method: FITS.into_iter().find(|fit| *fit == name).unwrap_or(FITS[0]),
             ridge: number(
                 "ridge",
                 [0.01, 0.0, 0.05][FITS.iter().position(|fit| *fit == name).unwrap_or(0)],
@@ -139,6 +148,17 @@ impl Reader {
                 method.line,
                 crate::nearest(&name, &known)
             ));
+        }
+        if operator.is_some_and(|o| o.spec().base == Base::Required) && base.is_none() {
+            return Err(format!("line {}: `{key}` by `{name}` needs the base; name it as `base_model`", method.line));
+        }
+        let takes: Vec<&str> = operator.iter().flat_map(|o| o.spec().parameters.iter().map(|p| p.name)).collect();
+        let given = part.get("parameters").map(|p| &p.kind);
+        if let Some(Kind::Map(given)) = given
+            && let Some(unknown) = given.iter().find(|e| !takes.contains(&e.key.as_str()))
+        {
+            let hint = crate::nearest(&unknown.key, &takes);
+            return Err(format!("line {}: `{key}` by `{name}` has no parameter `{}`{hint}", unknown.line, unknown.key));
         }
         // A method that knows no base would count it among the experts.
         let drops = operator.is_some_and(|o| o.spec().base == Base::Ignored).then_some(base).flatten();

@@ -70,6 +70,8 @@ pub struct Aim {
 /// A least-squares fit of the decoder layers' linear maps, in place of what the recipe's method makes of them.
 #[derive(Debug, Clone)]
 pub struct Fit {
+    /// Its name in recipes.
+    pub method: &'static str,
     /// λ: how strongly maps are pulled to the anchor, as a share of the mean square of their inputs.
     pub ridge: f64,
     /// What entries off the diagonal of Gram matrices are multiplied by.

@@ -32,6 +32,30 @@ pub(crate) fn read_sets(fit: &Fit, folders: &[&Path]) -> Result<CalibrationOf, R
     Ok(all)
 }
 
+/// Whether sets go with the experts of a plan.
+pub(crate) fn check_sets(plan: &Plan, sets: &CalibrationOf) -> Result<(), RunError> {
+    let weights = plan.recipe.fit.as_ref().map(|fit| fit.weights).unwrap_or_default();
+    for (expert, of) in sets {
+        let model = plan.models.iter().find(|model| model.name == *expert);
+        let tokenizer = model.map(|model| Ok::<_, RunError>((model, tokenizer_digest(&model.dir)?))).transpose()?;
+        for (path, set) in of {
+            if let Some((model, tokenizer)) = &tokenizer {
+                let mend = "make the set anew with --model";
+                check(path, "tokenizer", &set.head.tokenizer, tokenizer, &model.dir, mend)?;
+            }
+            let bad = |reason: &str| MergeError::File { path: path.clone(), reason: reason.to_owned() };
+            if set.runs.is_empty() {
+                return Err(bad("holds no trajectory").into());
+            }
+            let counts = |suite: Vec<Sample<'_>>| suite.iter().any(|s| s.weights.iter().any(|weight| *weight > 0.0));
+            if !by_suite(set, weights).all(counts) {
+                return Err(bad("has a suite without a token whose weight is above 0; weigh others (`weights`)").into());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Executes a plan with a fit.
 ///
 /// # Errors
@@ -46,14 +70,8 @@ pub(crate) fn fit(
 ) -> Result<Outcome, RunError> {
     let weights = plan.recipe.fit.as_ref().map(|fit| fit.weights).unwrap_or_default();
     let (mut samples, mut held) = (Sets::new(), 0);
+    check_sets(plan, sets)?;
     for (expert, of) in sets {
-        if let Some(model) = plan.models.iter().find(|model| model.name == *expert) {
-            let tokenizer = tokenizer_digest(&model.dir)?;
-            for (path, set) in of {
-                let mend = "make the set anew with --model";
-                check(path, "tokenizer", &set.head.tokenizer, &tokenizer, &model.dir, mend)?;
-            }
-        }
         held += of.iter().map(|(_, set)| set.bytes()).sum::<usize>();
         samples.insert(expert.clone(), of.iter().flat_map(|(_, set)| by_suite(set, weights)).collect());
     }

@@ -5,7 +5,7 @@ use crate::error::RunError;
 use crate::experiment::CandidateEntry;
 use crate::machine::Machine;
 use crate::progress::Progress;
-use crate::stages::fit::{CalibrationOf, fit, read_sets};
+use crate::stages::fit::{CalibrationOf, check_sets, fit, read_sets};
 use rolegraft_checkpoint::{Architecture, Checkpoint, Dtype, Header, write_atomic};
 use rolegraft_decoder::DecoderError;
 use rolegraft_merge::{Execution, MergeError, Model, Outcome, Plan, PlanOptions, Recipe};
@@ -97,11 +97,24 @@ pub fn execute_merge(
     memory: Option<Bytes>,
     progress: &dyn Progress,
 ) -> Result<Outcome, RunError> {
-    let Some(rules) = &plan.recipe.fit else { return Ok(plan.execute(out, execution)?) };
-    let beside = plan.recipe.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-    let sets = read_sets(rules, &[Path::new(""), beside])?;
+    let Some(sets) = calibration_of(plan)? else { return Ok(plan.execute(out, execution)?) };
     let compute = Compute { memory, ..Compute::default() };
     fit(plan, &sets, out, execution, compute.budget(), progress)
+}
+
+/// The calibration sets that a plan with a fit names, relative to the working directory, then to the recipe.
+fn calibration_of(plan: &Plan) -> Result<Option<CalibrationOf>, RunError> {
+    let Some(rules) = &plan.recipe.fit else { return Ok(None) };
+    let beside = plan.recipe.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    Ok(Some(read_sets(rules, &[Path::new(""), beside])?))
+}
+
+/// Checks what executing a plan needs besides its models.
+///
+/// # Errors
+/// If a calibration set is missing or does not fit its expert.
+pub fn check_merge(plan: &Plan) -> Result<(), RunError> {
+    calibration_of(plan)?.map_or(Ok(()), |sets| check_sets(plan, &sets))
 }
 
 /// How a candidate is merged from an experiment's pool.
