@@ -30,7 +30,7 @@ for expert, files in sets.items():
     own = {n: torch.zeros(m.in_features, m.in_features, dtype=torch.float64) for n, m in maps.items()}
     weight = None
     for n, m in maps.items():
-        m.register_forward_pre_hook(lambda m, i, n=n: own[n].addmm_(i[0][0].T * weight, i[0][0]))
+        m.register_forward_pre_hook(lambda m, i, n=n: (own[n].addmm_(i[0][0].T * weight, i[0][0]), None)[1])
     with torch.no_grad():
         for file in files:
             runs = [json.loads(line) for line in open(file)][1:]
