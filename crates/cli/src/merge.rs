@@ -78,7 +78,10 @@ impl Merge {
             );
         }
         describe(&plan, threads);
-        check_merge(&plan)?;
+        // A merge that is carried out checks this itself, before it writes.
+        if self.dry_run {
+            check_merge(&plan)?;
+        }
         let Some(out) = self.out.as_ref().or(self.out_path.as_ref()).filter(|_| !self.dry_run) else {
             return Ok(ExitCode::SUCCESS);
         };

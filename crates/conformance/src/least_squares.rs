@@ -1,5 +1,6 @@
 //! Least-squares merges: `manifest.json` with the rules, checkpoints, calibration files of ids and weights, expected tensors.
 
+use crate::merge::with_folders;
 use crate::saliency::{ids, json};
 use crate::tolerance::Tolerance;
 use crate::{Report, UnreadableError};
@@ -19,12 +20,7 @@ const EXPECTED: &str = "a manifest.json whose cases name `models`, or folders th
 /// If there are none, or a manifest cannot be read.
 pub fn least_squares(folder: &Path) -> Result<Report, UnreadableError> {
     let mut report = Report::default();
-    let mut sets = vec![folder.to_owned()];
-    if let Ok(entries) = folder.read_dir() {
-        sets.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
-    }
-    sets[1..].sort();
-    for set in sets {
+    for set in with_folders(folder) {
         let path = set.join("manifest.json");
         if !path.exists() {
             continue;

@@ -20,12 +20,7 @@ type Outcome = Result<(), String>;
 /// If there are none, or a manifest cannot be read.
 pub fn merge(folder: &Path) -> Result<Report, UnreadableError> {
     let mut report = Report::default();
-    let mut sets = vec![folder.to_owned()];
-    if let Ok(entries) = folder.read_dir() {
-        sets.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
-    }
-    sets[1..].sort();
-    for set in sets {
+    for set in with_folders(folder) {
         let name = set.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for manifest in ["manifest.json", "manifest-direct.json", "manifest-activation.json"] {
             let path = set.join(manifest);
@@ -51,6 +46,16 @@ pub fn merge(folder: &Path) -> Result<Report, UnreadableError> {
         return Err(UnreadableError::Nothing { path: folder.to_owned(), expected });
     }
     Ok(report)
+}
+
+/// A folder, and those in it by name.
+pub(crate) fn with_folders(folder: &Path) -> Vec<PathBuf> {
+    let mut sets = vec![folder.to_owned()];
+    if let Ok(entries) = folder.read_dir() {
+        sets.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+    }
+    sets[1..].sort();
+    sets
 }
 
 fn read(path: &Path) -> Result<Option<Value>, UnreadableError> {

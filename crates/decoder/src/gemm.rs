@@ -31,30 +31,53 @@ fn span(rows: usize, columns: usize, stride: usize) -> usize {
 ///
 /// # Panics
 /// If a slice is shorter than its matrix, rows overlap, or the shapes do not go together.
-#[allow(unsafe_code, reason = "the library takes pointers; see the SAFETY comment")]
 pub(crate) fn multiply(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>, add: bool, parallel: bool) {
-    assert_eq!(a.columns, b.rows, "shapes of a product");
+    product(out, stride, (a, false), b, add, parallel);
+}
+
+/// `out` (columns of `a`, columns of `b`, a row every `stride` elements) becomes aᵀ·b, in which all threads work.
+///
+/// # Panics
+/// If a slice is shorter than its matrix, rows overlap, or the shapes do not go together.
+pub fn multiply_transposed(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>) {
+    product(out, stride, (a, true), b, false, true);
+}
+
+/// a·b, or aᵀ·b.
+#[allow(unsafe_code, reason = "the library takes pointers; see the SAFETY comment")]
+fn product(
+    out: &mut [f32],
+    stride: usize,
+    (a, transposed): (Matrix<'_>, bool),
+    b: Matrix<'_>,
+    add: bool,
+    parallel: bool,
+) {
+    let (rows, inner) = if transposed { (a.columns, a.rows) } else { (a.rows, a.columns) };
+    let (along_columns, along_rows) = if transposed { (a.stride, 1) } else { (1, a.stride) };
+    assert_eq!(inner, b.rows, "shapes of a product");
     for matrix in [&a, &b] {
         assert!(
             matrix.stride >= matrix.columns && matrix.values.len() >= span(matrix.rows, matrix.columns, matrix.stride)
         );
     }
-    assert!(stride >= b.columns && out.len() >= span(a.rows, b.columns, stride));
+    assert!(stride >= b.columns && out.len() >= span(rows, b.columns, stride));
     let parallelism = if parallel { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: the three matrices lie in their slices, as asserted above; `out` is borrowed alone, so it overlaps neither
-    // `a` nor `b`; rows of `out` do not overlap, since its stride is at least its width. F32 has no invalid values.
+    // SAFETY: the three matrices lie in their slices, as asserted above, `a` whichever way round it is read; `out` is borrowed
+    // alone, so it overlaps neither `a` nor `b`; rows of `out` do not overlap, since its stride is at least its width. F32 has
+    // no invalid values.
     unsafe {
         gemm::gemm(
-            a.rows,
+            rows,
             b.columns,
-            a.columns,
+            inner,
             out.as_mut_ptr(),
             1,
             stride as isize,
             add,
             a.values.as_ptr(),
-            1,
-            a.stride as isize,
+            along_columns as isize,
+            along_rows as isize,
             b.values.as_ptr(),
             1,
             b.stride as isize,
@@ -64,45 +87,6 @@ pub(crate) fn multiply(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<
             false,
             false,
             parallelism,
-        );
-    }
-}
-
-/// `out` (columns of `a`, columns of `b`, a row every `stride` elements) becomes aᵀ·b, in which all threads work.
-///
-/// # Panics
-/// If a slice is shorter than its matrix, rows overlap, or the shapes do not go together.
-#[allow(unsafe_code, reason = "the library takes pointers; see the SAFETY comment")]
-pub fn multiply_transposed(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>) {
-    assert_eq!(a.rows, b.rows, "shapes of a product");
-    for matrix in [&a, &b] {
-        assert!(
-            matrix.stride >= matrix.columns && matrix.values.len() >= span(matrix.rows, matrix.columns, matrix.stride)
-        );
-    }
-    assert!(stride >= b.columns && out.len() >= span(a.columns, b.columns, stride));
-    // SAFETY: as in `multiply`; `a` is read with its strides the other way round, which stays in its slice.
-    unsafe {
-        gemm::gemm(
-            a.columns,
-            b.columns,
-            a.rows,
-            out.as_mut_ptr(),
-            1,
-            stride as isize,
-            false,
-            a.values.as_ptr(),
-            a.stride as isize,
-            1,
-            b.values.as_ptr(),
-            1,
-            b.stride as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            Parallelism::Rayon(0),
         );
     }
 }

@@ -114,7 +114,7 @@ pub(crate) fn calibrate(
                             let weights = &weights[seen.first..seen.first + seen.rows];
                             let width = sums.own.width;
                             let own = &sums.seen[seen.first * width..(seen.first + seen.rows) * width];
-                            sums.own.add_rows(own, weights);
+                            sums.own.add_rows(own.chunks_exact(width), weights);
                             sums.cross.add(own, seen, rules.teacher, weights);
                         }
                         Ok(())
@@ -140,6 +140,7 @@ pub(crate) fn calibrate(
         }
         if fits {
             say(layer, "equations", done);
+            target.begin()?;
             for Sums { own, all, sides, .. } in &mut sums {
                 for (map, side) in sides.iter_mut() {
                     let tensor = weight_of(layer, *map);
@@ -154,11 +155,7 @@ pub(crate) fn calibrate(
                 }
                 for (map, side) in sides.iter_mut() {
                     let fitted: Vec<f32> = side.iter().map(|value| *value as f32).collect();
-                    let tensor = weight_of(layer, *map);
-                    if !fitted.iter().all(|value| value.is_finite()) {
-                        return Err(LeastSquaresError::Unsolvable(tensor));
-                    }
-                    target.store(&tensor, &fitted)?;
+                    target.store(&weight_of(layer, *map), &fitted)?;
                     side.fill(0.0);
                 }
                 all.clear();

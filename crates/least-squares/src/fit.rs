@@ -5,7 +5,7 @@ use crate::gram::Gram;
 use crate::sample::Expert;
 use crate::solve::{Solved, add_product, solve};
 use crate::stream::{self, Stream};
-use crate::target::Target;
+use crate::target::{Target, read_rows};
 use crate::vocabulary::Vocabulary;
 use rolegraft_checkpoint::{Architecture, Checkpoint, Map};
 use rolegraft_decoder::{DecoderError, Pass, Place, Site, States, Want};
@@ -288,9 +288,6 @@ impl Work<'_> {
                 }
                 let fitted: Vec<f32> =
                     side.iter().zip(anchor).map(|(change, anchor)| (f64::from(anchor) + change) as f32).collect();
-                if !fitted.iter().all(|value| value.is_finite()) {
-                    return Err(LeastSquaresError::Unsolvable(tensor));
-                }
                 target.store(&tensor, &fitted)?;
                 side.fill(0.0);
             }
@@ -338,19 +335,9 @@ pub(crate) fn weight(
     layer: usize,
     map: Map,
 ) -> Result<Vec<f64>> {
-    let tensor = weight_of(layer, map);
     let (inputs, outputs) = architecture.widths(map);
-    let found = checkpoint.tensor(&tensor);
-    let shape = found.as_ref().map(|t| t.shape.clone()).unwrap_or_default();
-    let Some(found) = found.filter(|t| t.shape == [outputs, inputs]) else {
-        let (model, expected) = (model.to_owned(), vec![outputs, inputs]);
-        return Err(LeastSquaresError::Shape { tensor, model, found: shape, expected });
-    };
-    let mut bytes = vec![0; inputs * outputs * found.dtype.size()];
-    checkpoint.read(&tensor, 0, &mut bytes)?;
-    let values = found.dtype.to_f32(&bytes).unwrap_or_default();
-    checkpoint.check_finite(&tensor, 0, &values)?;
-    Ok(values.into_iter().map(f64::from).collect())
+    let rows = read_rows((checkpoint, model), &weight_of(layer, map), (outputs, inputs), 0..outputs)?;
+    Ok(rows.into_iter().map(f64::from).collect())
 }
 
 pub(crate) fn weight_of(layer: usize, map: Map) -> String {

@@ -34,26 +34,17 @@ impl Gram {
 
     /// Adds a block's rows, each with its weight.
     pub(crate) fn add(&mut self, seen: Activations<'_>, weights: &[f32]) {
-        self.scaled.clear();
-        for (row, weight) in (seen.first..seen.first + seen.rows).zip(weights).filter(|(_, weight)| **weight > 0.0) {
-            let root = weight.sqrt();
-            self.scaled.extend(seen.row(row).iter().map(|value| root * value));
-        }
-        self.add_scaled();
+        self.add_rows((seen.first..seen.first + seen.rows).map(|row| seen.row(row)), weights);
     }
 
-    /// The same of rows one after another.
-    pub(crate) fn add_rows(&mut self, rows: &[f32], weights: &[f32]) {
+    /// The same of any rows.
+    pub(crate) fn add_rows<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>, weights: &[f32]) {
+        let width = self.width;
         self.scaled.clear();
-        for (row, weight) in rows.chunks_exact(self.width).zip(weights).filter(|(_, weight)| **weight > 0.0) {
+        for (row, weight) in rows.zip(weights).filter(|(_, weight)| **weight > 0.0) {
             let root = weight.sqrt();
             self.scaled.extend(row.iter().map(|value| root * value));
         }
-        self.add_scaled();
-    }
-
-    fn add_scaled(&mut self) {
-        let width = self.width;
         let rows = self.scaled.len() / width;
         if rows == 0 {
             return;

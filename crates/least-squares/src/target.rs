@@ -6,6 +6,7 @@ use rolegraft_merge::MergeError;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// What merges a tensor of the anchor, as F32.
@@ -25,6 +26,9 @@ pub(crate) struct Note {
     pub(crate) layers: usize,
     /// Maps among them whose equations are singular.
     pub(crate) singular: Vec<String>,
+    /// Maps of the next layer are being written over of which the fit needs what was there: it cannot go on from here.
+    #[serde(default)]
+    open: bool,
 }
 
 impl Bench {
@@ -50,13 +54,13 @@ impl Bench {
     /// What is fitted already; what belongs to another merge is removed.
     pub(crate) fn resume(&self, identity: &Digest) -> Result<Note> {
         let note = std::fs::read(self.file()).ok().and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
-        if let Some(note) = note.filter(|note| note.identity == identity.as_str()) {
+        if let Some(note) = note.filter(|note| note.identity == identity.as_str() && !note.open) {
             return Ok(note);
         }
         let merged = self.dir.join("merged");
         let remove = || if merged.exists() { std::fs::remove_dir_all(&merged) } else { Ok(()) };
         remove().map_err(WriteError::at(&merged))?;
-        Ok(Note { identity: identity.to_string(), layers: 0, singular: Vec::new() })
+        Ok(Note { identity: identity.to_string(), layers: 0, singular: Vec::new(), open: false })
     }
 
     pub(crate) fn write(&self, note: &Note) -> Result<()> {
@@ -105,6 +109,9 @@ impl Target<'_> {
 
     /// Puts a fitted tensor into the merged model.
     pub(crate) fn store(&self, tensor: &str, values: &[f32]) -> Result<()> {
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(LeastSquaresError::Unsolvable(tensor.to_owned()));
+        }
         let dtype = self.merged.tensor(tensor).map(|t| t.dtype);
         let Some(bytes) = dtype.and_then(|dtype| dtype.from_f32(values)) else {
             return Err(LeastSquaresError::NoTensor(tensor.to_owned()));
@@ -112,10 +119,37 @@ impl Target<'_> {
         Ok(self.merged.overwrite(tensor, &bytes)?)
     }
 
+    /// What a layer's maps were is lost from here until they are [done](Self::done).
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.note.open = true;
+        self.bench.write(&self.note)
+    }
+
     /// All of a layer is stored: it need not be fitted again.
     pub(crate) fn done(&mut self, layer: usize, singular: Vec<String>) -> Result<()> {
-        self.note.layers = layer + 1;
+        (self.note.layers, self.note.open) = (layer + 1, false);
         self.note.singular.extend(singular);
         self.bench.write(&self.note)
     }
+}
+
+/// Some rows of a model's matrix, which must be of a shape (rows, width).
+pub(crate) fn read_rows(
+    (checkpoint, model): (&Checkpoint, &str),
+    tensor: &str,
+    (height, width): (usize, usize),
+    rows: Range<usize>,
+) -> Result<Vec<f32>> {
+    let found = checkpoint.tensor(tensor);
+    let shape = found.as_ref().map(|t| t.shape.clone()).unwrap_or_default();
+    let Some(found) = found.filter(|t| t.shape == [height, width]) else {
+        let (tensor, model) = (tensor.to_owned(), model.to_owned());
+        return Err(LeastSquaresError::Shape { tensor, model, found: shape, expected: vec![height, width] });
+    };
+    let row = width * found.dtype.size();
+    let mut bytes = vec![0; rows.len() * row];
+    checkpoint.read(tensor, (rows.start * row) as u64, &mut bytes)?;
+    let values = found.dtype.to_f32(&bytes).unwrap_or_default();
+    checkpoint.check_finite(tensor, rows.start * width, &values)?;
+    Ok(values)
 }

@@ -4,10 +4,10 @@ use crate::error::{LeastSquaresError, Result};
 use crate::gram::Gram;
 use crate::sample::Expert;
 use crate::solve::{add_product, eigen};
-use crate::target::Target;
+use crate::target::{Target, read_rows};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
-use rolegraft_checkpoint::{Architecture, Checkpoint};
+use rolegraft_checkpoint::Architecture;
 
 /// Rows that are worked out together.
 const ROWS: usize = 2048;
@@ -64,7 +64,8 @@ impl Vocabulary<'_> {
             let mut sides = vec![0.0; rows.len()];
             let mut counts = vec![0.0; count];
             for (expert, head) in self.experts.iter().zip(&self.heads) {
-                let theirs = read_rows(expert.checkpoint, &expert.name, tensor, (first, count, height, width))?;
+                let theirs =
+                    read_rows((expert.checkpoint, &expert.name), tensor, (height, width), first..first + count)?;
                 let apart: Vec<f64> = theirs.iter().zip(&*rows).map(|(e, a)| f64::from(*e) - f64::from(*a)).collect();
                 if spectrum.is_some() {
                     add_product(&mut sides, head, &apart, 1.0);
@@ -87,9 +88,6 @@ impl Vocabulary<'_> {
             }
             rows.iter_mut().zip(&sides).for_each(|(row, change)| *row = (f64::from(*row) + change) as f32);
         }
-        if !merged.iter().all(|value| value.is_finite()) {
-            return Err(LeastSquaresError::Unsolvable(tensor.to_owned()));
-        }
         target.store(tensor, &merged)
     }
 }
@@ -111,24 +109,4 @@ impl Spectrum {
         let out = faer::MatMut::from_column_major_slice_mut(sides, width, counts.len());
         matmul(out, Accum::Replace, self.vectors.as_ref(), turned.as_ref(), 1.0, Par::rayon(0));
     }
-}
-
-/// Rows of an expert's vocabulary.
-fn read_rows(
-    checkpoint: &Checkpoint,
-    model: &str,
-    tensor: &str,
-    (first, count, height, width): (usize, usize, usize, usize),
-) -> Result<Vec<f32>> {
-    let found = checkpoint.tensor(tensor);
-    let shape = found.as_ref().map(|t| t.shape.clone()).unwrap_or_default();
-    let Some(found) = found.filter(|t| t.shape == [height, width]) else {
-        let (tensor, model) = (tensor.to_owned(), model.to_owned());
-        return Err(LeastSquaresError::Shape { tensor, model, found: shape, expected: vec![height, width] });
-    };
-    let mut bytes = vec![0; count * width * found.dtype.size()];
-    checkpoint.read(tensor, (first * width * found.dtype.size()) as u64, &mut bytes)?;
-    let values = found.dtype.to_f32(&bytes).unwrap_or_default();
-    checkpoint.check_finite(tensor, first * width, &values)?;
-    Ok(values)
 }

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const EXPERTS: [&str; 2] = ["tau", "office"];
 
 fn plan(parameters: &str) -> Plan {
+    // The method may be said among them.
+    let (method, parameters) = parameters.split_once(" of ").unwrap_or(("regmean", parameters));
     let recipe = format!(
-        "{{merge_method: regmean, dtype: float32, base_model: base, models: [{{model: tau}}, {{model: office}}], parameters: {{{parameters}}}}}"
+        "{{merge_method: {method}, dtype: float32, base_model: base, models: [{{model: tau}}, {{model: office}}], parameters: {{{parameters}}}}}"
     );
     let pool = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/nano-pool");
     Plan::new(Recipe::parse(&recipe, Path::new("recipe.yaml")).unwrap(), &[&pool], &PlanOptions::default()).unwrap()
@@ -155,4 +157,32 @@ fn what_cannot_be_fitted_is_named() {
     let mut foreign = sets(&ids);
     foreign.insert("tau".into(), vec![vec![Sample { ids: &beyond, weights: vec![1.0; 10], ..Sample::default() }]]);
     assert!(refused(foreign).contains("token 5000 is beyond the vocabulary"));
+}
+
+#[test]
+fn a_calibration_that_died_while_it_wrote_a_layer_starts_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, out) = (dir.path().join("whole"), dir.path().join("out"));
+    let parameters = "featcal of ridge: 0.05";
+    fitted(parameters, &whole, usize::MAX, None).unwrap();
+    let stopped = fitted(parameters, &out, usize::MAX, Some(9));
+    assert!(matches!(stopped, Err(LeastSquaresError::Interrupted)), "{stopped:?}");
+    // As a kill between two of a layer's maps leaves it: the note says so, and what the merge had there is gone.
+    let bench = dir.path().join(".out.fit");
+    let note = std::fs::read_to_string(bench.join("fitted.json")).unwrap();
+    assert!(note.contains("\"layers\":2") && note.contains("\"open\":false"), "{note}");
+    std::fs::write(bench.join("fitted.json"), note.replace("\"open\":false", "\"open\":true")).unwrap();
+    let shard = bench.join("merged/model.safetensors");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let end = bytes.len();
+    bytes[end / 2..].fill(0);
+    std::fs::write(&shard, bytes).unwrap();
+    fitted(parameters, &out, usize::MAX, None).unwrap();
+    assert!(weights(&out) == weights(&whole));
+    alone(&out);
+    // Between layers it goes on.
+    let again = dir.path().join("again");
+    assert!(fitted(parameters, &again, usize::MAX, Some(9)).is_err());
+    fitted(parameters, &again, usize::MAX, None).unwrap();
+    assert!(weights(&again) == weights(&whole));
 }
