@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The study: every candidate of benchmarks/experiments/study.toml on built-in pools of several seeds, and docs/study/README.md from it.
+"""The study: every candidate of benchmarks/experiments/study.toml on built-in pools of several seeds, grafts on two of them, fits by less
+calibration, and docs/study/README.md from it.
 
     tests/bench/study.py --binary target/release/rolegraft --dir FOLDER [--seeds 1,2,3] [--out docs/study]
 
@@ -23,14 +24,41 @@ OTHERS = ("base", "tau", "office", "agentbench", "arm")
 DRAWS = 4000
 
 
-def experiment(seed, pool, folder):
-    """study.toml for a pool, with absolute paths."""
+# What is done to a backbone, by [transplant].
+GRAFTS = {
+    "neurons": 'protect = "strict"',
+    "neurons by change": 'protect = "strict"\nsaliency = "change"',
+    "neurons, other donors protected": 'protect = "other-donors"',
+    "neurons by change, other donors protected": 'protect = "other-donors"\nsaliency = "change"',
+    "neurons, nothing protected": 'protect = "none"',
+    "projected": 'protect = "strict"\ngraft = "projected"',
+    "projected, other donors protected": 'protect = "other-donors"\ngraft = "projected"',
+    "projected with attention": 'protect = "strict"\ngraft = "projected"\nattention = true',
+}
+# Fits with less calibration: shares of its tasks.
+FITTED = ("regmean", "swudi_anchored_0.1")
+SHARES = {2: 5, 10: 25, 20: 50}
+
+
+def experiment(seed, pool, folder, only=None, label="", transplant=None, calibration=None):
+    """study.toml for a pool, with absolute paths; of some candidates, with other rules, where they are given."""
     text = (ROOT / "benchmarks/experiments/study.toml").read_text()
-    text = text.replace('name = "study"\nseed = 1', f'name = "study-{seed}"\nseed = {seed}').replace('"../nano-pool', f'"{pool}')
+    head, *rest = text.split("[[candidate]]")
+    blocks, tail = rest[:-1] + [rest[-1].split("[transplant]")[0]], "[transplant]" + rest[-1].split("[transplant]")[1]
+    if only:
+        blocks = [block for block in blocks if f'name = "{only}"\n' in block]
+    if transplant:
+        tail = f"[transplant]\n{transplant}\n"
+    if calibration:
+        head = head.replace("calibration = 40", f"calibration = {calibration}")
+        tail += "\n[diagnosis]\nmax_weak = 0\n"
+    text = "[[candidate]]".join([head, *blocks]) + tail
+    name = f"study-{seed}{label}"
+    text = text.replace('name = "study"\nseed = 1', f'name = "{name}"\nseed = {seed}').replace('"../nano-pool', f'"{pool}')
     text = text.replace('suites = ".."', f'suites = "{ROOT}/benchmarks"')
-    path = folder / f"study-{seed}.toml"
+    path = folder / f"{name}.toml"
     path.write_text(text)
-    return path
+    return name, path
 
 
 def rewards(run):
@@ -72,20 +100,37 @@ def main():
         pool = ROOT / "benchmarks/nano-pool" if seed == 1 else folder / f"seed{seed}"
         if not (pool / "agentbench/model.safetensors").exists():
             subprocess.run([binary, "nano", "build", "--out", pool, "--seed", str(seed)], check=True)
-        run = subprocess.run([binary, "run", experiment(seed, pool, folder), "--results", folder / "results"], stdout=subprocess.DEVNULL)
-        if run.returncode:
-            sys.exit(f"the run of seed {seed} failed; the same command goes on")
-        out = folder / "results/runs" / f"study-{seed}"
-        found = rewards(out)
-        tasks = {suite: sorted(of) for suite, of in found["base"].items()}
-        pools.append({m: {s: np.array([of[s][t] for t in tasks[s]]) for s in tasks} for m, of in found.items()})
-        record = json.loads((out / "run.json").read_text())
+
+        def run(**rules):
+            """Model → suite → rewards in the order of the tasks, and the record."""
+            name, path = experiment(seed, pool, folder, **rules)
+            if subprocess.run([binary, "run", path, "--results", folder / "results"], stdout=subprocess.DEVNULL).returncode:
+                sys.exit(f"the run `{name}` failed; the same command goes on")
+            out = folder / "results/runs" / name
+            found = rewards(out)
+            tasks = {suite: sorted(of) for suite, of in found["base"].items()}
+            of = {m: {s: np.array([of[s][t] for t in tasks[s]]) for s in tasks} for m, of in found.items()}
+            return of, json.loads((out / "run.json").read_text())
+
+        of, record = run()
+        chosen = record["selection"]["chosen"]
+        for backbone, as_chosen in (("average", "average"), (chosen, "dev's choice")):
+            of[f"{as_chosen}: none"] = of[backbone]
+            for number, (graft, rules) in enumerate(GRAFTS.items()):
+                of[f"{as_chosen}: {graft}"] = run(only=backbone, label=f"-{backbone}-{number}", transplant=rules)[0]["arm"]
+        for model in FITTED:
+            of[f"{model}: 100 %"] = of[model]
+            for tasks, share in SHARES.items():
+                of[f"{model}: {share} %"] = run(only=model, label=f"-{model}-{share}", calibration=tasks)[0][model]
+        pools.append(of)
         names = [row[0] for row in record["selection"]["rows"]]
         for name, (_, mean), row in zip(names, record["dev"], record["selection"]["rows"]):
             dev.setdefault(name, []).append(mean)
             aos.setdefault(name, []).append(row[2])
         arm_of.append(record["selection"]["chosen"])
     models = [name for name in pools[0] if name in dev] + ["arm"]
+    grafts = [f"{of}: {graft}" for of in ("average", "dev's choice") for graft in ("none", *GRAFTS)]
+    sizes = [f"{model}: {share} %" for model in FITTED for share in (*SHARES.values(), 100)]
     experts = ("tau", "office", "agentbench")
     best = lambda pool, picks=None: np.max([columns(pool[e], picks) for e in experts], axis=0)
     whole = lambda model: np.array([figures(best(p) if model == "oracle" else columns(p[model]), best(p)) for p in pools])
@@ -101,9 +146,9 @@ def main():
                                          best(pools[k], picks[k])) for k in which], axis=0))
         return np.array(rows)
 
-    samples = {model: drawn(model) for model in ["oracle", *models]}
-    means = {model: whole(model).mean(axis=0) for model in ["oracle", *models]}
-    single = [m for m in models if not m.startswith(("regmean", "arm")) and "anchored" not in m]
+    samples = {model: drawn(model) for model in ["oracle", *models, *grafts, *sizes]}
+    means = {model: whole(model).mean(axis=0) for model in samples}
+    single = [m for m in models if not m.startswith(("regmean", "lot", "featcal", "esm", "acm", "arm")) and "anchored" not in m]
     by_dev = lambda names: max(names, key=lambda name: np.mean(dev[name]))
     fits = [m for m in models if m.startswith("regmean")]
     anchored = [m for m in models if "anchored" in m]
@@ -125,16 +170,32 @@ def main():
     lines += ["", "## Chosen on dev", "",
               f"Among operators without calibration dev scores choose **{operator}**, among fits to the mean **{fitted}**, among fits with an anchor **{held}**.", "",
               "| difference | in-domain AVG | AVG | WS |", "|---|--:|--:|--:|"]
-    for a, b in [(fitted, operator), (held, operator), (fitted, "oracle"), (held, "oracle"), ("arm", operator)]:
-        apart = samples[a] - samples[b]
-        low, high = np.percentile(apart, [2.5, 97.5], axis=0)
+
+    def apart(a, b):
+        """Cells of the differences of in-domain AVG, AVG and WS."""
+        draws = samples[a] - samples[b]
+        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
         # Two-sided, by the share of draws on the other side.
-        p = np.minimum(1, 2 * np.minimum((apart <= 0).mean(axis=0), (apart >= 0).mean(axis=0)))
+        p = np.minimum(1, 2 * np.minimum((draws <= 0).mean(axis=0), (draws >= 0).mean(axis=0)))
         cells = [f"{m:+.1f} [{x:+.1f}, {y:+.1f}] p = {max(q, 1 / DRAWS):.3f}" for m, x, y, q in zip(means[a] - means[b], low, high, p)]
-        lines.append(f"| {a} − {b} | {' | '.join(cells[:3])} |")
+        return " | ".join(cells[:3])
+
+    for a, b in [(fitted, operator), (held, operator), (fitted, "oracle"), (held, "oracle"), ("arm", operator)]:
+        lines.append(f"| {a} − {b} | {apart(a, b)} |")
     oracle = means["oracle"][0]
     lines += ["", f"Share of the oracle's in-domain AVG: {fitted} {100 * means[fitted][0] / oracle:.1f} %, {held} {100 * means[held][0] / oracle:.1f} %, "
               f"{operator} {100 * means[operator][0] / oracle:.1f} %."]
+    plain = lambda model: " | ".join(f"{x:.{d}f}" for x, d in zip(means[model], (1, 1, 1, 2)))
+    lines += ["", "## Grafts", "", "On `average`, and on what dev scores chose of each pool; the last three columns are paired differences to the same backbone without a graft.", "",
+              "| graft | in-domain AVG | AVG | WS | RHM | Δ in-domain AVG | Δ AVG | Δ WS |", "|---|--:|--:|--:|--:|--:|--:|--:|"]
+    for model in grafts:
+        none = f"{model.split(': ')[0]}: none"
+        lines.append(f"| {model} | {plain(model)} | {'| | ' if model == none else apart(model, none)} |")
+    lines += ["", "## Calibration", "", "Fits by shares of the 40 calibration tasks of each suite.", "",
+              "| fit | in-domain AVG | AVG | WS | RHM | Δ in-domain AVG | Δ AVG | Δ WS |", "|---|--:|--:|--:|--:|--:|--:|--:|"]
+    for model in sizes:
+        full = f"{model.split(': ')[0]}: 100 %"
+        lines.append(f"| {model} | {plain(model)} | {'| | ' if model == full else apart(model, full)} |")
     correlations = []
     for k, pool in enumerate(pools):
         names = [m for m in models if m in aos]

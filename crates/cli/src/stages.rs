@@ -211,6 +211,10 @@ pub(crate) struct Trace {
     /// The checkpoint to trace.
     #[arg(long)]
     model: PathBuf,
+    /// Traces by how much each neuron differs from this checkpoint's, times the length of its column of down_proj: for
+    /// experts that give to a backbone.
+    #[arg(long, value_name = "BACKBONE")]
+    against: Option<PathBuf>,
     /// Calibration sets of one benchmark, as `rolegraft calibrate … --model` writes them.
     #[arg(long, required = true, num_args = 1..)]
     calibration: Vec<PathBuf>,
@@ -239,7 +243,14 @@ impl Trace {
         let reporter = Reporter::new();
         let compute = (Compute { device: self.device, memory: self.memory }, self.precision);
         let traced = on_machine(&reporter, &ChatArguments::default(), compute, |machine| {
-            steps::trace(machine, &self.model, &self.calibration, self.tokens, self.shift, &self.out)
+            steps::trace(
+                machine,
+                (&self.model, self.against.as_deref()),
+                &self.calibration,
+                self.tokens,
+                self.shift,
+                &self.out,
+            )
         })?;
         let s = &traced.saliency;
         say(&format!(

@@ -247,6 +247,8 @@ pub struct Traced {
     pub tokens: String,
     /// Which position stands for a token: `read`, `predict`.
     pub shift: String,
+    /// Digest of the checkpoint whose activations are compared with: changes count then, not activations.
+    pub against: Option<String>,
     /// Whose arithmetic it is: `cpu`, or a GPU's with a precision, `f32`, `tf32` or `bf16`.
     pub arithmetic: String,
     /// What was found.
@@ -282,7 +284,8 @@ impl Traced {
             ("role_tokens", s.tokens.to_string()),
             ("tenths_traced", counts.join(" ")),
         ];
-        let metadata = said.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let against = self.against.iter().map(|digest| ("against", digest.clone()));
+        let metadata = said.into_iter().chain(against).map(|(key, value)| (key.to_owned(), value)).collect();
         let mut bytes = Header::encode_with(&layout, &metadata);
         bytes.extend(s.sums.iter().flatten().flat_map(|x| x.to_le_bytes()));
         if tenths {
@@ -349,6 +352,7 @@ impl Traced {
             calibration: text("calibration")?,
             tokens: text("tokens")?,
             shift: text("shift")?,
+            against: say("against"),
             // Files of before there were others are the CPU's.
             arithmetic: say("arithmetic").unwrap_or_else(|| "cpu".into()),
             saliency,
@@ -366,9 +370,22 @@ impl Traced {
             calibration: unsaid(),
             tokens: unsaid(),
             shift: unsaid(),
+            against: None,
             arithmetic: unsaid(),
             saliency,
         })
+    }
+
+    /// Refuses a trace of changes where activations are asked for.
+    ///
+    /// # Errors
+    /// [`ArtefactError::Form`].
+    pub fn is_of_activations(&self, path: &Path) -> Result<(), ArtefactError> {
+        if self.against.is_none() {
+            return Ok(());
+        }
+        let reason = "it says how far a model is from another; only what experts give is chosen by that: trace without --against";
+        Err(ArtefactError::Form { path: path.to_owned(), expected: "trace of activations", reason: reason.into() })
     }
 
     /// Refuses a trace that does not go with another: other shapes, tokens or positions. What a file does not say fits.

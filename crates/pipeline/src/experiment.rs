@@ -284,10 +284,16 @@ pub struct TransplantRules {
     pub protect: Protect,
     /// What is taken of a donor.
     pub graft: GraftOf,
+    /// Which of a donor's neurons are salient.
+    #[serde(skip_serializing_if = "GraftBy::is_usual")]
+    pub saliency: GraftBy,
     /// Of a projected graft, λ: the less, the less of the change survives where protected inputs lie.
     pub ridge: f64,
     /// Whether a projected graft takes attention's maps too.
     pub attention: bool,
+    /// Whether a projected graft takes the embedding and the head too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub embedding: bool,
 }
 
 /// What is taken of a donor.
@@ -301,9 +307,33 @@ pub enum GraftOf {
     Projected,
 }
 
+/// Which of a donor's neurons are salient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GraftBy {
+    /// The most active at role tokens (the paper's).
+    #[default]
+    Activation,
+    /// Those that differ most from the backbone's there, in what they give: E |z − z_backbone| · ‖down_proj[:, j]‖.
+    Change,
+}
+
+impl GraftBy {
+    fn is_usual(&self) -> bool {
+        *self == Self::Activation
+    }
+}
+
 impl Default for TransplantRules {
     fn default() -> Self {
-        Self { protect: Protect::Strict, graft: GraftOf::Neurons, ridge: 1e-4, attention: false }
+        Self {
+            protect: Protect::Strict,
+            graft: GraftOf::Neurons,
+            saliency: GraftBy::Activation,
+            ridge: 1e-4,
+            attention: false,
+            embedding: false,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::servers::Servers;
 use crate::stages::fit::CalibrationOf;
 use crate::stages::merge::merge_candidate;
-use crate::stages::trace::{Passed, Reading, View};
+use crate::stages::trace::{Of, Passed, Reading, View};
 use crate::stages::{calibrate, evaluate, select, trace, transplant};
 use crate::store::{Store, StoreError};
 use rolegraft_checkpoint::{Checkpoint, Digest, write_atomic};
@@ -319,7 +319,7 @@ impl<'k> Kept<'k> {
             let (sets, checkpoint) = ([self.calibration(model, benchmark, said)?], Checkpoint::open(&model.dir)?);
             let wanted: Vec<Reading> = lacking.iter().map(|at| readings[*at]).collect();
             let journal = self.store.place("partial", &(&model.digest, &head, shift, &wanted));
-            let of = (&checkpoint, &model.digest);
+            let of = Of { model: (&checkpoint, &model.digest), against: None };
             let (traced, passed) = trace::readings(machine, of, &sets, &wanted, shift, &journal)?;
             self.passes.push((model.digest.clone(), benchmark.to_owned(), passed));
             for (at, traced) in lacking.into_iter().zip(traced) {
@@ -343,6 +343,33 @@ impl<'k> Kept<'k> {
             self.files.push((name, paths[at].clone()));
         }
         Ok(paths.into_iter().zip(found.into_iter().flatten()).collect())
+    }
+
+    /// By how much a donor's neurons differ from a backbone's on a benchmark's trajectories, whose digest is `said`.
+    pub(crate) fn change(
+        &mut self,
+        (donor, backbone): (&Member, &Member),
+        benchmark: &str,
+        said: (&[Episode], &str),
+        tokens: Tokens,
+    ) -> Result<select::File, RunError> {
+        let (shift, machine) = (self.experiment.saliency.shift, self.machine);
+        let head = calibrate::head(machine, &donor.dir, benchmark, said.1.to_owned())?;
+        let inputs = (&donor.digest, &backbone.digest, head, shift, tokens, &self.arithmetic);
+        let path = self.store.place("change", &inputs).with_extension("saliency.safetensors");
+        let make = || {
+            let sets = [self.calibration(donor, benchmark, said)?];
+            let (checkpoint, other) = (Checkpoint::open(&donor.dir)?, Checkpoint::open(&backbone.dir)?);
+            let of = Of { model: (&checkpoint, &donor.digest), against: Some((&other, &backbone.digest)) };
+            let journal = self.store.place("partial", &inputs);
+            let traced = trace::trace(machine, of, &sets, tokens, shift, &journal)?;
+            // It goes when nothing hangs on it any more.
+            let _ = std::fs::remove_file(journal);
+            Ok::<_, RunError>(traced)
+        };
+        let traced = self.store.file(&path, Traced::read, make, Traced::encode)?;
+        self.files.push((format!("saliency/{}-{benchmark}-change.saliency.safetensors", donor.name), path.clone()));
+        Ok((path, traced))
     }
 
     /// Which of a model's saliencies the store lacks.

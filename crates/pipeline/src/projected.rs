@@ -45,6 +45,9 @@ pub(crate) fn projected(
         let dir = kept.store.place("arm", &("projected", &current.digest, &donor.digest, &digests, rules));
         if !dir.exists() {
             let mut parameters = json!({"ridge": rules.ridge, "anchor": "base", "weights": {"reply": 0, "context": 0}});
+            if rules.embedding {
+                parameters["embedding"] = json!(1.0);
+            }
             if !rules.attention {
                 parameters["only"] = json!("mlp");
             }
@@ -58,7 +61,8 @@ pub(crate) fn projected(
             fit(&plan, &sets, &dir, &execution, machine.compute.budget(), machine.progress)?;
         }
         let (result, member) = Member::open("result", "arm", &dir)?;
-        let share = survival(&result, &Checkpoint::open(&current.dir)?, &Checkpoint::open(&donor.dir)?)?;
+        let maps: &[Map] = if rules.attention { &Map::ALL } else { &[Map::Gate, Map::Up, Map::Down] };
+        let share = survival(maps, &result, &Checkpoint::open(&current.dir)?, &Checkpoint::open(&donor.dir)?)?;
         kept.machine.progress.note(&format!(
             "{benchmark}: {:.1} % of what `{}` changed survives protection",
             100.0 * share,
@@ -69,12 +73,12 @@ pub(crate) fn projected(
     Ok(current)
 }
 
-/// ‖W − W_M‖ / ‖W_donor − W_M‖ over the linear maps of the decoder layers.
-fn survival(result: &Checkpoint, backbone: &Checkpoint, donor: &Checkpoint) -> Result<f64, RunError> {
+/// ‖W − W_M‖ / ‖W_donor − W_M‖ over these maps of the decoder layers.
+fn survival(maps: &[Map], result: &Checkpoint, backbone: &Checkpoint, donor: &Checkpoint) -> Result<f64, RunError> {
     let architecture = Architecture::of(backbone).map_err(DecoderError::from)?;
     let (mut kept, mut whole) = (0.0, 0.0);
     for layer in 0..architecture.num_hidden_layers {
-        for map in Map::ALL {
+        for map in maps {
             let tensor = Architecture::in_layer(layer, &format!("{}.weight", map.module()));
             let (ours, before, theirs) = (result.f32(&tensor)?, backbone.f32(&tensor)?, donor.f32(&tensor)?);
             for ((ours, before), theirs) in ours.iter().zip(&before).zip(&theirs) {

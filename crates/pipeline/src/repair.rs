@@ -1,7 +1,7 @@
 //! The loop up to the repaired checkpoint, which a run and its ablations share.
 
 use crate::error::RunError;
-use crate::experiment::{BenchmarkEntry, CandidateEntry, GraftOf, SelectBy, Source, Tokens};
+use crate::experiment::{BenchmarkEntry, CandidateEntry, GraftBy, GraftOf, SelectBy, Source, Tokens};
 use crate::kept::{Kept, Traces, Trajectories, served};
 use crate::machine::Member;
 use crate::projected::projected;
@@ -145,7 +145,13 @@ pub(crate) fn repair(kept: &mut Kept<'_>, pool: &Pool, tokens: Tokens) -> Result
 
     let (planned, arm) = kept.stage("transplant", |kept| {
         let (weak, protect) = (&diagnosed.diagnosis.weak, experiment.transplant.protect);
-        let serving = serving(&served, &traces);
+        let mut serving = serving(&served, &traces);
+        if experiment.transplant.saliency == GraftBy::Change {
+            for (benchmark, (donor, file)) in serving.iter_mut().filter(|(id, _)| weak.iter().any(|(w, _)| w == *id)) {
+                let (episodes, said) = &pool.trajectories[benchmark];
+                *file = kept.change((donor, backbone), benchmark, (episodes, said), tokens)?;
+            }
+        }
         let planned = plan(weak, (backbone, &traces.candidates[at].1), &serving, k, protect)?;
         let planned = kept.document("plan.json", &planned.clone(), || Ok(planned))?;
         let rules = experiment.transplant;

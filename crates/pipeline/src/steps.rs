@@ -6,6 +6,7 @@ use crate::experiment::{Shift, Tokens};
 use crate::machine::{Machine, Member};
 use crate::stages::diagnose::{Compared, Diagnosed};
 use crate::stages::select::{File, Selected};
+use crate::stages::trace::Of;
 use crate::stages::transplant::Planned;
 use crate::stages::{calibrate, diagnose, select, trace, transplant};
 use rolegraft_checkpoint::{Checkpoint, check_pool, write_atomic};
@@ -43,13 +44,13 @@ pub fn tokenize(
     Ok(set)
 }
 
-/// Calibration sets → a saliency. What is done is kept in `OUT.partial`, with which the same call goes on.
+/// Calibration sets → a saliency, of activations or of how far they are from another checkpoint's. What is done is kept in `OUT.partial`, with which the same call goes on.
 ///
 /// # Errors
 /// As [`trace::trace`], or if a file cannot be used.
 pub fn trace(
     machine: &Machine<'_>,
-    model: &Path,
+    (model, against): (&Path, Option<&Path>),
     sets: &[PathBuf],
     tokens: Tokens,
     shift: Shift,
@@ -57,9 +58,12 @@ pub fn trace(
 ) -> Result<Traced, RunError> {
     let journal = out.with_added_extension("partial");
     let (checkpoint, member) = Member::named_by_path("model", model)?;
+    let other = against.map(|dir| Member::named_by_path("model", dir)).transpose()?;
+    let against = other.as_ref().map(|(checkpoint, member)| (checkpoint, &member.digest));
+    let of = Of { model: (&checkpoint, &member.digest), against };
     let read = |path: &PathBuf| Ok((path.clone(), Calibration::read(path)?));
     let sets: Vec<_> = sets.iter().map(read).collect::<Result<_, ArtefactError>>()?;
-    let traced = trace::trace(machine, (&checkpoint, &member.digest), &sets, tokens, shift, &journal)?;
+    let traced = trace::trace(machine, of, &sets, tokens, shift, &journal)?;
     write_atomic(out, &traced.encode()).map_err(ArtefactError::from)?;
     // It goes when nothing hangs on it any more.
     let _ = std::fs::remove_file(journal);

@@ -42,6 +42,19 @@ fn size(bytes: usize) -> String {
     if bytes < 10_000 * MB { format!("{} MB", bytes.div_ceil(MB)) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
 }
 
+/// What a plan keeps to.
+#[derive(Clone, Copy)]
+pub(crate) struct Budget {
+    /// Bytes besides one layer's weights.
+    pub(crate) memory: usize,
+    /// Of these, bytes held by others.
+    pub(crate) held: usize,
+    /// Tokens of a wave at most.
+    pub(crate) cap: usize,
+    /// Whether another checkpoint reads along.
+    pub(crate) compares: bool,
+}
+
 /// All waves.
 pub(crate) struct Plan {
     /// Runs that are looked at, by their ids.
@@ -59,12 +72,12 @@ pub(crate) fn standing(architecture: &Architecture, longest: usize, readings: us
 }
 
 impl Plan {
-    /// Of what is left after the first `done` runs, with a budget of bytes, bytes held by others, and a limit of tokens a wave.
+    /// Of what is left after the first `done` runs.
     pub(crate) fn new(
         architecture: &Architecture,
         runs: &[Run<'_>],
         readings: &[Reading<'_>],
-        (memory, held, cap): (usize, usize, usize),
+        Budget { memory, held, cap, compares }: Budget,
         done: usize,
     ) -> Result<Self, TraceError> {
         // Of a run: tokens up to the last that is looked at, how many are looked at, and by how many readings.
@@ -88,14 +101,21 @@ impl Plan {
         order.sort_by(|a, b| runs[*a].ids.cmp(runs[*b].ids).then(a.cmp(b)));
         let longest = seen.iter().map(|(end, ..)| *end).max().unwrap_or(0).max(1);
 
-        let fixed = held + standing(architecture, longest, readings.len()) + 4 * longest + 64 * runs.len();
+        // Another checkpoint's states, its activations where it is looked at, and a layer's `down_proj` besides.
+        let (hidden, width) = (architecture.hidden_size, architecture.intermediate_size);
+        let (states, activations, down) = if compares { (2, width, hidden * width) } else { (1, 0, 0) };
+        let fixed = held
+            + size_of::<f32>() * down
+            + standing(architecture, longest, readings.len())
+            + 4 * longest
+            + 64 * runs.len();
         // What a run needs of which so many tokens are worked out.
         let cost = |run: usize, rows: usize| {
             let (_, looked, looks) = seen[run];
-            let sums = size_of::<f64>() * architecture.intermediate_size * looks;
-            size_of::<f32>() * (architecture.hidden_size * rows + looked) + sums + 128 * looks
+            let sums = size_of::<f64>() * width * looks;
+            size_of::<f32>() * (states * hidden * rows + (1 + activations) * looked) + sums + 128 * looks
         };
-        let block = States::bytes(architecture, 1);
+        let block = states * States::bytes(architecture, 1);
         let worst = order.iter().map(|run| (cost(*run, seen[*run].0), seen[*run].0)).max().unwrap_or((0, 0));
         let least = fixed + block + worst.0;
         if least > memory {

@@ -5,10 +5,10 @@
 //! are the same to the bit for every budget and number of threads.
 
 use crate::journal::{Journal, Sums};
-use crate::plan::{Plan, Reading, Run, TraceError, standing};
+use crate::plan::{Budget, Plan, Reading, Run, TraceError, standing};
 use crate::{NeuronSet, Saliency};
 use rayon::prelude::*;
-use rolegraft_checkpoint::{Architecture, Checkpoint};
+use rolegraft_checkpoint::{Architecture, Checkpoint, Map};
 use rolegraft_decoder::{DecoderError, Pass, Place, Site, States, Want, Wave, add_magnitudes};
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 pub struct Tracing<'t> {
     /// The checkpoint's architecture, where it is not to be taken as its config says it.
     pub architecture: Option<Architecture>,
+    /// Another checkpoint of the pool that reads the same tokens: what counts is then by how much a neuron's activation differs
+    /// from the other's, times the length of its column of `down_proj`.
+    pub against: Option<&'t Checkpoint>,
     /// Where.
     pub place: Place,
     /// Bytes that it may use besides one layer's weights.
@@ -70,6 +73,7 @@ impl Tracing<'static> {
         static GO_ON: AtomicBool = AtomicBool::new(false);
         Self {
             architecture: None,
+            against: None,
             place: Place::cpu(),
             memory: usize::MAX,
             held: 0,
@@ -159,9 +163,16 @@ pub fn trace_readings<'c>(
     let cap = if tracing.wave == 0 { usual_wave(&tracing.place) } else { tracing.wave };
     let journal = tracing.journal.as_ref().map(|(path, key)| Journal::new(path, key));
     let kept = journal.as_ref().map_or(0, |journal| journal.read(&mut sums));
-    let plan = Plan::new(&architecture, runs, readings, (tracing.memory, tracing.held, cap), kept)?;
+    let budget = Budget { memory: tracing.memory, held: tracing.held, cap, compares: tracing.against.is_some() };
+    let plan = Plan::new(&architecture, runs, readings, budget, kept)?;
     let mut pass = Pass::new(&architecture, plan.longest, &tracing.place)?;
     let mut states = States::new(&architecture, plan.rows());
+    let mut other = tracing.against.map(|checkpoint| Other {
+        checkpoint,
+        states: States::new(&architecture, plan.rows()),
+        rows: Vec::new(),
+        activations: Vec::new(),
+    });
     let (begun, tokens, mut before) = (Instant::now(), plan.tokens(), 0);
     for (at, wave) in plan.waves.iter().enumerate() {
         let work = Work { checkpoint, architecture: &architecture, runs, readings, stop: tracing.stop };
@@ -171,7 +182,7 @@ pub fn trace_readings<'c>(
             let rate = done / begun.elapsed().as_secs_f64().max(1e-9);
             (tracing.progress)(&Step { wave: at + 1, waves: plan.waves.len(), layer, layers, done, tokens, rate });
         };
-        work.wave(wave, &plan, (&mut pass, &mut states), &mut sums, &tell)?;
+        work.wave(wave, &plan, (&mut pass, &mut states, other.as_mut()), &mut sums, &tell)?;
         before += wave.rows;
         if let Some(journal) = journal.as_ref().filter(|_| at + 1 < plan.waves.len()) {
             journal.write(wave.runs.end, &sums)?;
@@ -209,6 +220,24 @@ struct Look {
     sums: Vec<f64>,
 }
 
+/// The checkpoint that is compared with.
+struct Other<'o> {
+    checkpoint: &'o Checkpoint,
+    states: States,
+    /// Rows of the wave that are looked at, ascending.
+    rows: Vec<u32>,
+    /// Its activations there, row after row.
+    activations: Vec<f32>,
+}
+
+impl Other<'_> {
+    /// Its activations of a row that is looked at.
+    fn row(&self, row: u32, width: usize) -> &[f32] {
+        let at = self.rows.partition_point(|r| *r < row) * width;
+        &self.activations[at..at + width]
+    }
+}
+
 /// What the waves have in common.
 struct Work<'w, 'c> {
     checkpoint: &'w Checkpoint,
@@ -224,11 +253,14 @@ impl Work<'_, '_> {
         &self,
         wave: &Wave,
         plan: &Plan,
-        (pass, states): (&mut Pass, &mut States),
+        (pass, states, mut other): (&mut Pass, &mut States, Option<&mut Other<'_>>),
         sums: &mut [Sums],
         tell: &dyn Fn(usize),
     ) -> Result<(), TraceError> {
         states.clear();
+        if let Some(other) = &mut other {
+            other.states.clear();
+        }
         let (mut looks, mut row_of): (Vec<Look>, Vec<u32>) = (Vec::new(), Vec::new());
         for (order, segment) in wave.runs.clone().zip(&wave.segments) {
             let run = plan.order[order];
@@ -236,6 +268,9 @@ impl Work<'_, '_> {
             row_of.truncate(segment.start);
             row_of.extend((states.rows()..states.rows() + ids.len()).map(|row| row as u32));
             states.embed(self.checkpoint, self.architecture, ids)?;
+            if let Some(other) = &mut other {
+                other.states.embed(other.checkpoint, self.architecture, ids)?;
+            }
             for (reading, positions) in self.readings.iter().enumerate() {
                 let Some(positions) = positions(run).filter(|positions| !positions.is_empty()) else { continue };
                 let rows = positions.iter().map(|position| row_of[*position as usize]).collect();
@@ -243,18 +278,32 @@ impl Work<'_, '_> {
                 looks.push(Look { reading, trajectory: self.runs[run].trajectory, rows, sums });
             }
         }
+        let width = self.architecture.intermediate_size;
+        if let Some(other) = &mut other {
+            other.rows = looks.iter().flat_map(|look| look.rows.iter().copied()).collect();
+            other.rows.sort_unstable();
+            other.rows.dedup();
+        }
         for layer in 0..self.architecture.num_hidden_layers {
+            let whole = layer + 1 < self.architecture.num_hidden_layers;
+            let mut norms = None;
+            if let Some(other) = &mut other {
+                self.other(wave, layer, pass, other)?;
+                norms = Some(column_norms(self.checkpoint, self.architecture, layer)?);
+            }
             pass.load(self.checkpoint, layer)?;
             looks.par_iter_mut().for_each(|look| look.sums.fill(0.0));
-            let want = Want { sites: &[Site::Down], whole: layer + 1 < self.architecture.num_hidden_layers };
-            let passed = pass.run(states, &wave.segments, want, &mut |seen| {
+            let passed = pass.run(states, &wave.segments, Want { sites: &[Site::Down], whole }, &mut |seen| {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(DecoderError::Stopped("interrupted"));
                 }
                 looks.par_iter_mut().for_each(|look| {
                     let at = |row: usize| look.rows.partition_point(|r| (*r as usize) < row);
                     for row in &look.rows[at(seen.first)..at(seen.first + seen.rows)] {
-                        add_magnitudes(&mut look.sums, seen.row(*row as usize));
+                        match &other {
+                            None => add_magnitudes(&mut look.sums, seen.row(*row as usize)),
+                            Some(other) => add_changes(&mut look.sums, seen.row(*row as usize), other.row(*row, width)),
+                        }
                     }
                 });
                 Ok(())
@@ -262,6 +311,11 @@ impl Work<'_, '_> {
             match passed {
                 Err(DecoderError::Stopped(_)) => return Err(TraceError::Interrupted),
                 passed => passed?,
+            }
+            if let Some(norms) = norms {
+                for look in &mut looks {
+                    look.sums.iter_mut().zip(&norms).for_each(|(sum, norm)| *sum *= norm);
+                }
             }
             for look in &looks {
                 let Sums { saliency, weights } = &mut sums[look.reading];
@@ -272,6 +326,47 @@ impl Work<'_, '_> {
         }
         Ok(())
     }
+
+    /// A layer of the checkpoint that is compared with.
+    fn other(&self, wave: &Wave, layer: usize, pass: &mut Pass, other: &mut Other<'_>) -> Result<(), TraceError> {
+        let whole = layer + 1 < self.architecture.num_hidden_layers;
+        let Other { checkpoint, states, rows, activations } = other;
+        pass.load(checkpoint, layer)?;
+        activations.clear();
+        let passed = pass.run(states, &wave.segments, Want { sites: &[Site::Down], whole }, &mut |seen| {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(DecoderError::Stopped("interrupted"));
+            }
+            // Blocks come in the order of their rows.
+            let at = |row: usize| rows.partition_point(|r| (*r as usize) < row);
+            for row in &rows[at(seen.first)..at(seen.first + seen.rows)] {
+                activations.extend_from_slice(seen.row(*row as usize));
+            }
+            Ok(())
+        });
+        match passed {
+            Err(DecoderError::Stopped(_)) => Err(TraceError::Interrupted),
+            passed => Ok(passed?),
+        }
+    }
+}
+
+/// Σ |z − z'|, neuron by neuron.
+fn add_changes(sums: &mut [f64], ours: &[f32], theirs: &[f32]) {
+    for ((sum, ours), theirs) in sums.iter_mut().zip(ours).zip(theirs) {
+        *sum += f64::from((ours - theirs).abs());
+    }
+}
+
+/// The lengths of `down_proj`'s columns, of a matrix (hidden, d_ff).
+fn column_norms(checkpoint: &Checkpoint, architecture: &Architecture, layer: usize) -> Result<Vec<f64>, TraceError> {
+    let tensor = Architecture::in_layer(layer, &format!("{}.weight", Map::Down.module()));
+    let weights = checkpoint.f32(&tensor).map_err(DecoderError::from)?;
+    let mut squares = vec![0.0; architecture.intermediate_size];
+    for row in weights.chunks_exact(architecture.intermediate_size) {
+        squares.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value).powi(2));
+    }
+    Ok(squares.into_iter().map(f64::sqrt).collect())
 }
 
 /// The share of the union of several sets that at least two of them have.

@@ -149,6 +149,72 @@ fn what_sequences_share_is_worked_out_once() {
     assert_eq!(all - tokens.get(), 1 + 64 + 100 + 257 + 300);
 }
 
+/// Activations of the neurons at every token of a run, layer after layer.
+fn activations(checkpoint: &Checkpoint, ids: &[u32]) -> Vec<Vec<Vec<f32>>> {
+    let architecture = Architecture::of(checkpoint).unwrap();
+    let mut pass = Pass::new(&architecture, ids.len(), &Place::cpu()).unwrap();
+    let mut states = States::new(&architecture, ids.len());
+    states.embed(checkpoint, &architecture, ids).unwrap();
+    let one = |layer| {
+        let mut rows = Vec::new();
+        let see = &mut |z: rolegraft_decoder::Activations<'_>| {
+            rows.extend((z.first..z.first + z.rows).map(|row| z.row(row).to_vec()));
+            Ok(())
+        };
+        pass.load(checkpoint, layer).unwrap();
+        let segments = [Segment { start: 0, rows: ids.len() }];
+        pass.run(&mut states, &segments, Want { sites: &[Site::Down], whole: true }, see).unwrap();
+        rows
+    };
+    (0..architecture.num_hidden_layers).map(one).collect()
+}
+
+#[test]
+fn changes_are_distances_to_another_checkpoint_times_what_a_neuron_gives() {
+    let (checkpoint, set) = (checkpoint(), set());
+    let other = Checkpoint::open(checkpoint.dir().with_file_name("office")).unwrap();
+    let runs = runs(&set);
+    let against = || Tracing { against: Some(&other), ..Tracing::unbounded() };
+    let found = trace_readings(&checkpoint, &runs, &readings(&runs), &against()).unwrap();
+    for (saliency, reading) in found.iter().zip(readings(&runs)) {
+        let width = saliency.sums[0].len();
+        let mut sums = vec![vec![0.0f64; width]; saliency.sums.len()];
+        for trajectory in 0..set.len() {
+            let of: Vec<usize> = (0..runs.len()).filter(|at| runs[*at].trajectory == trajectory).collect();
+            let tokens: usize = of.iter().filter_map(|at| reading(*at)).map(|positions| positions.len()).sum();
+            for at in of {
+                let Some(positions) = reading(at).filter(|positions| !positions.is_empty()) else { continue };
+                let (ours, theirs) = (activations(&checkpoint, runs[at].ids), activations(&other, runs[at].ids));
+                for (layer, sums) in sums.iter_mut().enumerate() {
+                    for position in positions.iter().map(|p| *p as usize) {
+                        let pairs = ours[layer][position].iter().zip(&theirs[layer][position]);
+                        let changes = pairs.map(|(a, b)| f64::from((a - b).abs()) / tokens as f64);
+                        sums.iter_mut().zip(changes).for_each(|(sum, change)| *sum += change);
+                    }
+                }
+            }
+        }
+        for (layer, (sums, found)) in sums.iter().zip(&saliency.sums).enumerate() {
+            let down = checkpoint.f32(&format!("model.layers.{layer}.mlp.down_proj.weight")).unwrap();
+            for (neuron, (sum, found)) in sums.iter().zip(found).enumerate() {
+                let norm = down.iter().skip(neuron).step_by(width).map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
+                let wanted = sum * norm;
+                assert!((wanted - found).abs() <= 1e-5 * wanted, "{layer} {neuron}: {found}, not {wanted}");
+            }
+        }
+    }
+    // As with activations, neither budgets nor waves matter; against itself nothing changes.
+    let least = match trace_readings(&checkpoint, &runs, &readings(&runs), &Tracing { memory: 0, ..against() }) {
+        Err(TraceError::Memory { least, .. }) => least,
+        _ => panic!("no trace fits into nothing"),
+    };
+    let narrow = trace_readings(&checkpoint, &runs, &readings(&runs), &Tracing { memory: least, ..against() });
+    assert_eq!(narrow.unwrap(), found);
+    let itself = Tracing { against: Some(&checkpoint), ..Tracing::unbounded() };
+    let none = trace_readings(&checkpoint, &runs, &readings(&runs), &itself).unwrap();
+    assert!(none.iter().all(|saliency| saliency.sums.iter().flatten().all(|sum| *sum == 0.0)));
+}
+
 #[test]
 fn tensors_on_a_device_give_the_same() {
     let checkpoint = checkpoint();

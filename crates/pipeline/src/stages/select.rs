@@ -70,6 +70,8 @@ pub fn select(
                 return Err(RunError::NoTrace { model: name.clone(), benchmark: benchmark.clone() });
             };
             own.goes_with(own_path, expert, path)?;
+            own.is_of_activations(own_path)?;
+            expert.is_of_activations(path)?;
         }
     }
     let drawn: Option<Vec<Vec<f64>>> = (0..SAMPLES)

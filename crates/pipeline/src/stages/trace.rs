@@ -6,7 +6,7 @@ use crate::error::RunError;
 use crate::experiment::{Shift, Tokens};
 use crate::machine::Machine;
 use crate::stages::calibrate::tokenizer_digest;
-use rolegraft_checkpoint::{Checkpoint, Digest};
+use rolegraft_checkpoint::{Checkpoint, Digest, check_pool};
 use rolegraft_saliency::{Run, Step, Tracing, trace_readings};
 use rolegraft_trajectory::{Key, Seed};
 use serde::{Deserialize, Serialize};
@@ -86,19 +86,28 @@ pub struct Passed {
     pub tokens: usize,
 }
 
+/// What is traced.
+#[derive(Clone, Copy)]
+pub struct Of<'o> {
+    /// A checkpoint.
+    pub model: (&'o Checkpoint, &'o Digest),
+    /// Another of its pool, where what counts is by how much they differ.
+    pub against: Option<(&'o Checkpoint, &'o Digest)>,
+}
+
 /// Traces a checkpoint on calibration sets of one benchmark. What is done is kept in the file `journal` until it is whole.
 ///
 /// # Errors
 /// If a set is of another tokenizer or benchmark, has no token to trace, or the checkpoint cannot be run.
 pub fn trace(
     machine: &Machine<'_>,
-    model: (&Checkpoint, &Digest),
+    of: Of<'_>,
     sets: &[(PathBuf, Calibration)],
     tokens: Tokens,
     shift: Shift,
     journal: &Path,
 ) -> Result<Traced, RunError> {
-    Ok(readings(machine, model, sets, &[Reading::whole(tokens)], shift, journal)?.0.swap_remove(0))
+    Ok(readings(machine, of, sets, &[Reading::whole(tokens)], shift, journal)?.0.swap_remove(0))
 }
 
 /// Traces a checkpoint on calibration sets of one benchmark, in one pass for several readings. Each gets what tracing the
@@ -108,7 +117,7 @@ pub fn trace(
 /// As [`trace`].
 pub fn readings(
     machine: &Machine<'_>,
-    (checkpoint, digest): (&Checkpoint, &Digest),
+    Of { model: (checkpoint, digest), against }: Of<'_>,
     sets: &[(PathBuf, Calibration)],
     readings: &[Reading],
     shift: Shift,
@@ -149,7 +158,12 @@ pub fn readings(
             part(of, run).then(|| chosen(view.of(run), tokens, shift))
         }));
     }
-    let key = serde_json::to_string(&(digest, &tokenizer, &digests, readings, shift, machine.arithmetic()));
+    if let Some((other, _)) = against {
+        check_pool(checkpoint, &[other])?;
+    }
+    let compared = against.map(|(_, digest)| digest);
+    let both = compared.map_or_else(|| digest.to_string(), |other| format!("{digest} against {other}"));
+    let key = serde_json::to_string(&(both, &tokenizer, &digests, readings, shift, machine.arithmetic()));
     let progress = |step: &Step| {
         let what = format!(
             "{benchmark}: wave {} of {}, layer {} of {}, {:.0} tokens/s, {} left",
@@ -164,6 +178,7 @@ pub fn readings(
     };
     let tracing = Tracing {
         architecture: None,
+        against: against.map(|(checkpoint, _)| checkpoint),
         place: machine.compute.place(machine.precision)?,
         memory: machine.compute.budget(),
         held: sets.iter().map(|(_, set)| set.bytes()).sum(),
@@ -185,6 +200,7 @@ pub fn readings(
             calibration: calibration.to_string(),
             tokens: reading.tokens.as_str().to_owned(),
             shift: shift.as_str().to_owned(),
+            against: compared.map(Digest::to_string),
             arithmetic: machine.arithmetic().to_owned(),
             saliency,
         });

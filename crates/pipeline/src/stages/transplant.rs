@@ -54,6 +54,12 @@ pub fn plan(
             .ok_or_else(|| RunError::NoTrace { model: backbone.name.clone(), benchmark: benchmark.clone() })?;
         of_model(own_path, own, backbone)?;
         own.goes_with(own_path, traced, path)?;
+        own.is_of_activations(own_path)?;
+        if let Some(other) = &traced.against
+            && *other != backbone.digest.as_str()
+        {
+            return Err(of_another(path, "against", other, backbone));
+        }
     }
     let own = traces.iter().map(|(benchmark, (_, t))| (benchmark.clone(), t.saliency.top(k))).collect();
     let sets = experts
@@ -73,15 +79,19 @@ fn of_model(path: &Path, traced: &crate::artefact::Traced, member: &Member) -> R
     if traced.model == member.digest.as_str() {
         return Ok(());
     }
-    Err(crate::artefact::ArtefactError::Mismatch {
+    Err(of_another(path, "model", &traced.model, member))
+}
+
+fn of_another(path: &Path, field: &'static str, found: &str, member: &Member) -> RunError {
+    crate::artefact::ArtefactError::Mismatch {
         path: path.to_owned(),
-        field: "model",
-        found: format!("`{}`", traced.model),
+        field,
+        found: format!("`{found}`"),
         expected: format!("`{}`", member.digest),
         other: format!("checkpoint `{}`", member.dir.display()),
         mend: "trace this checkpoint",
     }
-    .into())
+    .into()
 }
 
 /// Writes the repaired checkpoint.
