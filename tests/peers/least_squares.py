@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models as words
@@ -37,6 +38,11 @@ CASES = [
     {"name": "lot", "method": "lot", "ridge": 0.02},
     {"name": "featcal", "method": "featcal"},
     {"name": "featcal-of-a-merge", "method": "featcal", "ridge": 0.2, "rho": 1.5, "alpha": 0.6,
+     "rest": {"merge_method": "task_arithmetic", "parameters": {"weight": 0.35}}},
+    {"name": "esm", "method": "esm", "tolerance": 2e-4},
+    {"name": "esm-half", "method": "esm", "alpha": 0.5, "tolerance": 2e-4},
+    {"name": "acm", "method": "acm", "tolerance": 1e-4},
+    {"name": "acm-of-a-merge", "method": "acm", "theta": -1.8, "tolerance": 1e-4,
      "rest": {"merge_method": "task_arithmetic", "parameters": {"weight": 0.35}}},
     # Sums of F32 products lose what small eigenvalues hold.
     {"name": "singular", "ridge": 0.0, "few": True, "tolerance": 5e-3},
@@ -101,7 +107,7 @@ def fit(folder, experts, sets, case):
     base = load("base").state_dict()
     task_arithmetic = lambda factor: {key: base[key] + factor * sum(w[key] - base[key] for w in weights) for key in base}
     anchor = task_arithmetic(case["anchor"]["parameters"]["weight"]) if "anchor" in case else mean
-    if case.get("method") == "lot":
+    if case.get("method") in ("lot", "esm"):
         anchor = base
     rest = anchor if case.get("rest") == "anchor" else mean
     if isinstance(case.get("rest"), dict):
@@ -145,6 +151,13 @@ def fit(folder, experts, sets, case):
 
     if case.get("method") == "featcal":
         featcal(case, runs, nets, merged, solved, base, inputs)
+        heads = None
+    elif case.get("method") == "acm":
+        consensus(case, sets, load("base"), merged, solved, base, inputs)
+        heads = None
+    elif case.get("method") == "esm":
+        sums = grams(lambda at, ids: inputs(nets[at], ids))
+        essential(sums, nets, solved, base, case.get("alpha", 1.0))
         heads = None
     elif sequential:
         for layer_at in range(merged.config.num_hidden_layers):
@@ -196,6 +209,65 @@ def featcal(case, runs, nets, merged, solved, base, inputs):
             anchor = rho * solved[key] + (1 - rho) * base[key]
             identity = torch.eye(len(gram), dtype=torch.float64)
             solved[key] = torch.linalg.solve(gram + (ridge + 1e-8) * identity, right[where] + ridge * anchor.T).T
+
+
+def whitened(matrix):
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left @ right * values.mean()
+
+
+def essential(sums, nets, solved, base, scale):
+    """Task vectors along the directions that move outputs most, made orthogonal, by the lengths of their kind."""
+    changes = {}
+    for where in (w for w in sums[0] if w != "head"):
+        key = where + ".weight"
+        outputs, inputs = [], []
+        for gram, net in zip(sums, nets):
+            change = net.state_dict()[key] - base[key]
+            values, vectors = torch.linalg.eigh(change @ gram[where] @ change.T)
+            taken = int(len(change) / len(nets))
+            values, vectors = values.flip(0)[:taken].clamp(min=0), vectors.flip(1)[:, :taken]
+            power = (values / values.mean()) ** 0.15
+            power = power / power.mean()
+            outputs.append(vectors * power)
+            inputs.append(power[:, None] * (vectors.T @ change))
+        changes[where] = whitened(torch.cat(outputs, 1)) @ whitened(torch.cat(inputs, 0))
+    for where, change in changes.items():
+        same = [other.norm() for name, other in changes.items() if name.split(".")[3:] == where.split(".")[3:]]
+        factor = (change.norm() / (sum(same) / len(same))) ** 2
+        solved[where + ".weight"] = base[where + ".weight"] + scale * factor * change
+
+
+def information(ours, theirs):
+    """Of BF16 values as labels, in nats."""
+    (_, a), (_, b) = (torch.unique(x.float().bfloat16().float().flatten(), return_inverse=True) for x in (ours, theirs))
+    joint = torch.zeros(int(a.max()) + 1, int(b.max()) + 1, dtype=torch.float64)
+    joint.index_put_((a, b), torch.ones(len(a), dtype=torch.float64), accumulate=True)
+    joint /= joint.sum()
+    apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return float((joint[joint > 0] * (joint[joint > 0] / apart[joint > 0]).log()).sum())
+
+
+def consensus(case, sets, net, merged, solved, base, inputs):
+    """The merge drawn back to the base by what outputs of both tell of each other."""
+    told = {}
+    for s in (s for of in sets for one in of for s in one):
+        ids = s["ids"][: max(int(s["weights"].nonzero().max()), int(s["predicts"].max())) + 1]
+        ours, theirs = inputs(net, ids), inputs(merged, ids)
+        of = {"model.embed_tokens.": [n.state_dict()["model.embed_tokens.weight"][ids] for n in (net, merged)],
+              "model.norm.": [seen["head"] for seen in (ours, theirs)]}
+        if not merged.config.tie_word_embeddings:
+            of["lm_head."] = [seen["head"] @ n.lm_head.weight.T for seen, n in ((ours, net), (theirs, merged))]
+        for layer in range(merged.config.num_hidden_layers):
+            at = f"model.layers.{layer}."
+            of[at] = [seen[at + "mlp.down_proj"] @ n.state_dict()[at + "mlp.down_proj.weight"].T for seen, n in ((ours, net), (theirs, merged))]
+        for where, outputs in of.items():
+            told.setdefault(where, []).append(information(*outputs))
+    theta = case.get("theta", 0.7)
+    for where, of in told.items():
+        kept = 1 - sum(1 / (1 + np.exp(-theta * (one - max(of)))) for one in of) / len(of)
+        for key in (key for key in solved if key.startswith(where)):
+            solved[key] = base[key] + kept * (solved[key] - base[key])
 
 
 def put(sums, nets, solved, anchor, off, solve):

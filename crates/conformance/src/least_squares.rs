@@ -60,7 +60,7 @@ fn sample(line: &Line) -> Sample<'_> {
 fn replay(set: &Path, case: &Value) -> Result<(), String> {
     let names: Vec<&str> = case["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut parameters = serde_json::Map::new();
-    for key in ["ridge", "off_diagonal", "sequential", "anchor", "rest", "embedding", "only", "rho", "alpha"] {
+    for key in ["ridge", "off_diagonal", "sequential", "anchor", "rest", "embedding", "only", "rho", "alpha", "theta"] {
         if !case[key].is_null() {
             parameters.insert(key.to_owned(), case[key].clone());
         }

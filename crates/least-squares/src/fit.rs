@@ -1,6 +1,7 @@
 //! The layers one after another: statistics, solution, on to the next.
 
 use crate::error::{LeastSquaresError, Result};
+use crate::essential::{Changes, Part, join};
 use crate::gram::Gram;
 use crate::sample::Expert;
 use crate::solve::{Solved, add_product, solve};
@@ -26,6 +27,8 @@ pub struct Rules {
     /// Whether a layer's inputs are what the merged layers before make of an expert's tokens (RegMean++), instead of the
     /// expert's own.
     pub sequential: bool,
+    /// α of an essential subspace, which is made of the same sums instead of a least-squares fit.
+    pub essential: Option<f64>,
 }
 
 /// How it is done.
@@ -89,23 +92,35 @@ pub fn fit(experts: &[Expert<'_>], rules: &Rules, target: &mut Target<'_>, fitti
         streams.push(Stream::new(expert, embedding, &architecture, cap, scratch)?);
     }
     let mut pass = Pass::new(&architecture, longest, &Place::cpu())?;
-    let mut work = Work { architecture: &architecture, rules, fitting, done: 0, tokens: 0 };
     let per_layer: usize = streams.iter().flat_map(|s| &s.waves).map(|wave| wave.rows).sum();
-    work.tokens = per_layer * architecture.num_hidden_layers;
+    let tokens = per_layer * architecture.num_hidden_layers;
     let mut statistics =
-        (target.note.layers < architecture.num_hidden_layers).then(|| Statistics::new(&architecture, rules.sites));
+        (target.note.layers < architecture.num_hidden_layers).then(|| Statistics::new(&architecture, rules));
+    let changes = match rules.essential {
+        None => None,
+        Some(_) => {
+            let maps = rules.sites.iter().flat_map(|site| site.maps()).copied().collect();
+            Some(Changes::open(target, &architecture, maps)?)
+        }
+    };
+    let (experts_of, changes_of) = (experts.len(), changes.as_ref());
+    let mut work =
+        Work { architecture: &architecture, rules, fitting, experts: experts_of, changes: changes_of, done: 0, tokens };
     for layer in 0..architecture.num_hidden_layers {
         let last = layer + 1 == architecture.num_hidden_layers;
         let fits = layer >= target.note.layers;
         if fits || !rules.sequential {
             for stream in &mut streams {
                 let statistics = statistics.as_mut().filter(|_| fits);
-                work.expert(layer, stream, &mut pass, statistics)?;
+                work.expert(layer, stream, &mut pass, statistics, target)?;
             }
         }
         if let Some(statistics) = statistics.as_mut().filter(|_| fits) {
             work.say(layer, "equations");
-            let singular = work.solve(layer, statistics, target)?;
+            let singular = match work.changes {
+                Some(changes) => work.join(layer, statistics, changes)?,
+                None => work.solve(layer, statistics, target)?,
+            };
             target.done(layer, singular)?;
         }
         if rules.sequential && (!last || rules.embedding.is_some()) {
@@ -124,6 +139,9 @@ pub fn fit(experts: &[Expert<'_>], rules: &Rules, target: &mut Target<'_>, fitti
             heads.push(work.head(stream, normed_by)?);
         }
         Vocabulary { architecture: &architecture, experts, heads, ridge: rules.ridge, lookup }.fit(target)?;
+    }
+    if let (Some(scale), Some(changes)) = (rules.essential, changes) {
+        changes.finish(scale, target)?;
     }
     Ok(Outcome { singular: target.note.singular.clone(), spilled })
 }
@@ -166,17 +184,25 @@ struct SiteStatistics {
     all: Gram,
     /// Σ Gᵢ Wᵢᵀ of each map: (inputs, outputs), column after column.
     sides: Vec<(Map, Vec<f64>)>,
+    /// What experts add to an essential subspace, a map each, in place of the sums of all.
+    parts: Vec<(Map, Vec<Part>)>,
 }
 
 impl Statistics {
-    fn new(architecture: &Architecture, sites: &[Site]) -> Self {
+    fn new(architecture: &Architecture, rules: &Rules) -> Self {
+        let essential = rules.essential.is_some();
         let site = |site: &Site| {
             let width = architecture.widths(site.maps()[0]).0;
             let side = |map: &Map| (*map, vec![0.0; width * architecture.widths(*map).1]);
-            let sides = site.maps().iter().map(side).collect();
-            SiteStatistics { site: *site, own: Gram::new(width), all: Gram::new(width), sides }
+            let maps = site.maps().iter();
+            let (sides, parts) = match essential {
+                false => (maps.map(side).collect(), Vec::new()),
+                true => (Vec::new(), maps.map(|map| (*map, Vec::new())).collect()),
+            };
+            let all = Gram::new(if essential { 0 } else { width });
+            SiteStatistics { site: *site, own: Gram::new(width), all, sides, parts }
         };
-        Self { sites: sites.iter().map(site).collect() }
+        Self { sites: rules.sites.iter().map(site).collect() }
     }
 }
 
@@ -184,6 +210,9 @@ struct Work<'w> {
     architecture: &'w Architecture,
     rules: &'w Rules,
     fitting: &'w Fitting<'w>,
+    experts: usize,
+    /// Where an essential subspace's layers go.
+    changes: Option<&'w Changes>,
     done: usize,
     tokens: usize,
 }
@@ -206,6 +235,7 @@ impl Work<'_> {
         stream: &mut Stream<'_>,
         pass: &mut Pass,
         mut statistics: Option<&mut Statistics>,
+        target: &Target<'_>,
     ) -> Result<()> {
         let expert = stream.expert;
         self.say(layer, &expert.name);
@@ -249,16 +279,24 @@ impl Work<'_> {
             }
         }
         let Some(statistics) = statistics else { return Ok(()) };
-        for SiteStatistics { own, all, sides, .. } in &mut statistics.sites {
+        for SiteStatistics { own, all, sides, parts, .. } in &mut statistics.sites {
             self.goes_on()?;
             if self.rules.off_diagonal != 1.0 {
                 own.scale_off_diagonal(self.rules.off_diagonal);
             }
-            for (map, side) in sides {
+            for (map, side) in sides.iter_mut() {
                 let weight = weight(expert.checkpoint, &expert.name, self.architecture, layer, *map)?;
                 add_product(side, own, &weight, 1.0);
             }
-            all.add_sums(own, 1.0);
+            for (map, parts) in parts.iter_mut() {
+                let mut change = weight(expert.checkpoint, &expert.name, self.architecture, layer, *map)?;
+                let base = target.anchor(&weight_of(layer, *map))?;
+                change.iter_mut().zip(base).for_each(|(ours, base)| *ours -= f64::from(base));
+                parts.extend(Part::new(own, &change, self.experts));
+            }
+            if !sides.is_empty() {
+                all.add_sums(own, 1.0);
+            }
             own.clear();
         }
         Ok(())
@@ -295,6 +333,18 @@ impl Work<'_> {
             own.clear();
         }
         Ok(singular)
+    }
+
+    /// Joins the experts' parts of a layer's maps, and forgets them.
+    fn join(&self, layer: usize, statistics: &mut Statistics, changes: &Changes) -> Result<Vec<String>> {
+        for (map, parts) in statistics.sites.iter_mut().flat_map(|site| &mut site.parts) {
+            self.goes_on()?;
+            let change = join(parts, self.architecture.widths(*map));
+            let change = change.ok_or_else(|| LeastSquaresError::Unsolvable(weight_of(layer, *map)))?;
+            changes.write(layer, *map, &change)?;
+            parts.clear();
+        }
+        Ok(Vec::new())
     }
 
     /// The merged layer over an expert's samples.

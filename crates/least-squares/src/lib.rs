@@ -7,7 +7,9 @@
 //!
 //! Sums and solutions are F64; products of activations are F32, at most 1,024 tokens at a time.
 
+mod consensus;
 mod error;
+mod essential;
 mod featcal;
 mod fit;
 mod gram;

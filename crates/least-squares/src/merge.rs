@@ -1,5 +1,6 @@
 //! From a recipe to a checkpoint: the rest is merged first, then the maps are fitted in its place, layer by layer.
 
+use crate::consensus::{draw_back, measure};
 use crate::error::{LeastSquaresError, Result};
 use crate::featcal::{FeatCal, calibrate};
 use crate::fit::{Fitting, Outcome, Rules, Step, fit};
@@ -7,7 +8,7 @@ use crate::sample::{Expert, Sample};
 use crate::target::{Bench, Target};
 use rolegraft_checkpoint::{Checkpoint, Digest, WriteError, check_pool, write_atomic};
 use rolegraft_decoder::Site;
-use rolegraft_merge::{Calibrates, Execution, Fit, MergeError, Part, Plan};
+use rolegraft_merge::{Execution, Fit, MergeError, Part, Plan, Solution};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -73,53 +74,88 @@ pub fn merge(
         bench.write(&note)?;
         rest
     };
+    let fitting = Fitting { memory: means.memory, scratch: &bench.dir, stop: execution.stop, progress: means.progress };
+    let hopeless = |error: &LeastSquaresError| !error.may_pass();
+    if let Solution::Consensus { theta } = rules.solution {
+        let base = anchor.recipe.base.and_then(|at| anchor.models.get(at)).ok_or_else(none)?;
+        let drawn = bench.dir.join("drawn");
+        let draw = || -> Result<()> {
+            let of = (&Checkpoint::open(&base.dir)?, &Checkpoint::open(&merged)?);
+            let coefficients = measure(&experts, of, theta, &fitting)?;
+            draw_back((&base.dir, &merged), &coefficients, &drawn, execution)?;
+            let said = coefficients.iter().map(|(module, share)| format!("{module} {share:.3}"));
+            add_to_card(
+                &drawn,
+                &format!("Shares of what differs from the base that are kept: {}", said.collect::<Vec<_>>().join(", ")),
+            )
+        };
+        return match draw() {
+            Ok(()) => {
+                bench.publish(&drawn, out)?;
+                Ok((rest, Outcome::default()))
+            }
+            Err(error) => {
+                if hopeless(&error) {
+                    bench.remove();
+                }
+                Err(error)
+            }
+        };
+    }
     let fitted = anchor.evaluate(execution, |anchor| -> Result<Outcome> {
         let mut target = Target { merged: Checkpoint::open(&merged)?, anchor, bench: &bench, note };
-        let fitting =
-            Fitting { memory: means.memory, scratch: &bench.dir, stop: execution.stop, progress: means.progress };
-        let Fit { ridge, off_diagonal, sequential, embedding, only, calibrates, .. } = *rules;
-        if let Some(Calibrates { blend, teacher }) = calibrates {
-            return calibrate(&experts, &FeatCal { ridge, blend, teacher }, &mut target, &fitting);
-        }
+        let Fit { ridge, off_diagonal, sequential, embedding, only, solution, .. } = *rules;
+        let essential = match solution {
+            Solution::FeatCal { blend, teacher } => {
+                return calibrate(&experts, &FeatCal { ridge, blend, teacher }, &mut target, &fitting);
+            }
+            Solution::EssentialSubspace { scale } => Some(scale),
+            Solution::LeastSquares | Solution::Consensus { .. } => None,
+        };
         let sites: &[Site] = match only {
             None => &Site::ALL,
             Some(Part::Attention) => &[Site::Attention, Site::Output],
             Some(Part::Mlp) => &[Site::Mlp, Site::Down],
         };
-        let of = Rules { ridge, off_diagonal, sequential, embedding, sites };
+        let of = Rules { ridge, off_diagonal, sequential, embedding, sites, essential };
         fit(&experts, &of, &mut target, &fitting)
     });
     let fitted = match fitted {
         Ok(fitted) => fitted,
         Err(error) => {
-            if !error.may_pass() {
+            if hopeless(&error) {
                 bench.remove();
             }
             return Err(error);
         }
     };
     if !fitted.singular.is_empty() {
-        let card = merged.join("README.md");
-        let mut text = std::fs::read_to_string(&card).unwrap_or_default();
-        text += &format!(
-            "\n{} maps have singular equations; what their inputs do not span is the anchor's: {}\n",
+        let said = format!(
+            "{} maps have singular equations; what their inputs do not span is the anchor's: {}",
             fitted.singular.len(),
             fitted.singular.join(", ")
         );
-        write_atomic(&card, text.as_bytes())?;
+        add_to_card(&merged, &said)?;
     }
     bench.publish(&merged, out)?;
     Ok((rest, fitted))
 }
 
+/// A paragraph more in a model card.
+fn add_to_card(dir: &Path, said: &str) -> Result<()> {
+    let card = dir.join("README.md");
+    let text = std::fs::read_to_string(&card).unwrap_or_default();
+    Ok(write_atomic(&card, format!("{text}\n{said}\n").as_bytes())?)
+}
+
 /// What weights of the same digest come from.
 fn identity(plan: &Plan, anchor: &Plan, fit: &Fit, sets: &Sets<'_>, seed: u64) -> Result<Digest> {
-    let Fit { ridge, off_diagonal, sequential, embedding, only, calibrates, .. } = fit;
+    let Fit { ridge, off_diagonal, sequential, embedding, only, solution, .. } = fit;
     let mut parts = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("rest", plan.digest(seed)?.to_string()),
         ("anchor", anchor.digest(seed)?.to_string()),
-        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?} {only:?} {calibrates:?}")),
+        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?} {only:?} {solution:?}")),
     ];
     for (expert, sets) in sets {
         for (at, set) in sets.iter().enumerate() {

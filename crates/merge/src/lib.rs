@@ -46,7 +46,7 @@ pub use model::Model;
 pub use operators::probability::keep_probabilities;
 pub use plan::{Output, Plan, PlanOptions, read_importance};
 pub use recipe::{
-    Aim, Calibrates, Fit, Part, Preset, Recipe, RowOrigin, TokenRule, TokenWeights, TokenizerRule, TokenizerSource,
+    Aim, Fit, Part, Preset, Recipe, RowOrigin, Solution, TokenRule, TokenWeights, TokenizerRule, TokenizerSource,
 };
 pub use registry::Operator;
 pub use source::BLOCK;

@@ -6,7 +6,7 @@ mod pool;
 use pool::{checkpoint, merge, random};
 use proptest::prelude::*;
 use rolegraft_checkpoint::{Dtype, Tensors};
-use rolegraft_merge::{Execution, Plan, PlanOptions, Recipe};
+use rolegraft_merge::{Execution, Plan, PlanOptions, Recipe, Solution};
 use std::path::Path;
 
 const TASK: &str = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: one}, {model: two}]\nparameters: {weight: 0.5}\n";
@@ -52,12 +52,17 @@ fn neighbours_of_regmean_are_read() {
         Recipe::parse(&recipe, Path::new("recipe.yaml"))
     };
     let lot = of("lot", "").unwrap().fit.unwrap();
-    assert_eq!((lot.ridge, lot.anchor.operator.spec().name, lot.calibrates), (0.0, "task_arithmetic", None));
+    assert_eq!(
+        (lot.ridge, lot.anchor.operator.spec().name, lot.solution),
+        (0.0, "task_arithmetic", Solution::LeastSquares)
+    );
     let recipe = of("featcal", "alpha: 0.5, rest: {merge_method: ties}").unwrap();
     let fit = recipe.fit.as_ref().unwrap();
-    let calibrates = fit.calibrates.unwrap();
-    assert_eq!((fit.ridge, calibrates.blend, calibrates.teacher), (0.05, 2.0, 0.5));
+    assert_eq!((fit.ridge, fit.solution), (0.05, Solution::FeatCal { blend: 2.0, teacher: 0.5 }));
     assert_eq!((recipe.operator.spec().name, &*fit.experts), ("ties", &["one".to_owned()][..]));
+    assert_eq!(of("esm", "alpha: 2").unwrap().fit.unwrap().solution, Solution::EssentialSubspace { scale: 2.0 });
+    assert_eq!(of("acm", "").unwrap().fit.unwrap().solution, Solution::Consensus { theta: 0.7 });
+    assert!(of("acm", "ridge: 1").unwrap_err().contains("`acm` has no parameter `ridge`"));
     let error = of("featcal", "sequential: true").unwrap_err();
     assert!(error.contains("`featcal` has no parameter `sequential`"), "{error}");
     assert!(of("featcal", "alpha: 2").unwrap_err().contains("`alpha` must be a number between 0 and 1"));

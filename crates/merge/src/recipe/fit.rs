@@ -1,8 +1,8 @@
-//! `regmean` and `lot`: a fit on calibration traces, in place of the linear maps of another merge.
+//! Methods that look at calibration sets: fits in place of the linear maps of another merge, and what is made of a merge.
 
 use super::node::{Entry, Kind, Node};
 use super::reader::Reader;
-use super::{Calibrates, Fit, Part, Recipe, TokenWeights};
+use super::{Fit, Part, Recipe, Solution, TokenWeights};
 use crate::method::Base;
 use crate::registry::Operator;
 use std::collections::BTreeMap;
@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 /// The methods' names in recipes. `lot` (arXiv 2505.23859) fits task vectors, T = (Σ Gᵢ)⁺ Σ Gᵢ Tᵢ: that is `regmean` with the base for
 /// an anchor, and no ridge.
-/// `featcal` calibrates another merge, which is its rest.
-pub(super) const FITS: [&str; 3] = ["regmean", "lot", "featcal"];
+/// `featcal` calibrates another merge, `acm` draws one back to the base: it is their rest.
+pub(super) const FITS: [&str; 5] = ["regmean", "lot", "featcal", "esm", "acm"];
 
 const PARAMETERS: [&str; 9] =
     ["calibration", "ridge", "off_diagonal", "sequential", "weights", "anchor", "rest", "embedding", "only"];
-/// What `featcal` takes.
-const CALIBRATES: [&str; 6] = ["calibration", "ridge", "weights", "rest", "rho", "alpha"];
+const OF_FEATCAL: [&str; 6] = ["calibration", "ridge", "weights", "rest", "rho", "alpha"];
+const OF_ESM: [&str; 5] = ["calibration", "weights", "rest", "only", "alpha"];
+const OF_ACM: [&str; 3] = ["calibration", "rest", "theta"];
 const TOKENS: [&str; 3] = ["role", "reply", "context"];
 
 /// Keys of a recipe that its rest and its anchor share with it.
@@ -37,8 +38,12 @@ impl Reader {
                 own.line
             ));
         }
-        let (is_lot, calibrates) = (name == FITS[1], name == FITS[2]);
-        let known: &[&str] = if calibrates { &CALIBRATES } else { &PARAMETERS };
+        let known: &[&str] = match name {
+            "featcal" => &OF_FEATCAL,
+            "esm" => &OF_ESM,
+            "acm" => &OF_ACM,
+            _ => &PARAMETERS,
+        };
         let empty = Node { line, kind: Kind::Map(Vec::new()) };
         let parameters = node.get("parameters").unwrap_or(&empty);
         let Kind::Map(entries) = &parameters.kind else {
@@ -58,8 +63,8 @@ impl Reader {
         let anchor_node = match parameters.get("anchor") {
             Some(Node { kind: Kind::Text(word), .. }) if word == "base" => &base_itself,
             Some(other) => other,
-            None if is_lot || calibrates => &base_itself,
-            None => &mean,
+            None if name == "regmean" => &mean,
+            None => &base_itself,
         };
         let rest_node = match parameters.get("rest") {
             Some(Node { kind: Kind::Text(word), .. }) if word == "anchor" => anchor_node,
@@ -82,7 +87,11 @@ impl Reader {
             method: FITS.into_iter().find(|fit| *fit == name).unwrap_or(FITS[0]),
             ridge: number(
                 "ridge",
-                [0.01, 0.0, 0.05][FITS.iter().position(|fit| *fit == name).unwrap_or(0)],
+                match name {
+                    "regmean" => 0.01,
+                    "featcal" => 0.05,
+                    _ => 0.0,
+                },
                 positive,
                 "of 0 or more",
             )?,
@@ -108,12 +117,14 @@ impl Reader {
                 None => None,
                 Some(_) => Some(number("embedding", 1.0, |n| n.is_finite() && n > 0.0, "above 0")?),
             },
-            calibrates: match calibrates {
-                false => None,
-                true => Some(Calibrates {
+            solution: match name {
+                "featcal" => Solution::FeatCal {
                     blend: number("rho", 2.0, f64::is_finite, "that is finite")?,
                     teacher: number("alpha", 0.3, share, "between 0 and 1")?,
-                }),
+                },
+                "esm" => Solution::EssentialSubspace { scale: number("alpha", 1.0, positive, "of 0 or more")? },
+                "acm" => Solution::Consensus { theta: number("theta", 0.7, f64::is_finite, "that is finite")? },
+                _ => Solution::LeastSquares,
             },
             experts,
             anchor: Box::new(anchor),

@@ -90,17 +90,32 @@ pub struct Fit {
     pub experts: Vec<String>,
     /// What maps are pulled to.
     pub anchor: Box<Recipe>,
-    /// Calibrates the rest of the recipe instead of fitting to experts' own inputs (FeatCal); the anchor is the base.
-    pub calibrates: Option<Calibrates>,
+    /// What is made of the statistics.
+    pub solution: Solution,
 }
 
-/// FeatCal's settings.
+/// What a fit makes of what it sees of the experts. But for least squares, the anchor is the base.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Calibrates {
-    /// ρ: the pull is to ρ·merge + (1 − ρ)·base.
-    pub blend: f64,
-    /// α: how much of the expert's stream the targets have.
-    pub teacher: f64,
+pub enum Solution {
+    /// Maps that do to each expert's inputs what the expert does.
+    LeastSquares,
+    /// The rest of the recipe, calibrated to the experts' streams.
+    FeatCal {
+        /// ρ: the pull is to ρ·merge + (1 − ρ)·base.
+        blend: f64,
+        /// α: how much of the expert's stream the targets have.
+        teacher: f64,
+    },
+    /// Task vectors' parts along what moves outputs most, made orthogonal.
+    EssentialSubspace {
+        /// α: what is added to the base is multiplied by it.
+        scale: f64,
+    },
+    /// The rest of the recipe, the nearer to the base the more a layer's outputs tell of the base's.
+    Consensus {
+        /// θ: how much that counts.
+        theta: f64,
+    },
 }
 
 /// A part of a decoder layer.
