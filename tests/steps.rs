@@ -154,6 +154,35 @@ fn commands_one_after_another_give_the_bytes_of_a_run() {
         same(&Path::new(&arm).join(&file), &of_run.join("arm").join(&file));
     }
 
+    // A donor's neurons may be chosen by how far they are from the backbone's.
+    let (benchmark, serving, _) = SERVED[0];
+    let (change, tokens) = (at("change.saliency.safetensors"), at(&format!("{benchmark}.calibration.jsonl")));
+    let giver = expert(serving);
+    done(&["trace", "--model", &giver, "--against", backbone, "--calibration", &tokens, "--out", &change]);
+    let neurons = |saliencies: &[&String], plan: &str| {
+        let mut arguments =
+            vec!["transplant", "--backbone", backbone, "--weak", benchmark, "--dry-run", "--plan", plan];
+        arguments.extend(["--donor", &donors[0], "--saliency"]);
+        arguments.extend(saliencies.iter().map(|path| path.as_str()));
+        done(&arguments);
+        let planned: Value = serde_json::from_slice(&std::fs::read(plan).unwrap()).unwrap();
+        planned["content"]["plan"]["grafts"][0]["neurons"].clone()
+    };
+    let own = saliencies.iter().find(|path| path.ends_with(&format!("{serving}-{benchmark}.saliency.safetensors")));
+    let merged: Vec<&String> = saliencies.iter().filter(|path| path.contains("merged-")).collect();
+    let loud = neurons(&[&merged[..], &[own.unwrap()]].concat(), &at("by-activation.json"));
+    let moved = neurons(&[&merged[..], &[&change]].concat(), &at("by-change.json"));
+    let count = |neurons: &Value| neurons["layers"].as_array().map(Vec::len);
+    assert!(loud != moved && count(&loud) == count(&moved) && count(&moved) > Some(0), "{loud} {moved}");
+    let given = ["transplant", "--backbone", backbone, "--weak", benchmark, "--dry-run", "--donor", &donors[0]];
+    let mut both = [&given[..], &["--saliency", &change]].concat();
+    both.extend(saliencies.iter().map(String::as_str));
+    refused(&both, &["traces the same donor in another way"]);
+    refused(
+        &["select", "--expert", &format!("{benchmark}={change}"), "--candidate", &format!("x={benchmark}={change}")],
+        &["change.saliency.safetensors", "trace without --against"],
+    );
+
     for (name, file) in [("selection", &selection), ("diagnosis", &diagnosis), ("plan", &plan)] {
         fits(name, &serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap());
     }

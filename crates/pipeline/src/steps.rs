@@ -183,16 +183,26 @@ pub fn transplant(repair: &Repair<'_>, plan_to: Option<&Path>, out: Option<&Path
     }
     check_pool(&backbone, &opened.values().map(|(checkpoint, _)| checkpoint).collect::<Vec<_>>())?;
     let files: Vec<File> = repair.saliencies.iter().map(|path| traced(path)).collect::<Result<_, _>>()?;
-    let of = |member: &Member, benchmark: &str| {
-        let found = files.iter().find(|(_, t)| t.model == member.digest.as_str() && t.benchmark == benchmark);
+    let of = |member: &Member, benchmark: &str, gives: bool| -> Result<File, RunError> {
+        let fits = |(_, t): &&File| t.model == member.digest.as_str() && t.benchmark == benchmark;
+        let mut found = files.iter().filter(fits).filter(|(_, t)| gives || t.against.is_none());
         let missing = || RunError::NoTrace { model: member.dir.display().to_string(), benchmark: benchmark.to_owned() };
-        found.cloned().ok_or_else(missing)
+        let first = found.next().ok_or_else(missing)?;
+        match found.find(|(_, t)| t.against != first.1.against) {
+            None => Ok(first.clone()),
+            Some((path, _)) => Err(ArtefactError::Form {
+                path: path.clone(),
+                expected: "trace to choose by",
+                reason: format!("`{}` traces the same donor in another way; give one of them", first.0.display()),
+            }
+            .into()),
+        }
     };
     let (mut own, mut experts) = (BTreeMap::new(), BTreeMap::new());
     for (benchmark, path) in &donors {
         let (_, donor) = &opened[path];
-        own.insert((*benchmark).to_owned(), of(&member, benchmark)?);
-        experts.insert((*benchmark).to_owned(), (donor.clone(), of(donor, benchmark)?));
+        own.insert((*benchmark).to_owned(), of(&member, benchmark, false)?);
+        experts.insert((*benchmark).to_owned(), (donor.clone(), of(donor, benchmark, true)?));
     }
     let planned = transplant::plan(repair.weak, (&member, &own), &experts, repair.k, repair.protect)?;
     if let Some(path) = plan_to {
