@@ -1,6 +1,6 @@
 //! Reading a checkpoint directory.
 
-use crate::{Config, Digest, OpenError, Tensors};
+use crate::{Config, Digest, Location, OpenError, Tensors};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// Dereferences to its [`Tensors`].
 pub struct Checkpoint {
     dir: PathBuf,
+    adapter: Option<PathBuf>,
     config: Config,
     tensors: Tensors,
 }
@@ -21,30 +22,37 @@ impl Deref for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens and validates a directory.
+    /// Opens and validates a directory, or what else [`Location::of`] knows: `BASE+ADAPTER`.
     ///
     /// # Errors
     /// If it is not a checkpoint, or anything in it contradicts itself.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let dir = dir.as_ref().to_owned();
+        let location = Location::of(dir.as_ref())?;
+        let dir = &location.dir;
         if !dir.exists() {
-            return Err(OpenError::Missing(dir));
+            return Err(OpenError::Missing(dir.clone()));
         }
         if !dir.is_dir() {
-            return Err(OpenError::NotADirectory(dir));
+            return Err(OpenError::NotADirectory(dir.clone()));
         }
         if !dir.join("config.json").exists() {
-            return Err(OpenError::NoFile { dir, file: "config.json" });
+            return Err(OpenError::NoFile { dir: dir.clone(), file: "config.json" });
         }
-        let config = Config::read(&dir)?;
-        let tensors = Tensors::open(&dir)?;
-        Ok(Self { dir, config, tensors })
+        let mut config = Config::read(dir)?;
+        let tensors = location.tensors(config.json_mut())?;
+        let Location { dir, adapter } = location;
+        Ok(Self { dir, adapter, config, tensors })
     }
 
-    /// The directory.
+    /// Its directory; with an adapter, the base's.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+    /// The adapter's directory, where it is applied.
+    #[must_use]
+    pub fn adapter(&self) -> Option<&Path> {
+        self.adapter.as_deref()
     }
     /// Its `config.json`.
     #[must_use]
@@ -61,6 +69,7 @@ impl Checkpoint {
         let extra =
             ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
         let paths = self.tensors.files().map(Path::to_owned).chain(extra.iter().map(|f| self.dir.join(f)));
+        let paths = paths.chain(self.adapter.iter().map(|dir| dir.join("adapter_config.json")));
         for path in paths.filter(|p| p.exists()) {
             let digest = Digest::of_file(&path).map_err(|source| OpenError::Read { path: path.clone(), source })?;
             parts.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest));

@@ -71,6 +71,10 @@ impl Config {
         self.json["model_type"].as_str().unwrap_or_default()
     }
 
+    pub(crate) fn json_mut(&mut self) -> &mut Value {
+        &mut self.json
+    }
+
     /// Refuses quantised weights: their numbers are not what the tensors hold.
     ///
     /// # Errors

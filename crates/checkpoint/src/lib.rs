@@ -7,6 +7,7 @@
 //!
 //! What the tensors mean, an [`Architecture`] says; what it does not know can be merged all the same.
 
+mod adapter;
 mod architecture;
 pub mod atomic;
 mod checkpoint;
@@ -20,6 +21,7 @@ pub mod safetensors;
 mod tensors;
 mod writer;
 
+pub use adapter::Location;
 pub use architecture::{Architecture, Biases, Family, Map};
 pub use atomic::{Digest, Digesting, WriteError, write_atomic};
 pub use checkpoint::Checkpoint;

@@ -1,7 +1,8 @@
-//! The tensors of a checkpoint: a safetensors file, or a directory of shards with its index.
+//! The tensors of a checkpoint: a safetensors file, or a directory of shards with its index; perhaps with an adapter.
 
+use crate::adapter::{Adapter, Edit};
 use crate::safetensors::{Header, HeaderError, TensorInfo};
-use crate::{ConfigError, Dtype, WriteError};
+use crate::{ConfigError, Dtype, Location, WriteError};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -43,6 +44,8 @@ pub enum OpenError {
     Twice { tensor: String, first: String, second: String },
     #[error("`{}` has no tensor `{tensor}`", dir.display())]
     NoTensor { dir: PathBuf, tensor: String },
+    #[error("`{}` {reason}", path.display())]
+    Adapter { path: PathBuf, reason: String },
     #[error("`{}` changed while it was being read (tensor `{tensor}`)", path.display())]
     Changed { path: PathBuf, tensor: String },
     #[error("tensor `{tensor}` in `{}` is {dtype}, not floating-point", path.display())]
@@ -62,6 +65,7 @@ pub struct Tensors {
     path: PathBuf,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, (usize, TensorInfo)>,
+    adapter: Option<Box<Adapter>>,
 }
 
 /// A tensor's description, as the checkpoint holds it.
@@ -123,7 +127,30 @@ impl Tensors {
             let reason = format!("it places tensor `{name}` in `{file}`, which does not hold it");
             return Err(OpenError::Index { path: index.clone(), reason });
         }
-        Ok(Self { path, shards, tensors })
+        Ok(Self { path, shards, tensors, adapter: None })
+    }
+
+    /// Opens a safetensors file, a directory, or what else [`Location::of`] knows: `BASE+ADAPTER`.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::adapted`].
+    pub fn at(path: &Path) -> Result<Self, OpenError> {
+        if path.is_file() {
+            return Self::open(path);
+        }
+        let location = Location::of(path)?;
+        let config = std::fs::read(location.dir.join("config.json")).ok();
+        let config = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        location.tensors(&mut config.unwrap_or_default())
+    }
+
+    /// These tensors with a LoRA adapter (a directory of PEFT's) applied while they are read: adapted ones are F32.
+    ///
+    /// # Errors
+    /// If it is no adapter, one that cannot be merged, or one for another base.
+    pub fn adapted(mut self, adapter: &Path) -> Result<Self, OpenError> {
+        self.adapter = Some(Box::new(Adapter::open(adapter, &self)?));
+        Ok(self)
     }
 
     /// What was opened: a directory or a file.
@@ -133,21 +160,48 @@ impl Tensors {
     }
     /// The files that hold the tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.shards.iter().map(|s| s.path.as_path())
+        self.shards.iter().map(|s| s.path.as_path()).chain(self.adapter.iter().map(|adapter| adapter.file()))
     }
     /// The file that holds a tensor.
     #[must_use]
     pub fn file_of(&self, name: &str) -> Option<&Path> {
+        if let (Some(adapter), Some(_)) = (&self.adapter, self.edit(name)) {
+            return Some(adapter.file());
+        }
         self.tensors.get(name).map(|(shard, _)| self.shards[*shard].path.as_path())
     }
     /// Names and descriptions, by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, Tensor)> {
-        self.tensors.iter().map(|(n, (_, t))| (n.as_str(), Tensor { dtype: t.dtype, shape: t.shape.clone() }))
+        let edits = self.adapter.iter().flat_map(|adapter| adapter.edits());
+        let added = edits.filter(|(name, _)| !self.tensors.contains_key(*name)).map(|(name, _)| name);
+        let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).chain(added).collect();
+        names.sort_unstable();
+        names.into_iter().filter_map(|name| Some((name, self.tensor(name)?)))
     }
     /// One tensor's description.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
+        if let Some(edit) = self.edit(name) {
+            return Some(Tensor { dtype: Dtype::F32, shape: edit.shape.clone() });
+        }
         self.tensors.get(name).map(|(_, t)| Tensor { dtype: t.dtype, shape: t.shape.clone() })
+    }
+
+    /// The dtype that a tensor has in its file: an adapted one, in the base's.
+    #[must_use]
+    pub fn stored_dtype(&self, name: &str) -> Option<Dtype> {
+        let own = self.tensors.get(name).map(|(_, t)| t.dtype);
+        own.or_else(|| self.edit(name).and_then(|edit| self.tensors.get(edit.base()?)).map(|(_, t)| t.dtype))
+    }
+
+    /// What an adapter makes of a tensor.
+    fn edit(&self, name: &str) -> Option<&Edit> {
+        self.adapter.as_ref().and_then(|adapter| adapter.edit(name))
+    }
+
+    /// Names of the tensors that an adapter changes or adds.
+    pub fn adapted_tensors(&self) -> impl Iterator<Item = &str> {
+        self.adapter.iter().flat_map(|adapter| adapter.edits()).map(|(name, _)| name)
     }
 
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo), OpenError> {
@@ -163,6 +217,10 @@ impl Tensors {
     /// # Errors
     /// If there is no such tensor, or its file was cut short since it was opened.
     pub fn bytes(&self, name: &str) -> Result<&[u8], OpenError> {
+        if let Some(adapter) = self.adapter.as_ref().filter(|_| self.edit(name).is_some()) {
+            let reason = format!("changes tensor `{name}`, which therefore lies in no file");
+            return Err(OpenError::Adapter { path: adapter.file().to_owned(), reason });
+        }
         let (shard, info) = self.find(name)?;
         let len = shard.file.metadata().map_err(|source| OpenError::Read { path: shard.path.clone(), source })?.len();
         if len != shard.map.len() as u64 {
@@ -176,6 +234,12 @@ impl Tensors {
     /// # Errors
     /// As [`Self::bytes`], and if the tensor is not floating-point or not finite.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, OpenError> {
+        if let (Some(adapter), Some(edit)) = (&self.adapter, self.edit(name)) {
+            let mut values = vec![0.0; edit.shape.iter().product()];
+            adapter.read(self, edit, 0, &mut values)?;
+            self.check_finite(name, 0, &values)?;
+            return Ok(values);
+        }
         let bytes = self.bytes(name)?;
         let (shard, info) = self.find(name)?;
         let values = info.dtype.to_f32(bytes).ok_or_else(|| OpenError::NotFloat {
@@ -196,7 +260,8 @@ impl Tensors {
         if values.iter().fold(true, |finite, v| finite & v.is_finite()) {
             return Ok(());
         }
-        let (path, count) = (self.find(name)?.0.path.clone(), values.iter().filter(|v| !v.is_finite()).count());
+        let path = self.file_of(name).unwrap_or(&self.path).to_owned();
+        let (path, count) = (path, values.iter().filter(|v| !v.is_finite()).count());
         let first = at + values.iter().position(|v| !v.is_finite()).unwrap_or_default();
         Err(OpenError::NonFinite { path, tensor: name.to_owned(), count, first })
     }
@@ -206,14 +271,24 @@ impl Tensors {
     /// # Errors
     /// As [`Self::f32`]; a row out of range reads as missing tensor.
     pub fn rows_f32(&self, name: &str, rows: &[u32]) -> Result<Vec<f32>, OpenError> {
+        let beyond = |row: u32| OpenError::NoTensor { dir: self.path.clone(), tensor: format!("{name}[{row}]") };
+        if let (Some(adapter), Some(edit)) = (&self.adapter, self.edit(name)) {
+            let width = edit.shape.get(1).copied().unwrap_or(1);
+            let mut out = vec![0.0; rows.len() * width];
+            for (row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
+                if *row as usize >= edit.shape[0] {
+                    return Err(beyond(*row));
+                }
+                adapter.read(self, edit, *row as usize * width, out)?;
+            }
+            return Ok(out);
+        }
         let bytes = self.bytes(name)?;
         let (shard, info) = self.find(name)?;
         let width = info.shape.get(1).copied().unwrap_or(1) * info.dtype.size();
         let mut out = Vec::new();
         for row in rows {
-            let slice = bytes
-                .get(*row as usize * width..(*row as usize + 1) * width)
-                .ok_or_else(|| OpenError::NoTensor { dir: self.path.clone(), tensor: format!("{name}[{row}]") })?;
+            let slice = bytes.get(*row as usize * width..(*row as usize + 1) * width).ok_or_else(|| beyond(*row))?;
             out.extend(info.dtype.to_f32(slice).ok_or_else(|| OpenError::NotFloat {
                 path: shard.path.clone(),
                 tensor: name.to_owned(),
@@ -229,6 +304,35 @@ impl Tensors {
     /// # Errors
     /// If there is no such tensor, the range is not within it, or the file is shorter than its header says.
     pub fn read(&self, name: &str, at: u64, out: &mut [u8]) -> Result<(), OpenError> {
+        if let (Some(adapter), Some(edit)) = (&self.adapter, self.edit(name)) {
+            const SIZE: usize = size_of::<f32>();
+            let (first, rest) = (at as usize / SIZE, at as usize % SIZE);
+            let len = (rest + out.len()).div_ceil(SIZE);
+            if first.checked_add(len).is_none_or(|end| end > edit.shape.iter().product()) {
+                return Err(OpenError::Changed { path: adapter.file().to_owned(), tensor: name.to_owned() });
+            }
+            let mut values = vec![0.0; len];
+            adapter.read(self, edit, first, &mut values)?;
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            out.copy_from_slice(&bytes[rest..rest + out.len()]);
+            return Ok(());
+        }
+        self.read_file(name, at, out)
+    }
+
+    /// Elements of a tensor as it lies in its file, from the `start`th on, as F32.
+    pub(crate) fn elements(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), OpenError> {
+        let (shard, info) = self.find(name)?;
+        let mut bytes = vec![0; out.len() * info.dtype.size()];
+        self.read_file(name, (start * info.dtype.size()) as u64, &mut bytes)?;
+        if info.dtype.decode(&bytes, out) {
+            return Ok(());
+        }
+        let (path, dtype) = (shard.path.clone(), info.dtype.as_str());
+        Err(OpenError::NotFloat { path, tensor: name.to_owned(), dtype })
+    }
+
+    fn read_file(&self, name: &str, at: u64, out: &mut [u8]) -> Result<(), OpenError> {
         let (shard, info) = self.find(name)?;
         let changed = || OpenError::Changed { path: shard.path.clone(), tensor: name.to_owned() };
         if at.checked_add(out.len() as u64).is_none_or(|end| end > info.end - info.start) {

@@ -14,8 +14,9 @@ use std::process::ExitCode;
 type Replay = fn(&Conformance) -> Result<Report, UnreadableError>;
 
 /// Recordings of what all benchmarks rest on.
-const KINDS: [(&str, &str, Replay); 6] = [
+const KINDS: [(&str, &str, Replay); 7] = [
     ("merge", "Merges recorded of mergekit and the methods' own programs", |c| rolegraft_conformance::merge(&c.traces)),
+    ("lora", "LoRA adapters, by PEFT", |c| rolegraft_conformance::lora(&c.traces)),
     ("least-squares", "Least-squares merges, by the formulas in F64", |c| {
         rolegraft_conformance::least_squares(&c.traces)
     }),
@@ -50,7 +51,7 @@ pub(crate) struct Conformance {
     /// What was recorded.
     #[arg(value_parser = kinds())]
     kind: String,
-    /// The recordings: for merge and least-squares a folder with a manifest, or a folder of such folders; for saliency and engine a folder
+    /// The recordings: for merge, lora and least-squares a folder with a manifest, or a folder of such folders; for saliency and engine a folder
     /// with cases.json; for the others a JSONL file (gzip-compressed or not), or a folder of them.
     #[arg(long)]
     traces: PathBuf,

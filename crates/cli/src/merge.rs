@@ -3,7 +3,9 @@
 use crate::talk::{ByteReporter, Reporter, bytes, peak_memory, say, stop_flag};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use rolegraft_pipeline::{Bytes, Execution, Outcome, Plan, PlanOptions, check_merge, execute_merge, plan_merge};
+use rolegraft_pipeline::{
+    Bytes, Execution, Location, Outcome, Plan, PlanOptions, check_merge, execute_merge, plan_adapted, plan_merge,
+};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -11,7 +13,17 @@ use std::time::Instant;
 #[derive(Args)]
 pub(crate) struct Merge {
     /// The recipe: mergekit's YAML, or the same in TOML.
-    recipe: PathBuf,
+    #[arg(required_unless_present = "adapter")]
+    recipe: Option<PathBuf>,
+    /// Apply this LoRA adapter to --base instead of following a recipe.
+    #[arg(long, requires = "base", conflicts_with = "recipe")]
+    adapter: Option<PathBuf>,
+    /// The checkpoint that --adapter is for.
+    #[arg(long, requires = "adapter")]
+    base: Option<PathBuf>,
+    /// Dtype of the result [default: the base's].
+    #[arg(long, requires = "adapter")]
+    dtype: Option<String>,
     /// Where the merged checkpoint goes; must not exist, or be empty.
     #[arg(long, short, required_unless_present_any = ["out_path", "dry_run", "explain"])]
     out: Option<PathBuf>,
@@ -55,7 +67,13 @@ impl Merge {
         let options =
             PlanOptions { truncate_embeddings: self.unsafe_truncate_embeddings, exact_vocab: self.exact_vocab };
         let reporter = Reporter::new();
-        let plan = plan_merge(&self.recipe, &options, &reporter);
+        let plan = match (&self.recipe, &self.adapter, &self.base) {
+            (Some(recipe), ..) => plan_merge(recipe, &options, &reporter),
+            (None, adapter, base) => {
+                let location = Location { dir: base.clone().unwrap_or_default(), adapter: adapter.clone() };
+                plan_adapted(&location.path(), self.dtype.as_deref())
+            }
+        };
         reporter.done();
         let plan = plan?;
         if let Some(tensor) = &self.explain {
@@ -202,8 +220,8 @@ const VALUED: [(&str, &str); 5] = [
     ("device", "merging runs on the processor"),
     ("write-threads", "writing needs no threads of its own"),
     ("transformers-cache", "models are looked for in the Hugging Face cache that HF_HOME names"),
-    ("lora-merge-cache", "adapters are not merged"),
-    ("lora-merge-dtype", "adapters are not merged"),
+    ("lora-merge-cache", "adapters are applied while they are read"),
+    ("lora-merge-dtype", "adapters are applied in F32"),
 ];
 
 impl MergekitFlags {

@@ -6,6 +6,7 @@
 mod chat;
 mod engine;
 mod least_squares;
+mod lora;
 mod merge;
 mod merge_inputs;
 mod parse;
@@ -16,6 +17,7 @@ mod tolerance;
 pub use chat::chat;
 pub use engine::engine;
 pub use least_squares::least_squares;
+pub use lora::lora;
 pub use merge::merge;
 pub use parse::parse;
 pub use rolegraft_suites::recordings::{Report, UnreadableError, Verdict};

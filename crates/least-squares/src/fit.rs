@@ -20,6 +20,8 @@ pub struct Rules {
     pub ridge: f64,
     /// What entries off the diagonal of each Gram matrix are multiplied by.
     pub off_diagonal: f64,
+    /// The share of each expert's energy that counts, by the largest eigenvalues.
+    pub energy: f64,
     /// μ: fits the vocabulary's tensors, too, with lookups of this weight beside the head.
     pub embedding: Option<f64>,
     /// Which maps.
@@ -283,6 +285,9 @@ impl Work<'_> {
             self.goes_on()?;
             if self.rules.off_diagonal != 1.0 {
                 own.scale_off_diagonal(self.rules.off_diagonal);
+            }
+            if self.rules.energy < 1.0 && !own.keep(self.rules.energy) {
+                return Err(LeastSquaresError::Unsolvable(weight_of(layer, sides[0].0)));
             }
             for (map, side) in sides.iter_mut() {
                 let weight = weight(expert.checkpoint, &expert.name, self.architecture, layer, *map)?;

@@ -42,7 +42,7 @@ pub fn merge(
     let identity = identity(plan, anchor, rules, &sets, execution.seed)?;
     let checkpoints = rules.experts.iter().map(|name| {
         let model = plan.models.iter().find(|model| model.name == *name);
-        Ok(Checkpoint::open(model.map_or(Path::new(name), |model| &model.dir))?)
+        Ok(Checkpoint::open(model.map_or_else(|| name.into(), |model| model.location().path()))?)
     });
     let checkpoints: Vec<Checkpoint> = checkpoints.collect::<Result<_>>()?;
     if let Some((first, others)) = checkpoints.split_first() {
@@ -80,9 +80,10 @@ pub fn merge(
         let base = anchor.recipe.base.and_then(|at| anchor.models.get(at)).ok_or_else(none)?;
         let drawn = bench.dir.join("drawn");
         let draw = || -> Result<()> {
-            let of = (&Checkpoint::open(&base.dir)?, &Checkpoint::open(&merged)?);
+            let base = base.location().path();
+            let of = (&Checkpoint::open(&base)?, &Checkpoint::open(&merged)?);
             let coefficients = measure(&experts, of, theta, &fitting)?;
-            draw_back((&base.dir, &merged), &coefficients, &drawn, execution)?;
+            draw_back((&base, &merged), &coefficients, &drawn, execution)?;
             let said = coefficients.iter().map(|(module, share)| format!("{module} {share:.3}"));
             add_to_card(
                 &drawn,
@@ -104,7 +105,7 @@ pub fn merge(
     }
     let fitted = anchor.evaluate(execution, |anchor| -> Result<Outcome> {
         let mut target = Target { merged: Checkpoint::open(&merged)?, anchor, bench: &bench, note };
-        let Fit { ridge, off_diagonal, sequential, embedding, only, solution, .. } = *rules;
+        let Fit { ridge, off_diagonal, energy, sequential, embedding, only, solution, .. } = *rules;
         let essential = match solution {
             Solution::FeatCal { blend, teacher } => {
                 return calibrate(&experts, &FeatCal { ridge, blend, teacher }, &mut target, &fitting);
@@ -117,7 +118,7 @@ pub fn merge(
             Some(Part::Attention) => &[Site::Attention, Site::Output],
             Some(Part::Mlp) => &[Site::Mlp, Site::Down],
         };
-        let of = Rules { ridge, off_diagonal, sequential, embedding, sites, essential };
+        let of = Rules { ridge, off_diagonal, energy, sequential, embedding, sites, essential };
         fit(&experts, &of, &mut target, &fitting)
     });
     let fitted = match fitted {
@@ -150,12 +151,12 @@ fn add_to_card(dir: &Path, said: &str) -> Result<()> {
 
 /// What weights of the same digest come from.
 fn identity(plan: &Plan, anchor: &Plan, fit: &Fit, sets: &Sets<'_>, seed: u64) -> Result<Digest> {
-    let Fit { ridge, off_diagonal, sequential, embedding, only, solution, .. } = fit;
+    let Fit { ridge, off_diagonal, energy, sequential, embedding, only, solution, .. } = fit;
     let mut parts = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("rest", plan.digest(seed)?.to_string()),
         ("anchor", anchor.digest(seed)?.to_string()),
-        ("fit", format!("{ridge:?} {off_diagonal:?} {sequential} {embedding:?} {only:?} {solution:?}")),
+        ("fit", format!("{ridge:?} {off_diagonal:?} {energy:?} {sequential} {embedding:?} {only:?} {solution:?}")),
     ];
     for (expert, sets) in sets {
         for (at, set) in sets.iter().enumerate() {

@@ -81,6 +81,25 @@ pub(crate) fn solve(gram: &mut Gram, spare: &mut Gram, ridge: f64, sides: &mut [
     by_eigenvalues(spare, sides)
 }
 
+impl Gram {
+    /// Keeps what the largest eigenvalues hold of the energy, up to a share of it; `false` if they cannot be computed.
+    pub(crate) fn keep(&mut self, share: f64) -> bool {
+        let Some((vectors, values)) = decompose(self) else { return false };
+        let (width, all) = (self.width, values.iter().map(|value| value.max(0.0)).sum::<f64>());
+        let (mut held, mut first) = (0.0, width);
+        while first > 0 && held < share * all {
+            first -= 1;
+            held += values[first].max(0.0);
+        }
+        let kept = vectors.subcols(first, width - first);
+        let scaled = Mat::from_fn(width, width - first, |row, at| kept[(row, at)] * values[first + at]);
+        let out = MatMut::from_column_major_slice_mut(&mut self.sums, width, width);
+        let (lower, all) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+        self::triangular::matmul(out, lower, Accum::Replace, scaled.as_ref(), all, kept.transpose(), all, 1.0, par());
+        true
+    }
+}
+
 /// The eigenvectors and eigenvalues of G + ridge·I.
 pub(crate) fn eigen(gram: &mut Gram, ridge: f64) -> Option<(Mat<f64>, Vec<f64>)> {
     gram.add_to_diagonal(ridge);
@@ -149,6 +168,22 @@ mod tests {
         side.iter_mut().zip(&wanted).for_each(|(side, wanted)| *side += ridge * wanted);
         assert_eq!(solve(&mut regular, &mut Gram::new(width), ridge, &mut [&mut side]), Some(Solved::Factors));
         assert!(side.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-8));
+    }
+
+    #[test]
+    fn a_share_of_the_energy_is_that_of_the_largest_eigenvalues() {
+        let width = 40;
+        let whole = || gram(width, 60).0;
+        let (mut most, mut all) = (whole(), whole());
+        assert!(most.keep(0.8) && all.keep(1.0));
+        assert!(all.sums.iter().zip(&whole().sums).all(|(a, b)| (a - b).abs() < 1e-9));
+        let trace = |gram: &Gram| gram.sums.iter().step_by(width + 1).sum::<f64>();
+        let share = trace(&most) / trace(&whole());
+        let (_, values) = decompose(&whole()).unwrap();
+        let (_, left) = decompose(&most).unwrap();
+        let kept = left.iter().filter(|value| **value > 1e-9).count();
+        assert!((0.8..0.95).contains(&share) && kept < width, "{share} by {kept}");
+        assert!(left.iter().rev().zip(values.iter().rev()).take(kept).all(|(a, b)| (a - b).abs() < 1e-9));
     }
 
     #[test]

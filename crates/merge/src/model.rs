@@ -1,15 +1,17 @@
 //! A checkpoint as a merge sees it: where it is found, and what its tensors' names mean.
 
 use crate::MergeError;
-use rolegraft_checkpoint::{Fingerprints, Tensors};
+use rolegraft_checkpoint::{Fingerprints, Location, Tensors};
 use std::path::{Path, PathBuf};
 
 /// A checkpoint among the inputs.
 pub struct Model {
     /// What the recipe calls it.
     pub name: String,
-    /// Its directory.
+    /// Its directory; with an adapter, the base's.
     pub dir: PathBuf,
+    /// The directory of a LoRA adapter that is applied to it.
+    pub adapter: Option<PathBuf>,
     /// Its tensors.
     pub tensors: Tensors,
     /// Its `config.json`.
@@ -18,10 +20,14 @@ pub struct Model {
 }
 
 /// Opens a model by the name that a recipe gives it: a directory, relative to `folders` in turn, or a name in the Hugging
-/// Face cache, perhaps with `@revision`.
+/// Face cache, perhaps with `@revision`; and perhaps with `+` and another such name, of a LoRA adapter.
 pub(crate) fn open_model(name: &str, folders: &[&Path]) -> Result<Model, MergeError> {
-    let local = folders.iter().map(|f| f.join(name)).find(|p| p.is_dir());
-    let dir = local.or_else(|| cached(name)).ok_or_else(|| {
+    let find = |name: &str| folders.iter().map(|f| f.join(name)).find(|p| p.is_dir()).or_else(|| cached(name));
+    let of = |source| MergeError::Model { model: name.to_owned(), source };
+    if let Some(dir) = find(name) {
+        return Model::at(name, Location::of(&dir).map_err(of)?);
+    }
+    let absent = |name: &str| {
         let plain = name.split('@').next().unwrap_or(name);
         let hint = if plain.matches('/').count() == 1 && !plain.starts_with(['.', '/']) {
             format!("; nothing is downloaded by a merge: fetch it with `hf download {plain}`")
@@ -29,8 +35,15 @@ pub(crate) fn open_model(name: &str, folders: &[&Path]) -> Result<Model, MergeEr
             String::new()
         };
         MergeError::Recipe(format!("model `{name}` is neither a directory nor in the Hugging Face cache{hint}"))
-    })?;
-    Model::open(name, &dir)
+    };
+    let parts = name.match_indices('+').map(|(at, _)| (&name[..at], &name[at + 1..]));
+    let parts: Vec<(&str, &str)> = parts.filter(|(base, adapter)| !base.is_empty() && !adapter.is_empty()).collect();
+    let found = parts.iter().find_map(|(base, adapter)| Some((find(base)?, find(adapter)?)));
+    match (found, parts.first()) {
+        (Some((dir, adapter)), _) => Model::at(name, Location { dir, adapter: Some(adapter) }),
+        (None, Some((base, adapter))) => Err(absent(if find(base).is_none() { base } else { adapter })),
+        (None, None) => Err(absent(name)),
+    }
 }
 
 /// A snapshot in the Hugging Face cache.
@@ -85,29 +98,41 @@ pub(crate) fn comes_first(name: &str) -> bool {
 pub(crate) const HEAD: &str = "lm_head.weight";
 
 impl Model {
-    /// Opens a checkpoint directory under the name that a recipe gives it.
+    /// Opens a checkpoint directory, or what else [`Location::of`] knows, under the name that a recipe gives it.
     ///
     /// # Errors
     /// If it is not a checkpoint.
     pub fn open(name: &str, dir: &Path) -> Result<Self, MergeError> {
         let of = |source| MergeError::Model { model: name.to_owned(), source };
-        let path = dir.join("config.json");
+        Self::at(name, Location::of(dir).map_err(of)?)
+    }
+
+    fn at(name: &str, location: Location) -> Result<Self, MergeError> {
+        let of = |source| MergeError::Model { model: name.to_owned(), source };
+        let path = location.dir.join("config.json");
         let bytes = std::fs::read(&path).map_err(|source| MergeError::Read { path: path.clone(), source })?;
-        let config: serde_json::Value = serde_json::from_slice(&bytes)
+        let mut config: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|e| MergeError::File { path: path.clone(), reason: format!("is not valid JSON: {e}") })?;
         if !config.is_object() {
             return Err(MergeError::File { path, reason: "is not an object".into() });
         }
-        let tensors = Tensors::open(dir).map_err(of)?;
+        let tensors = location.tensors(&mut config).map_err(of)?;
         let fingerprints = Fingerprints::new(&tensors);
-        Ok(Self { name: name.to_owned(), dir: dir.to_owned(), tensors, config, fingerprints })
+        let Location { dir, adapter } = location;
+        Ok(Self { name: name.to_owned(), dir, adapter, tensors, config, fingerprints })
     }
 
     /// Tensors without a directory of their own, with the config that describes them.
     #[must_use]
     pub fn of_tensors(name: &str, tensors: Tensors, config: serde_json::Value) -> Self {
         let (dir, fingerprints) = (tensors.path().to_owned(), Fingerprints::new(&tensors));
-        Self { name: name.to_owned(), dir, tensors, config, fingerprints }
+        Self { name: name.to_owned(), dir, adapter: None, tensors, config, fingerprints }
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn location(&self) -> Location {
+        Location { dir: self.dir.clone(), adapter: self.adapter.clone() }
     }
 
     /// Whether it lies in the Hugging Face cache, so that its name means something elsewhere.
@@ -119,11 +144,15 @@ impl Model {
     /// Its name for others: that of the hub, or the directory's without its path.
     #[must_use]
     pub fn title(&self) -> String {
-        if self.is_from_hub() {
+        if self.is_from_hub() && self.adapter.is_none() {
             return self.name.clone();
         }
-        let dir = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        dir.file_name().map_or_else(|| self.name.clone(), |n| n.to_string_lossy().into_owned())
+        let last = |dir: &PathBuf| {
+            let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+            dir.file_name().map_or_else(|| self.name.clone(), |n| n.to_string_lossy().into_owned())
+        };
+        let adapter = self.adapter.as_ref().map_or_else(String::new, |dir| format!("+{}", last(dir)));
+        format!("{}{adapter}", last(&self.dir))
     }
 
     pub(crate) fn layers(&self) -> usize {

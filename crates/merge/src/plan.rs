@@ -130,8 +130,11 @@ impl Plan {
     /// As [`Self::new`].
     pub fn of_models(recipe: Recipe, models: Vec<Model>, options: &PlanOptions) -> Result<Self, MergeError> {
         for (i, model) in models.iter().enumerate() {
-            let same =
-                |other: &&Model| std::fs::canonicalize(&other.dir).ok() == std::fs::canonicalize(&model.dir).ok();
+            let place = |model: &Model| {
+                let real = |dir: &PathBuf| std::fs::canonicalize(dir).ok();
+                (real(&model.dir), model.adapter.as_ref().map(real))
+            };
+            let same = |other: &&Model| place(other) == place(model);
             if let Some(other) = models[..i].iter().find(same) {
                 let (a, b) = (&other.name, &model.name);
                 return Err(MergeError::Recipe(format!("`{a}` and `{b}` are the same directory; list a model once")));
@@ -395,7 +398,10 @@ impl<'r> Planner<'r> {
             }
         }
         let base = slice.sources.iter().position(|s| Some(s.model) == slice.base);
-        let dtype = self.recipe.out_dtype.unwrap_or(described[base.unwrap_or(0)].dtype);
+        let like = base.unwrap_or(0);
+        let (model, stored) = &inputs[like];
+        let stored = self.models[*model].tensors.stored_dtype(stored).unwrap_or(described[like].dtype);
+        let dtype = self.recipe.out_dtype.unwrap_or(stored);
         let is_float = described.iter().all(|d| d.dtype.is_float());
         let parameters = if is_float { self.parameters(&name, &inputs, slice, t)? } else { Resolved::default() };
         let dtype = if is_float { dtype } else { described[0].dtype };

@@ -220,7 +220,8 @@ fn recipes_are_refused_with_line_and_mend() {
         (format!("merge_method: tiess\n{models}"), vec!["line 1", "did you mean `ties`"]),
         (format!("merge_method: ties\n{models}"), vec!["`weight`", "line 4", "`parameters`"]),
         (format!("merge_method: linear\n{models}parameters: {{weight: 1}}\ndtype: float64\n"), vec!["float64"]),
-        ("merge_method: linear\nmodels: [{model: one+adapter}]\n".to_owned(), vec!["LoRA", "merge the adapter"]),
+        ("merge_method: linear\nmodels: [{model: one+adapter}]\n".to_owned(), vec!["`adapter`", "neither a directory"]),
+        ("merge_method: linear\nmodels: [{model: one, lora: two}]\n".to_owned(), vec!["adapter_config.json"]),
         ("merge_method: linear\nmodels: [{model: one}, {model: one}]\n".to_owned(), vec!["listed twice"]),
         ("merge_method: linear\nmodels: [{model: absent}]\nparameters: {weight: 1}\n".to_owned(), vec!["`absent`"]),
         (

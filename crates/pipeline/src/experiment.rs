@@ -4,6 +4,7 @@ pub use crate::columns::{BenchmarkEntry, Share, TaskCounts};
 use crate::compute::Compute;
 use crate::endpoints::{EndpointRules, Endpoints, is_endpoint};
 use crate::engine::EngineKind;
+use rolegraft_checkpoint::Location;
 use rolegraft_decoder::Precision;
 use rolegraft_graft::{DiagnosisRules, Protect};
 use rolegraft_merge::{Preset, Recipe, nearest};
@@ -289,6 +290,8 @@ pub struct TransplantRules {
     pub saliency: GraftBy,
     /// Of a projected graft, λ: the less, the less of the change survives where protected inputs lie.
     pub ridge: f64,
+    /// Of a projected graft, the share of the energy of protected inputs that is protected: the less, the more survives.
+    pub energy: f64,
     /// Whether a projected graft takes attention's maps too.
     pub attention: bool,
     /// Whether a projected graft takes the embedding and the head too.
@@ -331,6 +334,7 @@ impl Default for TransplantRules {
             graft: GraftOf::Neurons,
             saliency: GraftBy::Activation,
             ridge: 1e-4,
+            energy: 0.95,
             attention: false,
             embedding: false,
         }
@@ -385,9 +389,12 @@ impl Experiment {
         if let Some(Urls::Folder(folder)) = experiment.server.as_mut().and_then(|server| server.urls.as_mut()) {
             *folder = here.join(&*folder);
         }
-        for source in std::iter::once(&mut experiment.pool.base).chain(experiment.pool.experts.values_mut()) {
-            if let Source::Checkpoint(dir) = source {
-                *dir = here.join(&*dir);
+        let pool = &mut experiment.pool;
+        let mut base = None;
+        for source in std::iter::once(&mut pool.base).chain(pool.experts.values_mut()) {
+            if let Source::Checkpoint(path) = source {
+                *path = Location::relative(here, path, base.as_deref());
+                base.get_or_insert_with(|| path.clone());
             }
         }
         experiment.check().map_err(rule)?;
@@ -479,7 +486,7 @@ impl Experiment {
             }
         }
         self.tasks.check(&self.benchmark)?;
-        let TransplantRules { protect, graft, ridge, .. } = self.transplant;
+        let TransplantRules { protect, graft, ridge, energy, .. } = self.transplant;
         if graft == GraftOf::Projected && protect == Protect::None {
             return Err(
                 "transplant.graft = \"projected\" without protection would be the donor itself; protect something"
@@ -488,6 +495,9 @@ impl Experiment {
         }
         if !(ridge.is_finite() && ridge > 0.0) {
             return Err(format!("transplant.ridge is {ridge}, but must be above 0"));
+        }
+        if !(energy > 0.0 && energy <= 1.0) {
+            return Err(format!("transplant.energy is {energy}, but must be above 0, and at most 1"));
         }
         if !self.candidate.is_empty() && !self.benchmark.iter().any(|b| b.expert.is_some()) {
             return Err("no benchmark names an `expert`, so there is nothing to select by".into());

@@ -29,12 +29,12 @@ fn findings(title: &str, tables: &[Table], charts: Vec<Section>, json: Value, ex
     Findings { text, json, html, exceeds }
 }
 
-/// Compares two checkpoints (directories or safetensors files); differences beyond `tolerance` count.
+/// Compares two checkpoints (directories, `BASE+ADAPTER` or safetensors files); differences beyond `tolerance` count.
 ///
 /// # Errors
 /// If one cannot be read.
 pub fn compare(a: &Path, b: &Path, tolerance: f64) -> Result<Findings, RunError> {
-    let differences = diff(&Tensors::open(a)?, &Tensors::open(b)?)?;
+    let differences = diff(&Tensors::at(a)?, &Tensors::at(b)?)?;
     let beyond: Vec<&Difference> = differences.iter().filter(|d| d.kind.exceeds(tolerance)).collect();
     let mut modules: BTreeMap<String, (usize, usize, usize, usize, f64, f64)> = BTreeMap::new();
     let mut odd = Table::new("Tensors that cannot be compared", &["tensor", "why"]);

@@ -1,5 +1,6 @@
 //! The stages of an experiment, with what they make kept in the store: a stage whose inputs are known already is read.
 
+use crate::adapters;
 use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
@@ -505,7 +506,7 @@ pub(crate) fn with_stages<T>(
         }
         _ => None,
     };
-    let (chat, servers) = (&experiment.chat, servers.as_ref());
+    let (chat, servers) = (&experiment.chat.clone(), servers.as_ref());
     let (compute, precision) = (experiment.compute, experiment.trace.precision);
     let machine = Machine {
         runtime: &runtime,
@@ -520,6 +521,7 @@ pub(crate) fn with_stages<T>(
         endpoints,
         seed,
     };
+    adapters::write(&mut experiment, &store, &machine)?;
     work(&mut Kept::new(&experiment, &store, &suites, &machine))
 }
 

@@ -5,6 +5,7 @@
 //! common. Results land in `results/runs/NAME/`.
 
 mod ablate;
+mod adapters;
 pub mod artefact;
 mod ask;
 mod chat;
@@ -50,6 +51,7 @@ pub use inspect::{Findings, compare, inspect};
 pub use logs::{logs_report, write_logs_report};
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
+pub use rolegraft_checkpoint::Location;
 pub use rolegraft_decoder::{DeviceName, Precision};
 pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};
 pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions, nearest};
@@ -58,7 +60,7 @@ pub use rolegraft_suites::{Speaker, SpeakerError, Split};
 pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent, Status};
 pub use run::{RunSummary, run};
 pub use solo::{Solo, evaluate, play_solutions};
-pub use stages::merge::{check_merge, execute_merge, plan_merge};
+pub use stages::merge::{check_merge, execute_merge, plan_adapted, plan_merge};
 pub use store::{Store, StoreError};
 pub use tokio::runtime::Runtime;
 pub use view::{ViewError, view};

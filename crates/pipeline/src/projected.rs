@@ -2,7 +2,8 @@
 //!
 //! W = W_M + δ (I − X_Pᵀ(X_P X_Pᵀ + λI)⁻¹X_P), δ = W_donor − W_M, X_P the backbone's inputs at protected roles (after arXiv 2602.22538;
 //! K1nght/RAIN-Merging@05003cc). That is the least-squares fit to the backbone on these inputs, pulled to the donor: `regmean` of the backbone
-//! alone with the donor for an anchor.
+//! alone with the donor for an anchor. Inputs that span a layer's width would leave nothing of the change, so only the directions that
+//! hold most of their energy are protected.
 
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, TransplantRules};
@@ -44,7 +45,7 @@ pub(crate) fn projected(
         }
         let dir = kept.store.place("arm", &("projected", &current.digest, &donor.digest, &digests, rules));
         if !dir.exists() {
-            let mut parameters = json!({"ridge": rules.ridge, "anchor": "base", "weights": {"reply": 0, "context": 0}});
+            let mut parameters = json!({"ridge": rules.ridge, "energy": rules.energy, "anchor": "base", "weights": {"reply": 0, "context": 0}});
             if rules.embedding {
                 parameters["embedding"] = json!(1.0);
             }

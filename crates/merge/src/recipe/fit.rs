@@ -13,8 +13,8 @@ use std::path::PathBuf;
 /// `featcal` calibrates another merge, `acm` draws one back to the base: it is their rest.
 pub(super) const FITS: [&str; 5] = ["regmean", "lot", "featcal", "esm", "acm"];
 
-const PARAMETERS: [&str; 9] =
-    ["calibration", "ridge", "off_diagonal", "sequential", "weights", "anchor", "rest", "embedding", "only"];
+const PARAMETERS: [&str; 10] =
+    ["calibration", "ridge", "off_diagonal", "energy", "sequential", "weights", "anchor", "rest", "embedding", "only"];
 const OF_FEATCAL: [&str; 6] = ["calibration", "ridge", "weights", "rest", "rho", "alpha"];
 const OF_ESM: [&str; 5] = ["calibration", "weights", "rest", "only", "alpha"];
 const OF_ACM: [&str; 3] = ["calibration", "rest", "theta"];
@@ -96,6 +96,7 @@ impl Reader {
                 "of 0 or more",
             )?,
             off_diagonal: number("off_diagonal", 1.0, share, "between 0 and 1")?,
+            energy: number("energy", 1.0, |n| n > 0.0 && n <= 1.0, "above 0, and at most 1")?,
             sequential: match parameters.get("sequential").map(|n| (&n.kind, n.line)) {
                 None => false,
                 Some((Kind::Bool(b), _)) => *b,

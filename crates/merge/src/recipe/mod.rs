@@ -76,6 +76,8 @@ pub struct Fit {
     pub ridge: f64,
     /// What entries off the diagonal of Gram matrices are multiplied by.
     pub off_diagonal: f64,
+    /// The share of each Gram matrix's energy that counts: the eigenvectors of the largest eigenvalues that hold it.
+    pub energy: f64,
     /// Whether inputs are those that the merged layers before give.
     pub sequential: bool,
     /// How much tokens count.

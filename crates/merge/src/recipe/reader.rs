@@ -1,7 +1,6 @@
 //! What every part of a recipe is read with: the models mentioned so far, and warnings.
 
 use super::node::{Entry, Kind, Node};
-use std::path::Path;
 
 /// Collects models as they are mentioned.
 #[derive(Default)]
@@ -11,13 +10,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A model reference: a path or hub name, perhaps with `@revision`.
+    /// A model reference: a path or hub name, perhaps with `@revision`, perhaps with `+ADAPTER`.
     pub(super) fn model(&mut self, node: &Node) -> Result<usize, String> {
-        let adapter = |line: usize, name: &str| {
-            Err(format!(
-                "line {line}: `{name}` asks for a LoRA adapter; merge the adapter into its model first and name the result"
-            ))
-        };
         let name = match &node.kind {
             Kind::Text(t) => t.clone(),
             Kind::Number(n) => n.to_string(),
@@ -25,11 +19,8 @@ impl Reader {
                 if node.get("override_architecture").is_some() {
                     return Err(format!("line {}: `override_architecture` is not supported", node.line));
                 }
-                if node.get("lora").is_some() {
-                    return adapter(node.line, "lora");
-                }
                 let inner = node.get("model").unwrap_or(node);
-                match &inner.kind {
+                let name = match &inner.kind {
                     Kind::Text(t) => t.clone(),
                     _ => {
                         let path =
@@ -40,13 +31,17 @@ impl Reader {
                         }
                         name
                     }
+                };
+                match node.get("lora") {
+                    None => name,
+                    Some(adapter) => {
+                        let adapter = adapter.get("path").unwrap_or(adapter);
+                        format!("{name}+{}", self.text(adapter, "lora")?)
+                    }
                 }
             }
             _ => return Err(format!("line {}: a model is named by a path, not by {}", node.line, node.what())),
         };
-        if name.contains('+') && !Path::new(&name).exists() {
-            return adapter(node.line, &name);
-        }
         Ok(self.models.iter().position(|m| *m == name).unwrap_or_else(|| {
             self.models.push(name);
             self.models.len() - 1

@@ -11,6 +11,7 @@ use rolegraft_decoder::DecoderError;
 use rolegraft_merge::{Execution, MergeError, Model, Outcome, Plan, PlanOptions, Recipe};
 use rolegraft_saliency::{Importance, channel_importance};
 use rolegraft_trajectory::text_ids;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Largest shard written, in bytes.
@@ -39,6 +40,20 @@ pub fn plan_merge(recipe: &Path, options: &PlanOptions, progress: &dyn Progress)
     }
     plan.importance = Some(importance);
     Ok(plan)
+}
+
+/// A plan of a base with a LoRA adapter (`BASE+ADAPTER`), in a dtype, or that of the base.
+///
+/// # Errors
+/// If one of them cannot be used, or they do not go together.
+pub fn plan_adapted(path: &Path, dtype: Option<&str>) -> Result<Plan, RunError> {
+    let model = path.display().to_string();
+    let mut recipe = json!({"merge_method": "passthrough", "models": [{"model": model}]});
+    if let Some(dtype) = dtype {
+        recipe["dtype"] = json!(dtype);
+    }
+    let recipe = Recipe::parse(&recipe.to_string(), Path::new("adapter.yaml")).map_err(MergeError::Recipe)?;
+    Ok(Plan::new(recipe, &[Path::new("")], &PlanOptions::default())?)
 }
 
 /// Importances of a base's channels on the texts of a file: JSONL with `text`, or paragraphs parted by empty lines.
