@@ -42,6 +42,14 @@ fn least_squares_match_their_formulas() {
 }
 
 #[test]
+fn adapters_match_peft() {
+    let Some(folder) = recordings("lora-golden") else { return };
+    let report = rolegraft_conformance::lora(&folder).unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(report.verdicts.len() >= 5);
+}
+
+#[test]
 fn merges_match_their_references() {
     let Some(folder) = recordings("merge-golden") else { return };
     let report = rolegraft_conformance::merge(&folder).unwrap();
