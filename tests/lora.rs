@@ -105,6 +105,34 @@ fn an_adapter_is_a_checkpoint_wherever_one_may_stand() {
 }
 
 #[test]
+fn what_a_checkpoint_changed_becomes_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, tuned) = (pool().join("base").display().to_string(), pool().join("tau").display().to_string());
+    let out = |name: &str| dir.path().join(name).display().to_string();
+    let extract = |rank: &str, name: &str| -> Value {
+        let arguments = ["extract-lora", &tuned, "--base", &base, "--rank", rank, "--out", &out(name), "--json"];
+        serde_json::from_slice(&rolegraft(&arguments).output().unwrap().stdout).unwrap()
+    };
+    let errors = |found: &Value| -> Vec<f64> {
+        found["tensors"].as_array().unwrap().iter().map(|t| t["error"].as_f64().unwrap()).collect()
+    };
+    let (few, most) = (errors(&extract("4", "few")), errors(&extract("999", "most")));
+    assert!(few.iter().zip(&most).all(|(few, most)| few >= most) && few.iter().any(|error| *error > 0.05));
+    assert!(most.iter().all(|error| *error < 1e-6));
+    // All of its rank, it is the checkpoint again.
+    let (again, whole) =
+        (Tensors::at(Path::new(&format!("{base}+{}", out("most")))).unwrap(), Tensors::open(&tuned).unwrap());
+    for (name, _) in whole.tensors() {
+        let (a, b) = (again.f32(name).unwrap(), whole.f32(name).unwrap());
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{name}");
+    }
+    let said = rolegraft(&["extract-lora", &base, "--base", &base, "--out", &out("none")]).output().unwrap();
+    assert!(text(&said).contains("nothing to extract") && !Path::new(&out("none")).exists(), "{}", text(&said));
+    let said = rolegraft(&["extract-lora", &tuned, "--base", &base, "--out", &out("most")]).output().unwrap();
+    assert!(text(&said).contains("there already"), "{}", text(&said));
+}
+
+#[test]
 fn an_adapter_is_an_expert_of_a_pool() {
     if sandbox_missing() {
         return;
@@ -122,7 +150,7 @@ fn an_adapter_is_an_expert_of_a_pool() {
     assert!(said.contains("`office` is an adapter: its base with it is written once"), "{said}");
     let cache = std::fs::read_dir(dir.path().join("results/cache")).unwrap().map(|entry| entry.unwrap().path());
     let adapted = cache.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("adapted-"));
-    assert_eq!(adapted.map(|path| Checkpoint::open(path).unwrap()).count(), 1);
+    assert_eq!(adapted.filter(|path| Checkpoint::open(path).is_ok()).count(), 1);
 }
 
 #[test]

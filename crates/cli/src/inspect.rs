@@ -1,9 +1,9 @@
-//! `rolegraft inspect` and `rolegraft diff`.
+//! `rolegraft inspect`, `diff` and `extract-lora`.
 
-use crate::talk::{Reporter, say};
+use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result};
 use clap::Args;
-use rolegraft_pipeline::{Findings, compare, inspect};
+use rolegraft_pipeline::{Findings, compare, extract_lora, inspect};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ impl Form {
 
 #[derive(Args)]
 pub(crate) struct Diff {
-    /// A checkpoint directory or a safetensors file.
+    /// A checkpoint directory, BASE+ADAPTER, or a safetensors file.
     a: PathBuf,
     /// Another.
     b: PathBuf,
@@ -54,7 +54,7 @@ impl Diff {
 
 #[derive(Args)]
 pub(crate) struct Inspect {
-    /// Checkpoint directories.
+    /// Checkpoint directories, or BASE+ADAPTER.
     #[arg(required = true)]
     dirs: Vec<PathBuf>,
     /// Also measure the task vectors against this base: norms, unchanged elements, cosines between the checkpoints.
@@ -69,6 +69,33 @@ impl Inspect {
         let reporter = Reporter::new();
         let dirs: Vec<&Path> = self.dirs.iter().map(PathBuf::as_path).collect();
         let findings = inspect(&dirs, self.base.as_deref(), &reporter);
+        reporter.done();
+        self.form.show(&findings?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct ExtractLora {
+    /// The checkpoint that was fine-tuned, or merged.
+    model: PathBuf,
+    /// What it came from.
+    #[arg(long, alias = "base-model")]
+    base: PathBuf,
+    /// Rank of the adapter.
+    #[arg(long, alias = "max-rank", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    rank: u32,
+    /// Where the adapter goes, as PEFT reads it.
+    #[arg(long, short, alias = "out-path")]
+    out: PathBuf,
+    #[command(flatten)]
+    form: Form,
+}
+
+impl ExtractLora {
+    pub(crate) fn execute(&self) -> Result<ExitCode> {
+        let (stop, reporter) = (stop_flag()?, Reporter::new());
+        let findings = extract_lora((&self.model, &self.base), self.rank as usize, &self.out, &stop, &reporter);
         reporter.done();
         self.form.show(&findings?)?;
         Ok(ExitCode::SUCCESS)

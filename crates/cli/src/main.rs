@@ -44,6 +44,8 @@ enum Command {
     Merge(merge::Merge),
     /// Compare two checkpoints number by number; exit 1 if they differ by more than a tolerance.
     Diff(inspect::Diff),
+    /// Write what a checkpoint changed of its base as a LoRA adapter, with the error of every tensor.
+    ExtractLora(inspect::ExtractLora),
     /// Say what checkpoints hold, and how far experts are from their base.
     Inspect(inspect::Inspect),
     /// Make a calibration set: trajectories of a suite, then their tokens with the positions of roles.
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Merge(c) => c.execute(),
         Command::Diff(c) => c.execute(),
         Command::Inspect(c) => c.execute(),
+        Command::ExtractLora(c) => c.execute(),
         Command::Conformance(c) => c.execute(),
         Command::Calibrate(c) => c.execute(),
         Command::Trace(c) => c.execute(),

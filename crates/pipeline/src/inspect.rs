@@ -2,12 +2,13 @@
 
 use crate::{Progress, RunError};
 use rolegraft_checkpoint::{Difference, DifferenceKind, Digest, Tensors, diff, module_of};
-use rolegraft_merge::{MergeError, Model, TaskVectors, task_vectors};
+use rolegraft_merge::{Extracted, MergeError, Model, TaskVectors, extract_adapter, task_vectors};
 use rolegraft_report::charts::bars;
 use rolegraft_report::{Format, Page, Part, Section, Table};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 /// What was found, in the forms that people and programs read.
 pub struct Findings {
@@ -85,6 +86,33 @@ pub fn compare(a: &Path, b: &Path, tolerance: f64) -> Result<Findings, RunError>
         tables.push(odd);
     }
     Ok(findings("Differences", &tables, Vec::new(), json, !beyond.is_empty()))
+}
+
+/// Writes what a checkpoint changed of its base as a LoRA adapter of at most a rank, and says how near it is, tensor by tensor.
+///
+/// # Errors
+/// As [`extract_adapter`], or if one of them is no checkpoint.
+pub fn extract_lora(
+    (tuned, base): (&Path, &Path),
+    rank: usize,
+    out: &Path,
+    stop: &AtomicBool,
+    progress: &dyn Progress,
+) -> Result<Findings, RunError> {
+    let open = |dir: &Path| Model::open(&dir.display().to_string(), dir);
+    let (base, tuned) = (open(base)?, open(tuned)?);
+    progress.stage("extract");
+    let tell = |done: usize, of: usize| progress.update(done, of, "tensors");
+    let extracted = extract_adapter(&base, &tuned, rank, out, stop, &tell)?;
+    let mut table = Table::new("Extracted", &["tensor", "rank", "error", "max abs"]);
+    for Extracted { tensor, rank, error, max_abs } in &extracted {
+        let rank = rank.map_or("saved whole".into(), |rank| rank.to_string());
+        table.rows.push(vec![tensor.clone(), rank, format!("{:.2} %", 100.0 * error), format!("{max_abs:.2e}")]);
+    }
+    table.note = "error: ‖Δ − BA‖ / ‖Δ‖ of what the checkpoint changed, Δ".into();
+    let row = |e: &Extracted| json!({"tensor": e.tensor, "rank": e.rank, "error": e.error, "max_abs": e.max_abs});
+    let json = json!({"rank": rank, "tensors": extracted.iter().map(row).collect::<Vec<_>>()});
+    Ok(findings("LoRA adapter", &[table], Vec::new(), json, false))
 }
 
 /// Describes checkpoints, and, with a base, how far each is from it.

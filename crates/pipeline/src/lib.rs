@@ -47,7 +47,7 @@ pub use error::RunError;
 pub use experiment::{Experiment, ExperimentError, Shift, Source, Tokens};
 pub use forecast::{Forecast, StageForecast, forecast};
 pub use import::{Imported, import, write_log};
-pub use inspect::{Findings, compare, inspect};
+pub use inspect::{Findings, compare, extract_lora, inspect};
 pub use logs::{logs_report, write_logs_report};
 pub use progress::Progress;
 pub use rescore::{Rescored, rescore};
