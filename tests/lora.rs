@@ -154,6 +154,27 @@ fn an_adapter_is_an_expert_of_a_pool() {
 }
 
 #[test]
+fn a_run_refuses_an_expert_whose_turns_would_not_end() {
+    if sandbox_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (from, copy) = (pool().join("office"), dir.path().join("office"));
+    std::fs::create_dir_all(&copy).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    std::fs::write(copy.join("generation_config.json"), "{\"eos_token_id\": [7]}").unwrap();
+    let change = |file: String| {
+        let line = file.lines().find(|line| line.starts_with("office = ")).unwrap().to_owned();
+        file.replace(&line, "office = \"office\"")
+    };
+    let output = run(&miniature(dir.path(), change), &dir.path().join("results"));
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("`office` ends its turns with token ids [7]"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_merged_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (inputs, outputs) = widths();

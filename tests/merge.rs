@@ -246,3 +246,49 @@ fn aim_measures_its_own_importances() {
     let card = std::fs::read_to_string(dir.path().join("first/README.md")).unwrap();
     assert!(!card.contains(&nano.display().to_string()), "{card}");
 }
+
+#[test]
+fn documents_are_carried_out_one_after_another() {
+    let dir = tempfile::tempdir().unwrap();
+    pool(dir.path(), 2, 8);
+    let path = |name: &str| dir.path().join(name);
+    let text_of = |second: &str| {
+        format!(
+            "merge_method: linear\nmodels: [{{model: both, parameters: {{weight: 0.5}}}}, {{model: three, parameters: {{weight: 0.5}}}}]\n\
+             ---\nname: both\nmerge_method: linear\nmodels: [{{model: one, parameters: {{weight: 0.5}}}}, {{model: {second}, parameters: {{weight: 0.5}}}}]\n"
+        )
+    };
+    std::fs::write(path("all.yaml"), text_of("two")).unwrap();
+    let run = |arguments: &[&str]| rolegraft(dir.path(), arguments).output().unwrap();
+    let refused = run(&["merge", "all.yaml", "--out", "out"]);
+    assert!(!refused.status.success() && text(&refused).contains("--intermediate-dir"), "{}", text(&refused));
+    let done = run(&["mergekit-multi", "all.yaml", "--out-path", "out", "-I", "parts"]);
+    assert!(done.status.success(), "{}", text(&done));
+    // By hand, in two steps.
+    std::fs::write(
+        path("first.yaml"),
+        "merge_method: linear\nmodels: [{model: one}, {model: two}]\nparameters: {weight: 0.5}\n",
+    )
+    .unwrap();
+    std::fs::write(
+        path("second.yaml"),
+        "merge_method: linear\nmodels: [{model: first}, {model: three}]\nparameters: {weight: 0.5}\n",
+    )
+    .unwrap();
+    for name in ["first", "second"] {
+        let done = run(&["mergekit-yaml", &format!("{name}.yaml"), name]);
+        assert!(done.status.success(), "{}", text(&done));
+    }
+    let weights = |name: &str| std::fs::read(path(name).join("model.safetensors")).unwrap();
+    assert!(weights("parts/both") == weights("first") && weights("out") == weights("second"));
+    // What is there is not made again; what another recipe made is not taken for it.
+    let again = run(&["merge", "all.yaml", "--out", "again", "--intermediate-dir", "parts"]);
+    assert!(again.status.success() && text(&again).contains("there already"), "{}", text(&again));
+    std::fs::write(path("all.yaml"), text_of("base")).unwrap();
+    let other = run(&["merge", "all.yaml", "--out", "other", "--intermediate-dir", "parts"]);
+    assert!(!other.status.success() && text(&other).contains("what another recipe made"), "{}", text(&other));
+    let circle = "name: a\nmerge_method: linear\nmodels: [{model: b}]\n---\nname: b\nmerge_method: linear\nmodels: [{model: a}]\n";
+    std::fs::write(path("circle.yaml"), circle).unwrap();
+    let circle = run(&["merge", "circle.yaml", "--out", "other", "-I", "parts"]);
+    assert!(text(&circle).contains("a, b refer to each other"), "{}", text(&circle));
+}

@@ -41,6 +41,7 @@ enum Command {
     /// Vary what an experiment decides: the paper's figures 3 to 5 and three checks, as SVG, CSV and one page.
     Ablate(ablate::Ablate),
     /// Merge checkpoints by a recipe.
+    #[command(visible_aliases = ["mergekit-yaml", "mergekit-multi"])]
     Merge(merge::Merge),
     /// Compare two checkpoints number by number; exit 1 if they differ by more than a tolerance.
     Diff(inspect::Diff),

@@ -4,7 +4,8 @@ use crate::talk::{ByteReporter, Reporter, bytes, peak_memory, say, stop_flag};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use rolegraft_pipeline::{
-    Bytes, Execution, Location, Outcome, Plan, PlanOptions, check_merge, execute_merge, plan_adapted, plan_merge,
+    Bytes, Execution, Location, Outcome, Plan, PlanOptions, Recipe, check_merge, execute_merge, plan_adapted,
+    plan_merge,
 };
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +16,9 @@ pub(crate) struct Merge {
     /// The recipe: mergekit's YAML, or the same in TOML.
     #[arg(required_unless_present = "adapter")]
     recipe: Option<PathBuf>,
+    /// Where the named results of a recipe file with several YAML documents go; what is there already is not made again.
+    #[arg(long, short = 'I', value_name = "DIR")]
+    intermediate_dir: Option<PathBuf>,
     /// Apply this LoRA adapter to --base instead of following a recipe.
     #[arg(long, requires = "base", conflicts_with = "recipe")]
     adapter: Option<PathBuf>,
@@ -25,7 +29,7 @@ pub(crate) struct Merge {
     #[arg(long, requires = "adapter")]
     dtype: Option<String>,
     /// Where the merged checkpoint goes; must not exist, or be empty.
-    #[arg(long, short, required_unless_present_any = ["out_path", "dry_run", "explain"])]
+    #[arg(long, short, alias = "out-path", required_unless_present_any = ["out_path", "dry_run", "explain"])]
     out: Option<PathBuf>,
     #[arg(hide = true, conflicts_with = "out")]
     out_path: Option<PathBuf>,
@@ -64,18 +68,64 @@ pub(crate) struct Merge {
 impl Merge {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         self.mergekit.explain();
+        if self.adapter.is_some() {
+            let location = Location { dir: self.base.clone().unwrap_or_default(), adapter: self.adapter.clone() };
+            self.carry_out(&plan_adapted(&location.path(), self.dtype.as_deref())?, self.out())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let path = self.recipe.clone().unwrap_or_default();
+        let intermediate = self.intermediate_dir.clone();
+        let recipes = Recipe::read_all(&path, intermediate.as_deref().unwrap_or(Path::new("")))?;
+        if recipes.len() > 1 && intermediate.is_none() {
+            bail!(
+                "`{}` holds {} recipes; say where named results go: --intermediate-dir DIR",
+                path.display(),
+                recipes.len()
+            );
+        }
+        if recipes.len() > 1 && (self.dry_run || self.explain.is_some()) {
+            bail!(
+                "`{}` holds several recipes, of which later ones need what earlier ones make; give one alone",
+                path.display()
+            );
+        }
+        for (name, recipe) in recipes {
+            let out = match &name {
+                None => self.out().map(Path::to_owned),
+                Some(name) => intermediate.as_ref().map(|dir| dir.join(name)),
+            };
+            let plan = self.plan(recipe)?;
+            let Some(named) = name.as_ref().and(out.as_ref()) else {
+                self.carry_out(&plan, out.as_deref())?;
+                continue;
+            };
+            // Whole, since a merge gets its name at its end.
+            match std::fs::read_to_string(named.join("mergekit_config.yml")) {
+                Ok(text) if text == plan.recipe_text() => eprintln!("{}: there already", named.display()),
+                Ok(_) => bail!(
+                    "`{}` holds what another recipe made; remove it, or give another --intermediate-dir",
+                    named.display()
+                ),
+                Err(_) => self.carry_out(&plan, Some(named))?,
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn out(&self) -> Option<&Path> {
+        self.out.as_deref().or(self.out_path.as_deref())
+    }
+
+    fn plan(&self, recipe: Recipe) -> Result<Plan> {
         let options =
             PlanOptions { truncate_embeddings: self.unsafe_truncate_embeddings, exact_vocab: self.exact_vocab };
         let reporter = Reporter::new();
-        let plan = match (&self.recipe, &self.adapter, &self.base) {
-            (Some(recipe), ..) => plan_merge(recipe, &options, &reporter),
-            (None, adapter, base) => {
-                let location = Location { dir: base.clone().unwrap_or_default(), adapter: adapter.clone() };
-                plan_adapted(&location.path(), self.dtype.as_deref())
-            }
-        };
+        let plan = plan_merge(recipe, &options, &reporter);
         reporter.done();
-        let plan = plan?;
+        Ok(plan?)
+    }
+
+    fn carry_out(&self, plan: &Plan, out: Option<&Path>) -> Result<()> {
         if let Some(tensor) = &self.explain {
             let Some(text) = plan.explain(tensor) else {
                 bail!(
@@ -83,7 +133,7 @@ impl Merge {
                 );
             };
             say(&text);
-            return Ok(ExitCode::SUCCESS);
+            return Ok(());
         }
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -95,17 +145,16 @@ impl Merge {
                  cannot be had with it"
             );
         }
-        describe(&plan, threads);
+        describe(plan, threads);
         // A merge that is carried out checks this itself, before it writes.
         if self.dry_run {
-            check_merge(&plan)?;
+            check_merge(plan)?;
         }
-        let Some(out) = self.out.as_ref().or(self.out_path.as_ref()).filter(|_| !self.dry_run) else {
-            return Ok(ExitCode::SUCCESS);
-        };
+        let Some(out) = out.filter(|_| !self.dry_run) else { return Ok(()) };
+        let reporter = Reporter::new();
         let (stop, started, progress) = (stop_flag()?, Instant::now(), ByteReporter::new());
         let outcome = execute_merge(
-            &plan,
+            plan,
             out,
             &Execution {
                 threads: self.threads,
@@ -122,8 +171,8 @@ impl Merge {
         progress.done();
         reporter.done();
         let outcome = outcome?;
-        self.conclude(&plan, &outcome, out, started);
-        Ok(ExitCode::SUCCESS)
+        self.conclude(plan, &outcome, out, started);
+        Ok(())
     }
 
     fn conclude(&self, plan: &Plan, outcome: &Outcome, out: &Path, started: Instant) {

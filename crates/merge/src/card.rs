@@ -16,6 +16,11 @@ pub(crate) fn files(plan: &Plan, fingerprints: &[String]) -> Result<Vec<File>, M
         files.push((name, recipe_text(plan).into_bytes()));
     }
     files.extend(tokenizer_files(plan)?);
+    if let Some(turns) = plan.turns
+        && let Ok(bytes) = std::fs::read(plan.models[turns].dir.join("generation_config.json"))
+    {
+        files.push(("generation_config.json", bytes));
+    }
     Ok(files)
 }
 
@@ -24,7 +29,7 @@ fn pretty(value: &Value) -> Vec<u8> {
 }
 
 /// The recipe without paths of this machine.
-fn recipe_text(plan: &Plan) -> String {
+pub(crate) fn recipe_text(plan: &Plan) -> String {
     let anchored = plan.anchor.iter().flat_map(|anchor| &anchor.models);
     let mut names: Vec<(&str, String)> =
         plan.models.iter().chain(anchored).map(|m| (m.name.as_str(), m.title())).collect();

@@ -1,4 +1,4 @@
-//! Chat templates that a recipe asks for: by name, as Jinja text, or the one that most inputs have.
+//! Chat templates that a recipe asks for: by name, as Jinja text, a model's, or the one that most inputs have.
 
 use crate::MergeError;
 use crate::model::Model;
@@ -29,18 +29,22 @@ pub(crate) fn resolve(wanted: &str, models: &[Model]) -> Result<Option<String>, 
     if let Some((_, template)) = NAMED.iter().find(|(name, _)| *name == wanted) {
         return Ok(Some((*template).to_owned()));
     }
+    if let Some(model) = models.iter().find(|model| model.name == wanted) {
+        let none = || MergeError::Recipe(format!("`chat_template` is `{wanted}`, a model that has none"));
+        return Ok(Some(of_model(model).ok_or_else(none)?));
+    }
     if wanted.len() < 20 || !wanted.contains('{') {
         let known: Vec<&str> = NAMED.iter().map(|(name, _)| *name).chain(["auto"]).collect();
         let hint = crate::nearest(wanted, &known);
         return Err(MergeError::Recipe(format!(
-            "`chat_template` is `{wanted}`, which is neither a name nor Jinja{hint}"
+            "`chat_template` is `{wanted}`, which is neither a name, nor a model of the recipe, nor Jinja{hint}"
         )));
     }
     Ok(Some(wanted.to_owned()))
 }
 
 /// A model's own template.
-fn of_model(model: &Model) -> Option<String> {
+pub(crate) fn of_model(model: &Model) -> Option<String> {
     if let Ok(text) = std::fs::read_to_string(model.dir.join("chat_template.jinja")) {
         return Some(text.trim().to_owned());
     }

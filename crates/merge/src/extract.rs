@@ -203,6 +203,8 @@ fn write(base: &Model, rank: usize, parts: &mut Parts, out: &Path) -> Result<(),
         parts.tensors.iter().map(|(name, dtype, shape, _)| (name.clone(), *dtype, shape.clone())).collect();
     let mut bytes = Header::encode_with(&layout, &[("format".to_owned(), "pt".to_owned())].into());
     parts.tensors.drain(..).for_each(|(.., tensor)| bytes.extend(tensor));
+    let ranks = layout.iter().filter(|(name, ..)| name.ends_with(".lora_A.weight")).map(|(.., shape)| shape[0]);
+    let rank = ranks.max().unwrap_or(rank);
     let tied = base.tensors.tensor(HEAD).is_none();
     let config = json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base.title(), "inference_mode": true,

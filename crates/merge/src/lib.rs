@@ -23,6 +23,7 @@
 mod arithmetic;
 mod card;
 mod chat_template;
+mod donor;
 mod error;
 mod execute;
 mod extract;
@@ -40,6 +41,7 @@ mod statistics;
 mod vocabulary;
 
 pub use arithmetic::Compute;
+pub use donor::end_of_turn;
 pub use error::MergeError;
 pub use execute::{Execution, Outcome, Progress};
 pub use extract::{Extracted, extract_adapter};

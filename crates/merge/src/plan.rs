@@ -2,6 +2,7 @@
 
 use crate::MergeError;
 use crate::chat_template;
+use crate::donor;
 use crate::method::{Base, Fallback, Resolved, Scope};
 use crate::model::{HEAD, Model, comes_first, is_vocabulary, layer_of, open_model};
 use crate::recipe::{Aim, Recipe, Settings, Slice, resolve};
@@ -45,6 +46,8 @@ pub struct Plan {
     pub anchor: Option<Box<Self>>,
     /// The chat template that the recipe asks for.
     pub chat_template: Option<String>,
+    /// The model whose template that is, so that its turns end as the merge's do.
+    pub(crate) turns: Option<usize>,
     /// Further words for the model card.
     pub card_note: Option<String>,
     /// Whether the base has one tensor for embedding and head.
@@ -169,6 +172,11 @@ impl Plan {
                 format!("tokenizers of `{a}` and `{b}` differ, but rows are merged by number ({why}); consider `tokenizer_source`")
             }));
         }
+        // Whose turns the merge takes is whose template it takes.
+        let turns = wanted.and_then(|wanted| models.iter().position(|model| model.name == wanted));
+        let donor_of = turns.unwrap_or(recipe.base.unwrap_or(0));
+        let others = models.iter().enumerate().filter(|(at, _)| *at != donor_of);
+        tokenizer_notes.extend(others.filter_map(|(_, model)| donor::difference(&models[donor_of], model)));
         let mut planner =
             Planner { recipe: &recipe, models: &models, alignment: alignment.as_ref(), options, notes: Vec::new() };
         let outputs = planner.outputs()?;
@@ -177,7 +185,10 @@ impl Plan {
         notes.splice(0..0, recipe.warnings.iter().cloned());
         let like = recipe.base.unwrap_or(0);
         let donor = alignment.as_ref().map_or(like, |a| a.donor);
-        let config = config(&recipe, &models, like, alignment.as_ref(), &outputs, &mut notes);
+        let mut config = config(&recipe, &models, like, alignment.as_ref(), &outputs, &mut notes);
+        if let Some(turns) = turns {
+            config["eos_token_id"] = models[turns].config["eos_token_id"].clone();
+        }
         let base_is_tied = models[like].config["tie_word_embeddings"].as_bool().unwrap_or(false);
         Ok(Self {
             recipe,
@@ -191,6 +202,7 @@ impl Plan {
             anchor: None,
             masks: None,
             chat_template,
+            turns,
             card_note: None,
             base_is_tied,
             alignment,
@@ -206,6 +218,12 @@ impl Plan {
         let read: usize = self.outputs.iter().flat_map(|o| o.inputs.iter().map(|(m, n)| size(*m, n))).sum();
         let written: usize = self.outputs.iter().map(|o| o.len() * o.dtype.size()).sum();
         (read as u64, written as u64)
+    }
+
+    /// The recipe as it stands beside the merge: without paths of this machine.
+    #[must_use]
+    pub fn recipe_text(&self) -> String {
+        crate::card::recipe_text(self)
     }
 
     /// What one tensor is made of, for people.

@@ -221,7 +221,7 @@ fn recipes_are_refused_with_line_and_mend() {
         (format!("merge_method: ties\n{models}"), vec!["`weight`", "line 4", "`parameters`"]),
         (format!("merge_method: linear\n{models}parameters: {{weight: 1}}\ndtype: float64\n"), vec!["float64"]),
         ("merge_method: linear\nmodels: [{model: one+adapter}]\n".to_owned(), vec!["`adapter`", "neither a directory"]),
-        ("merge_method: linear\nmodels: [{model: one, lora: two}]\n".to_owned(), vec!["adapter_config.json"]),
+        ("merge_method: linear\nmodels: [{model: {model: one, lora: two}}]\n".to_owned(), vec!["adapter_config.json"]),
         ("merge_method: linear\nmodels: [{model: one}, {model: one}]\n".to_owned(), vec!["listed twice"]),
         ("merge_method: linear\nmodels: [{model: absent}]\nparameters: {weight: 1}\n".to_owned(), vec!["`absent`"]),
         (
@@ -258,12 +258,84 @@ fn recipes_are_refused_with_line_and_mend() {
 }
 
 #[test]
-fn unknown_words_are_warned_about() {
-    let recipe = "merge_method: ties\nbase_modell: base\nmodels: [{model: one}]\nparameters: {weigth: 1}\n";
-    let recipe = Recipe::parse(recipe, Path::new("r.yaml")).unwrap();
-    let warnings = recipe.warnings.join("\n");
-    assert!(warnings.contains("line 2") && warnings.contains("did you mean `base_model`"), "{warnings}");
-    assert!(warnings.contains("line 4") && warnings.contains("did you mean `weight`"), "{warnings}");
+fn words_without_effect_are_refused() {
+    let of = |recipe: &str| Recipe::parse(recipe, Path::new("r.yaml"));
+    let refused = |recipe: &str, parts: &[&str]| {
+        let error = of(recipe).unwrap_err();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    refused(
+        "merge_method: ties\nbase_modell: base\nmodels: [{model: one}]\n",
+        &["line 2", "did you mean `base_model`"],
+    );
+    refused(
+        "merge_method: ties\nmodels: [{model: one}]\nparameters: {weigth: 1}\n",
+        &["line 3", "did you mean `weight`"],
+    );
+    refused("merge_method: ties\nmodels: [{model: one, wait: 1}]\n", &["line 2", "a model has no key `wait`"]);
+    // A key that only holds what others refer to has an effect; of one key the last counts, which is said.
+    let recipe = "constant: &ONE one\nconstant: &TWO two\nconstant: &SHARE {weight: 0.25}\nmerge_method: linear\n\
+                  models:\n- {model: *ONE, parameters: {<<: *SHARE}}\n- {model: *TWO, parameters: {<<: *SHARE, weight: 0.75}}\n\
+                  dtype: float16\ndtype: float32\n";
+    let recipe = of(recipe).unwrap();
+    assert_eq!((&recipe.models[..], recipe.out_dtype), (&["one".to_owned(), "two".to_owned()][..], Some(Dtype::F32)));
+    assert_eq!(recipe.warnings, ["line 9: `dtype` counts, not that of line 8"]);
+    refused("a: &A {b: 1}\nmerge_method: linear\nmodels: [{model: one}]\n", &["line 1", "`a`"]);
+    refused("merge_method: linear\nmodels: [{model: *NONE}]\n", &["line 2", "anchor"]);
+    refused("merge_method: linear\nmodels:\n- {model: one, parameters: {<<: 3}}\n", &["line 3", "`<<`", "a number"]);
+    refused("merge_method: linear\nmodels:\n-\tmodel: one\n", &["line 3", "a tab"]);
+    refused("merge_method: linear\n---\nmerge_method: linear\n", &["2 documents", "--intermediate-dir"]);
+}
+
+#[test]
+fn what_comes_of_one_input_is_said_and_may_be_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    random(dir.path(), Dtype::F32);
+    for (model, id, template) in [("base", 1, "{{ 'a' }}"), ("one", 1, "{{ 'a' }}"), ("two", 2, "{{ 'b' }}")] {
+        let write = |name: &str, text: String| std::fs::write(dir.path().join(model).join(name), text).unwrap();
+        write("generation_config.json", format!("{{\"eos_token_id\": [{id}], \"transformers_version\": \"{id}\"}}"));
+        write("chat_template.jinja", template.to_owned());
+    }
+    let recipe = "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: one}, {model: two}]\nparameters: {weight: 0.5}\n";
+    let plan = |recipe: &str| {
+        Plan::new(Recipe::parse(recipe, Path::new("r.yaml")).unwrap(), &[dir.path()], &PlanOptions::default()).unwrap()
+    };
+    let notes = plan(recipe).notes.join("\n");
+    assert!(
+        notes.contains("of `two`") && notes.contains("end-of-turn ids ({2}, not {1}), the chat template"),
+        "{notes}"
+    );
+    assert!(!notes.contains("of `one`") && notes.contains("`chat_template: two`"), "{notes}");
+    let chosen = plan(&format!("{recipe}chat_template: two\n"));
+    assert!(chosen.notes.iter().any(|note| note.contains("of `base`")), "{:?}", chosen.notes);
+    let out = dir.path().join("out");
+    chosen.execute(&out, &Execution::default()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    assert!(read("generation_config.json").contains("[2]") && read("chat_template.jinja").contains("'b'"));
+}
+
+#[test]
+fn slices_may_take_no_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    random(dir.path(), Dtype::F32);
+    let recipe = "merge_method: passthrough\nslices:\n- sources: [{model: one, layer_range: [0, 0]}]\n\
+                  - sources: [{model: two, layer_range: [0, 1]}]\n- sources: [{model: one, layer_range: [1, 1]}]\n";
+    let out = dir.path().join("out");
+    merge(dir.path(), recipe, &out, &Execution::default()).unwrap();
+    let (merged, one, two) = (
+        Tensors::open(&out).unwrap(),
+        Tensors::open(dir.path().join("one")).unwrap(),
+        Tensors::open(dir.path().join("two")).unwrap(),
+    );
+    let like = |name: &str, other: &Tensors| assert!(merged.f32(name).unwrap() == other.f32(name).unwrap(), "{name}");
+    for (name, _) in merged.tensors().filter(|(name, t)| t.dtype == Dtype::F32 && one.tensor(name).is_some()) {
+        // What comes before the layers is the first slice's, what comes after the last one's.
+        like(name, if name.contains("layers.") { &two } else { &one });
+    }
+    assert!(
+        merged.tensors().any(|(name, _)| name.contains("layers.0."))
+            && !merged.tensors().any(|(name, _)| name.contains("layers.1."))
+    );
 }
 
 proptest! {

@@ -19,6 +19,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]
 pub enum RunError {
+    #[error(
+        "expert `{expert}` ends its turns with token ids {ids:?}, with which the base does not: merged models have the base's files, and would \
+         talk on; let the base's generation_config.json name them too (`eos_token_id`)"
+    )]
+    EndOfTurn { expert: String, ids: Vec<u64> },
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
     #[error("{role} `{name}`: {source}")]

@@ -11,6 +11,7 @@ use crate::stages::diagnose::{Compared, Diagnosed, diagnose};
 use crate::stages::select::{File, Selected, select};
 use crate::stages::transplant::{Planned, plan};
 use rolegraft_checkpoint::{Checkpoint, check_pool};
+use rolegraft_merge::end_of_turn;
 use rolegraft_report::ModelScores;
 use rolegraft_suites::Split;
 use rolegraft_trajectory::Episode;
@@ -39,6 +40,13 @@ pub(crate) fn pool(kept: &mut Kept<'_>) -> Result<Pool, RunError> {
     let experts = experiment.pool.experts.iter().map(|(name, source)| open("expert", name, source));
     let experts: Vec<(Checkpoint, Member)> = experts.collect::<Result<_, _>>()?;
     check_pool(&base, &experts.iter().map(|(checkpoint, _)| checkpoint).collect::<Vec<_>>())?;
+    let ends = |checkpoint: &Checkpoint| end_of_turn(checkpoint.dir(), checkpoint.config().json());
+    for (expert, member) in &experts {
+        let lost: Vec<u64> = ends(expert).difference(&ends(&base)).copied().collect();
+        if !lost.is_empty() {
+            return Err(RunError::EndOfTurn { expert: member.name.clone(), ids: lost });
+        }
+    }
     let members: Vec<Member> = experts.iter().map(|(_, member)| member.clone()).collect();
     // Merged models have the base's template or an expert's.
     kept.check_templates(std::iter::once(&base_member).chain(&members))?;

@@ -197,7 +197,7 @@ impl Reader {
 }
 
 fn entry(line: usize, key: &str, value: Node) -> Entry {
-    Entry { key: key.to_owned(), line, value }
+    Entry { key: key.to_owned(), line, value, helps: false, over: None }
 }
 
 fn text_node(line: usize, text: &str) -> Node {
@@ -210,7 +210,7 @@ fn weights(node: Option<&Node>) -> Result<TokenWeights, String> {
     let Kind::Map(entries) = &node.kind else {
         return Err(format!("line {}: `weights` must be a table of role, reply and context", node.line));
     };
-    for Entry { key, line, value } in entries {
+    for Entry { key, line, value, .. } in entries {
         let place = match key.as_str() {
             "role" => &mut weights.role,
             "reply" => &mut weights.reply,
@@ -245,7 +245,7 @@ fn calibration(node: Option<&Node>, experts: &[String]) -> Result<BTreeMap<Strin
         ));
     };
     let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-    for Entry { key, line, value } in entries {
+    for Entry { key, line, value, .. } in entries {
         let named: Vec<&String> = experts.iter().filter(|e| *e == key || last(e) == *key).collect();
         let [expert] = named[..] else {
             let known: Vec<&str> = experts.iter().map(String::as_str).collect();

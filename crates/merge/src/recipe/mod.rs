@@ -6,6 +6,7 @@ mod parse;
 mod reader;
 mod setting;
 mod tokenizer;
+mod yaml;
 
 use crate::Compute;
 use crate::registry::Operator;

@@ -1,6 +1,6 @@
 //! Recipes as a tree that remembers lines, from YAML or TOML alike.
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use super::yaml::documents;
 use std::path::Path;
 
 /// A value and the line it stands on (from 1).
@@ -25,6 +25,10 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) line: usize,
     pub(crate) value: Node,
+    /// Whether it holds an anchor that is used elsewhere.
+    pub(crate) helps: bool,
+    /// The line of an entry of the same key that it stands in place of.
+    pub(crate) over: Option<usize>,
 }
 
 /// Largest recipe read, in bytes.
@@ -61,44 +65,15 @@ impl Node {
 }
 
 fn yaml(text: &str) -> Result<Node, String> {
-    let documents = MarkedYaml::load_from_str(text).map_err(|e| e.to_string())?;
-    match &documents[..] {
-        [document] => of_yaml(document),
-        [] => Err("the recipe is empty".into()),
-        _ => Err("the recipe holds several YAML documents; give one".into()),
+    let mut documents = documents(text)?;
+    match (documents.pop(), documents.len()) {
+        (Some(document), 0) if document.node.kind != Kind::Null => Ok(document.node),
+        (Some(_), more) if more > 0 => Err(format!(
+            "the recipe holds {} documents, where one is expected; `rolegraft merge` carries them out one after another with --intermediate-dir",
+            more + 1
+        )),
+        _ => Err("the recipe is empty".into()),
     }
-}
-
-fn of_yaml(node: &MarkedYaml<'_>) -> Result<Node, String> {
-    let line = node.span.start.line();
-    let kind = match &node.data {
-        YamlData::Value(scalar) => match scalar {
-            Scalar::Null => Kind::Null,
-            Scalar::Boolean(b) => Kind::Bool(*b),
-            Scalar::Integer(i) => Kind::Number(*i as f64),
-            Scalar::FloatingPoint(f) => Kind::Number(f.into_inner()),
-            Scalar::String(s) => Kind::Text(s.to_string()),
-        },
-        YamlData::Sequence(items) => Kind::List(items.iter().map(of_yaml).collect::<Result<_, _>>()?),
-        YamlData::Mapping(map) => {
-            let mut entries = Vec::new();
-            for (key, value) in map {
-                let key_node = of_yaml(key)?;
-                let key = match key_node.kind {
-                    Kind::Text(t) => t,
-                    Kind::Number(n) => n.to_string(),
-                    Kind::Bool(b) => b.to_string(),
-                    _ => return Err(format!("line {}: a key must be a text", key_node.line)),
-                };
-                entries.push(Entry { key, line: key_node.line, value: of_yaml(value)? });
-            }
-            Kind::Map(entries)
-        }
-        YamlData::Tagged(_, inner) => return of_yaml(inner),
-        YamlData::Representation(text, ..) => Kind::Text(text.to_string()),
-        YamlData::Alias(_) | YamlData::BadValue => return Err(format!("line {line}: the value cannot be read")),
-    };
-    Ok(Node { line, kind })
 }
 
 fn toml(text: &str) -> Result<Node, String> {
@@ -119,7 +94,7 @@ impl Lines<'_> {
         let entries = table.iter().map(|(key, item)| {
             let span = table.key(key).and_then(toml_edit::Key::span);
             let line = self.at(span, line);
-            Entry { key: key.to_owned(), line, value: self.item(item, line) }
+            Entry { key: key.to_owned(), line, value: self.item(item, line), helps: false, over: None }
         });
         Node { line, kind: Kind::Map(entries.collect()) }
     }
@@ -182,7 +157,7 @@ mod tests {
             bomb.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
         }
         assert!(Node::parse(&bomb, Path::new("r.yml")).is_err());
-        for bad in ["", "a: [", "{{{", "\t", "a: 1\n---\nb: 2"] {
+        for bad in ["", "a: [", "{{{", "\t", "a: 1\n---\nb: 2", "a: *b", "a: &a [*a]", "? [1]\n: 2", "a: !x 1"] {
             assert!(Node::parse(bad, Path::new("r.yml")).is_err(), "{bad:?}");
         }
         assert!(Node::parse(&"[".repeat(100_000), Path::new("r.yml")).is_err());

@@ -3,14 +3,15 @@
 use super::fit::FITS;
 use super::node::{Kind, Node};
 use super::reader::Reader;
-use super::setting::Settings;
+use super::setting::{Setting, Settings};
+use super::yaml::{Document, documents};
 use super::{Aim, Preset, Recipe, Slice, SliceSource};
 use crate::method::Base;
 use crate::registry::Operator;
 use crate::{Compute, MergeError};
 use rolegraft_checkpoint::Dtype;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const TOP: [&str; 17] = [
@@ -56,6 +57,67 @@ impl Recipe {
         Reader::default().recipe(&node, text)
     }
 
+    /// The recipes of a file that may hold several YAML documents, in an order in which they can be carried out. All but one have a
+    /// `name`, by which the others may refer to what it makes, in `intermediate/NAME`.
+    ///
+    /// # Errors
+    /// As [`Self::read`], or if names are missing, there twice, or refer to each other in a circle.
+    pub fn read_all(path: &Path, intermediate: &Path) -> Result<Vec<(Option<String>, Self)>, MergeError> {
+        let file = |reason| MergeError::File { path: path.to_owned(), reason };
+        let is_toml = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+        let text =
+            std::fs::read_to_string(path).map_err(|source| MergeError::Read { path: path.to_owned(), source })?;
+        let several = if is_toml { Vec::new() } else { documents(&text).map_err(file)? };
+        if several.len() < 2 {
+            return Ok(vec![(None, Self::read(path)?)]);
+        }
+        let mut all = Self::in_order(several, intermediate).map_err(file)?;
+        all.iter_mut().for_each(|(_, recipe)| recipe.path = Some(path.to_owned()));
+        Ok(all)
+    }
+
+    fn in_order(documents: Vec<Document<'_>>, intermediate: &Path) -> Result<Vec<(Option<String>, Self)>, String> {
+        let mut left: Vec<(Option<String>, Document<'_>)> = Vec::new();
+        for mut document in documents {
+            let name = document.node.get("name").map(|n| Reader::default().text(n, "name")).transpose()?;
+            if name
+                .as_deref()
+                .is_some_and(|name| name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.'))
+            {
+                return Err(format!(
+                    "line {}: `name` becomes a folder's name, so it must be a plain word",
+                    document.node.line
+                ));
+            }
+            if let Some((known, _)) = left.iter().find(|(known, _)| *known == name) {
+                let line = document.node.line;
+                return Err(match known {
+                    Some(name) => format!("line {line}: two recipes have the name `{name}`"),
+                    None => format!("line {line}: two recipes have no `name`; only the last result goes without one"),
+                });
+            }
+            if let Kind::Map(entries) = &mut document.node.kind {
+                entries.retain(|entry| entry.key != "name");
+            }
+            left.push((name, document));
+        }
+        let names: Vec<String> = left.iter().filter_map(|(name, _)| name.clone()).collect();
+        let needs: Vec<BTreeSet<String>> =
+            left.iter_mut().map(|(_, document)| refer(&mut document.node, &names, intermediate)).collect();
+        let mut left: Vec<_> = left.into_iter().zip(needs).collect();
+        let (mut done, mut all) = (BTreeSet::new(), Vec::new());
+        while !left.is_empty() {
+            let Some(at) = left.iter().position(|(_, needs)| needs.is_subset(&done)) else {
+                let circle: Vec<&str> = left.iter().filter_map(|((name, _), _)| name.as_deref()).collect();
+                return Err(format!("the recipes {} refer to each other in a circle", circle.join(", ")));
+            };
+            let ((name, Document { node, text }), _) = left.remove(at);
+            all.push((name.clone(), Reader::default().recipe(&node, text)?));
+            done.extend(name);
+        }
+        Ok(all)
+    }
+
     /// A recipe that merges experts of a base by one method, without a file: names stand for the models.
     ///
     /// # Errors
@@ -95,7 +157,7 @@ impl Reader {
         let Kind::Map(entries) = &node.kind else {
             return Err(format!("line {}: a recipe is a table with `merge_method`, not {}", node.line, node.what()));
         };
-        self.unknown_keys(entries, &TOP, "the recipe");
+        self.unknown_keys(entries, &TOP, "the recipe")?;
         let method = node
             .get("merge_method")
             .ok_or("`merge_method` is missing; name one, for instance `merge_method: linear`")?;
@@ -146,7 +208,7 @@ impl Reader {
             }
             recipe.aim = Some(self.aim(node)?);
         }
-        self.unknown_parameters(&recipe, is_aim);
+        unknown_parameters(&recipe, is_aim)?;
         recipe.models = self.models;
         recipe.warnings = self.warnings;
         Ok(recipe)
@@ -235,7 +297,7 @@ impl Reader {
         let mut out = Vec::new();
         for item in list(slices, "slices")? {
             if let Kind::Map(entries) = &item.kind {
-                self.unknown_keys(entries, &["sources", "base_model", "parameters", "residual_weight"], "a slice");
+                self.unknown_keys(entries, &["sources", "base_model", "parameters", "residual_weight"], "a slice")?;
             }
             if item.get("residual_weight").is_some() {
                 return Err(format!("line {}: `residual_weight` is not supported", item.line));
@@ -278,21 +340,18 @@ impl Reader {
         };
         let known: &[&str] =
             if needs_range { &["model", "layer_range", "parameters"] } else { &["model", "parameters"] };
-        self.unknown_keys(entries, known, "a model");
+        self.unknown_keys(entries, known, "a model")?;
         let model = node.get("model").ok_or_else(|| format!("line {}: `model` is missing", node.line))?;
         let layers = match node.get("layer_range") {
             Some(range) => match &range.kind {
                 Kind::List(ends) => match (ends.first().map(|n| &n.kind), ends.get(1).map(|n| &n.kind), ends.len()) {
                     (Some(Kind::Number(a)), Some(Kind::Number(b)), 2)
-                        if *a >= 0.0 && b > a && a.fract() == 0.0 && b.fract() == 0.0 && *b < 1e6 =>
+                        if *a >= 0.0 && b >= a && a.fract() == 0.0 && b.fract() == 0.0 && *b < 1e6 =>
                     {
                         Some((*a as usize, *b as usize))
                     }
                     _ => {
-                        return Err(format!(
-                            "line {}: `layer_range` must be [first, one past the last], with the second greater",
-                            range.line
-                        ));
+                        return Err(format!("line {}: `layer_range` must be [first, one past the last]", range.line));
                     }
                 },
                 _ => return Err(format!("line {}: `layer_range` must be a list of two numbers", range.line)),
@@ -327,23 +386,41 @@ impl Reader {
             _ => Err(format!("line {}: `{key}` is `{name}`; known: float32, float16, bfloat16, float64", node.line)),
         }
     }
+}
 
-    fn unknown_parameters(&mut self, recipe: &Recipe, is_aim: bool) {
-        let spec = recipe.operator.spec();
-        let mut known: Vec<&str> = spec.parameters.iter().map(|p| p.name).collect();
-        if is_aim {
-            known.extend(["of", "omega", "tied"]);
+/// Lets every text that is one of `names` say where its result lies, and tells which there were.
+fn refer(node: &mut Node, names: &[String], intermediate: &Path) -> BTreeSet<String> {
+    match &mut node.kind {
+        Kind::Text(text) => {
+            let end = text.find(['+', '@']).unwrap_or(text.len());
+            let Some(name) = names.iter().find(|name| **name == text[..end]) else { return BTreeSet::new() };
+            *text = format!("{}{}", intermediate.join(name).display(), &text[end..]);
+            [name.clone()].into()
         }
-        let slices = recipe.slices.iter().flat_map(|s| s.sources.iter().map(|s| &s.parameters).chain([&s.parameters]));
-        for settings in slices.chain([&recipe.module, &recipe.shared]) {
-            for setting in settings.0.iter().filter(|s| !known.contains(&s.name.as_str())) {
-                let hint = crate::nearest(&setting.name, &known);
-                self.warnings.push(format!(
-                    "line {}: `{}` has no parameter `{}`, which is ignored{hint}",
-                    setting.line, spec.name, setting.name
-                ));
-            }
+        Kind::List(items) => items.iter_mut().flat_map(|item| refer(item, names, intermediate)).collect(),
+        Kind::Map(entries) => {
+            entries.iter_mut().flat_map(|entry| refer(&mut entry.value, names, intermediate)).collect()
         }
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) => BTreeSet::new(),
+    }
+}
+
+/// Refuses parameters that the method does not have.
+fn unknown_parameters(recipe: &Recipe, is_aim: bool) -> Result<(), String> {
+    let spec = recipe.operator.spec();
+    let mut known: Vec<&str> = spec.parameters.iter().map(|p| p.name).collect();
+    if is_aim {
+        known.extend(["of", "omega", "tied"]);
+    }
+    let slices = recipe.slices.iter().flat_map(|s| s.sources.iter().map(|s| &s.parameters).chain([&s.parameters]));
+    let mut settings = slices.chain([&recipe.module, &recipe.shared]).flat_map(|settings| &settings.0);
+    match settings.find(|setting| !known.contains(&setting.name.as_str())) {
+        None => Ok(()),
+        Some(Setting { name, line, .. }) => Err(format!(
+            "line {line}: `{}` has no parameter `{name}`, so it has no effect{}",
+            spec.name,
+            crate::nearest(name, &known)
+        )),
     }
 }
 

@@ -56,13 +56,17 @@ impl Reader {
         }
     }
 
-    pub(super) fn unknown_keys(&mut self, entries: &[Entry], known: &[&str], place: &str) {
-        for entry in entries.iter().filter(|e| !known.contains(&e.key.as_str())) {
-            let hint = crate::nearest(&entry.key, known);
-            self.warnings.push(format!(
-                "line {}: {place} has an unknown key `{}`, which is ignored{hint}",
-                entry.line, entry.key
-            ));
+    /// Refuses keys without effect. One that holds an anchor which is used has some.
+    pub(super) fn unknown_keys(&mut self, entries: &[Entry], known: &[&str], place: &str) -> Result<(), String> {
+        let again = entries.iter().filter_map(|e| Some((&e.key, e.line, e.over?)));
+        self.warnings
+            .extend(again.map(|(key, line, over)| format!("line {line}: `{key}` counts, not that of line {over}")));
+        match entries.iter().find(|e| !e.helps && !known.contains(&e.key.as_str())) {
+            None => Ok(()),
+            Some(Entry { key, line, .. }) => Err(format!(
+                "line {line}: {place} has no key `{key}`, so it has no effect{}",
+                crate::nearest(key, known)
+            )),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Reader {
                 let Kind::Map(entries) = &n.kind else {
                     return Err(format!("line {}: `tokenizer` must be a table with `source`", n.line));
                 };
-                self.unknown_keys(entries, &["source", "tokens", "pad_to_multiple_of"], "`tokenizer`");
+                self.unknown_keys(entries, &["source", "tokens", "pad_to_multiple_of"], "`tokenizer`")?;
                 let source = n.get("source").map_or(Ok(TokenizerSource::Union), |s| self.tokenizer_source(s))?;
                 let pad_to_multiple_of = match n.get("pad_to_multiple_of") {
                     None => None,

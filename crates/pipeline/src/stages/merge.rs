@@ -21,14 +21,15 @@ pub(crate) const SHARD: u64 = 5_000_000_000;
 const TEXTS: usize = 256;
 const BLOCK: usize = 512;
 
-/// Reads a recipe and plans its merge; models are looked for in the working directory, then beside the recipe.
+/// Plans a recipe's merge; models are looked for in the working directory, then beside the recipe.
 ///
 /// # Errors
 /// If the recipe or a model cannot be used, or importances cannot be measured.
-pub fn plan_merge(recipe: &Path, options: &PlanOptions, progress: &dyn Progress) -> Result<Plan, RunError> {
-    let beside = recipe.parent().unwrap_or(Path::new(""));
+pub fn plan_merge(recipe: Recipe, options: &PlanOptions, progress: &dyn Progress) -> Result<Plan, RunError> {
+    let path = recipe.path.clone().unwrap_or_default();
+    let beside = path.parent().unwrap_or(Path::new(""));
     let folders = [Path::new(""), beside];
-    let mut plan = Plan::new(Recipe::read(recipe)?, &folders, options).map_err(|e| e.in_recipe(recipe))?;
+    let mut plan = Plan::new(recipe, &folders, options).map_err(|e| e.in_recipe(&path))?;
     let Some(aim) = plan.recipe.aim.clone().filter(|_| plan.importance.is_none()) else { return Ok(plan) };
     let (Some(calibration), Some(base)) = (aim.calibration, plan.recipe.base) else { return Ok(plan) };
     let calibration = folders.iter().map(|f| f.join(&calibration)).find(|p| p.exists()).unwrap_or(calibration);
