@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for Entries {
                 let (mut entries, mut metadata) = (Vec::new(), BTreeMap::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        metadata = map.next_value()?;
+                        metadata = map.next_value::<Option<_>>()?.unwrap_or_default();
                     } else {
                         entries.push((name, map.next_value()?));
                     }
@@ -238,6 +238,7 @@ mod tests {
     fn lies_are_refused_by_name() {
         let ok = |e: &str| format!("{{{e}}}");
         assert!(parse(&ok(&entry("a", "[2]", 0, 8)), 8).is_ok());
+        assert!(parse(&ok(&format!("\"__metadata__\":null,{}", entry("a", "[2]", 0, 8))), 8).is_ok());
         let cases: Vec<(Result<Header, HeaderError>, &str)> = vec![
             (Header::parse(&[1, 2], 2), "too short"),
             (Header::parse(&[255; 16], 16), "claims a header"),

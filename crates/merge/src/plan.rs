@@ -356,6 +356,15 @@ impl<'r> Planner<'r> {
                 layer += 1;
             }
         }
+        // Buffers that older versions of transformers saved, and that every loader works out for itself.
+        let before = wanted.len();
+        wanted.retain(|wanted| !wanted.name.ends_with("rotary_emb.inv_freq"));
+        if wanted.len() < before {
+            self.notes.push(format!(
+                "{} buffers `rotary_emb.inv_freq` are left out; they follow from the config",
+                before - wanted.len()
+            ));
+        }
         let mut outputs = wanted.into_iter().map(|w| self.output(w)).collect::<Result<Vec<_>, _>>()?;
         outputs.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(outputs)
@@ -420,6 +429,12 @@ impl<'r> Planner<'r> {
         let (model, stored) = &inputs[like];
         let stored = self.models[*model].tensors.stored_dtype(stored).unwrap_or(described[like].dtype);
         let dtype = self.recipe.out_dtype.unwrap_or(stored);
+        let packed = [".qweight", ".qzeros", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax"];
+        if packed.iter().any(|end| name.ends_with(end)) {
+            let reason =
+                "it is of quantised weights, which cannot be merged; take those that they were made from".to_owned();
+            return Err(MergeError::tensor(&name, reason));
+        }
         let is_float = described.iter().all(|d| d.dtype.is_float());
         let parameters = if is_float { self.parameters(&name, &inputs, slice, t)? } else { Resolved::default() };
         let dtype = if is_float { dtype } else { described[0].dtype };
@@ -503,6 +518,17 @@ fn config(
     }
     if let Some(alignment) = alignment {
         config["vocab_size"] = alignment.height.into();
+    }
+    if let Some(entries) = config.as_object_mut() {
+        // Weights that were quantised have dtypes or tensors that are refused before.
+        if entries.remove("quantization_config").is_some() {
+            notes.push("`quantization_config` is left out of the config: what is written is not quantised".into());
+        }
+        if let Some(files) = entries.get("auto_map") {
+            notes.push(format!(
+                "the config names code (`auto_map`: {files}), which is not copied; loaders need it from where it came"
+            ));
+        }
     }
     let sliced = recipe.slices.iter().any(|s| s.sources.iter().any(|x| x.layers.is_some()));
     if sliced {

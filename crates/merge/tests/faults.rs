@@ -314,6 +314,60 @@ fn what_comes_of_one_input_is_said_and_may_be_chosen() {
     assert!(read("generation_config.json").contains("[2]") && read("chat_template.jinja").contains("'b'"));
 }
 
+/// A checkpoint of some tensors of F32, each 4 by 4 of one number, and its config.
+fn small(dir: &Path, tensors: &[(&str, f32)], config: &serde_json::Value) {
+    let plan: Vec<_> = tensors.iter().map(|(name, _)| ((*name).to_owned(), Dtype::F32, vec![4, 4])).collect();
+    let mut bytes = rolegraft_checkpoint::Header::encode(&plan);
+    tensors.iter().for_each(|(_, value)| bytes.extend([*value; 16].iter().flat_map(|v| v.to_le_bytes())));
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("model.safetensors"), bytes).unwrap();
+    std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn experts_of_a_mixture_merge_and_what_is_stale_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_hidden_layers": 1,
+        "num_experts": 2, "quantization_config": {"quant_method": "gptq"}, "auto_map": {"AutoModel": "modeling_x.X"}});
+    let names = |value: f32| {
+        [
+            ("model.layers.0.mlp.experts.0.gate_proj.weight", value),
+            ("model.layers.0.mlp.experts.1.gate_proj.weight", 10.0 * value),
+            ("model.layers.0.mlp.gate.weight", 100.0 * value),
+        ]
+    };
+    small(&dir.path().join("one"), &names(1.0), &config);
+    let with_buffer = [&names(3.0)[..], &[("model.layers.0.self_attn.rotary_emb.inv_freq", 1.0)]].concat();
+    small(&dir.path().join("two"), &with_buffer, &config);
+    let recipe = "merge_method: linear\nmodels: [{model: one}, {model: two}]\nparameters: {weight: 0.5}\n";
+    let plan =
+        Plan::new(Recipe::parse(recipe, Path::new("r.yaml")).unwrap(), &[dir.path()], &PlanOptions::default()).unwrap();
+    let notes = plan.notes.join("\n");
+    for part in ["1 buffers `rotary_emb.inv_freq`", "`quantization_config` is left out", "modeling_x.X"] {
+        assert!(notes.contains(part), "{notes}");
+    }
+    let out = dir.path().join("out");
+    plan.execute(&out, &Execution::default()).unwrap();
+    let merged = Tensors::open(&out).unwrap();
+    for (name, value) in names(2.0) {
+        assert_eq!(merged.f32(name).unwrap(), [value; 16], "{name}");
+    }
+    let config = std::fs::read_to_string(out.join("config.json")).unwrap();
+    assert!(!config.contains("quantization_config") && config.contains("qwen3_moe"), "{config}");
+    small(
+        &dir.path().join("two"),
+        &[("model.layers.0.mlp.up_proj.qweight", 1.0)],
+        &serde_json::json!({"architectures": ["Qwen3MoeForCausalLM"]}),
+    );
+    let error = merge(
+        dir.path(),
+        "merge_method: passthrough\nmodels: [{model: two}]\n",
+        &dir.path().join("no"),
+        &Execution::default(),
+    );
+    assert!(error.unwrap_err().to_string().contains("quantised"));
+}
+
 #[test]
 fn slices_may_take_no_layers() {
     let dir = tempfile::tempdir().unwrap();
