@@ -1,7 +1,7 @@
 //! LoRA adapters by hand: merged, as experts of recipes and pools, compared, and refused with file, tensor and mend.
 #![allow(missing_docs)]
 
-use rolegraft_checkpoint::{Checkpoint, Dtype, Header, Tensors};
+use rolegraft_checkpoint::{Checkpoint, Dtype, Header, Tensors, open_tensors};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -121,7 +121,7 @@ fn what_a_checkpoint_changed_becomes_an_adapter() {
     assert!(most.iter().all(|error| *error < 1e-6));
     // All of its rank, it is the checkpoint again.
     let (again, whole) =
-        (Tensors::at(Path::new(&format!("{base}+{}", out("most")))).unwrap(), Tensors::open(&tuned).unwrap());
+        (open_tensors(Path::new(&format!("{base}+{}", out("most")))).unwrap(), Tensors::open(&tuned).unwrap());
     for (name, _) in whole.tensors() {
         let (a, b) = (again.f32(name).unwrap(), whole.f32(name).unwrap());
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5), "{name}");

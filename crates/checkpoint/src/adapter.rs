@@ -6,23 +6,24 @@
 //! `lora_magnitude_vector` says. `lora_bias` adds s·b to the bias. `modules_to_save`, biases that were trained, and rows of trainable tokens
 //! stand in place of the base's.
 
-use crate::{OpenError, Tensors};
+use crate::open_error::OpenError;
+use crate::shards::Shards;
 use regex::Regex;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const CONFIG: &str = "adapter_config.json";
+pub(crate) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-const HEAD: &str = "lm_head.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
 /// Elements that are looked at together where lengths are measured.
 const BLOCK: usize = 1 << 16;
 
 /// What an adapter makes of a base's tensors.
 pub(crate) struct Adapter {
-    tensors: Tensors,
+    tensors: Shards,
     edits: BTreeMap<String, Edit>,
 }
 
@@ -64,7 +65,7 @@ struct Magnitude {
 
 /// What is read of `adapter_config.json`.
 #[derive(Deserialize)]
-struct Rules {
+pub(crate) struct Rules {
     peft_type: Option<String>,
     r: Option<usize>,
     lora_alpha: Option<f64>,
@@ -77,10 +78,10 @@ struct Rules {
     #[serde(default)]
     fan_in_fan_out: bool,
     #[serde(default)]
-    rank_pattern: Option<BTreeMap<String, usize>>,
+    rank_pattern: Option<Map<String, Value>>,
     #[serde(default)]
-    alpha_pattern: Option<BTreeMap<String, f64>>,
-    base_model_name_or_path: Option<String>,
+    alpha_pattern: Option<Map<String, Value>>,
+    pub(crate) base_model_name_or_path: Option<String>,
     #[serde(default)]
     init_lora_weights: Value,
     #[serde(default)]
@@ -105,93 +106,8 @@ const REFUSED: [(&str, &str); 9] = [
 /// Ways to begin that change the base as well.
 const CHANGE_THE_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
-/// Where a checkpoint lies: its directory, and that of an adapter to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
-    /// The directory with `config.json`.
-    pub dir: PathBuf,
-    /// The directory with `adapter_config.json`.
-    pub adapter: Option<PathBuf>,
-}
-
-impl Location {
-    /// What a path means: a directory, `BASE+ADAPTER`, or an adapter's directory whose config names a base that is here.
-    ///
-    /// # Errors
-    /// If it is an adapter whose base is not here.
-    pub fn of(path: &Path) -> Result<Self, OpenError> {
-        let plain = || Self { dir: path.to_owned(), adapter: None };
-        if path.join(CONFIG).exists() && !path.join("config.json").exists() {
-            let rules = Rules::read(path)?;
-            let named = rules.base_model_name_or_path.unwrap_or_default();
-            let found = [PathBuf::from(&named), path.join(&named)].into_iter().find(|p| p.join("config.json").exists());
-            let absent = || OpenError::Adapter {
-                path: path.join(CONFIG),
-                reason: format!("names the base `{named}`, which is not here; give BASE+{}", path.display()),
-            };
-            return Ok(Self {
-                dir: found.filter(|_| !named.is_empty()).ok_or_else(absent)?,
-                adapter: Some(path.to_owned()),
-            });
-        }
-        if path.exists() {
-            return Ok(plain());
-        }
-        let text = path.to_string_lossy();
-        let parts = text.match_indices('+').map(|(at, _)| (Path::new(&text[..at]), Path::new(&text[at + 1..])));
-        let found = parts.into_iter().find(|(base, adapter)| base.is_dir() && adapter.is_dir());
-        Ok(found.map_or_else(plain, |(dir, adapter)| Self { dir: dir.to_owned(), adapter: Some(adapter.to_owned()) }))
-    }
-
-    /// A path that a file in the folder `here` says, as [`Self::of`] takes it: both sides of a `+` are relative to the folder,
-    /// and an adapter alone is one to `base`, where that is known.
-    #[must_use]
-    pub fn relative(here: &Path, path: &Path, base: Option<&Path>) -> PathBuf {
-        let joined = here.join(path);
-        let alone = joined.join(CONFIG).exists() && !joined.join("config.json").exists();
-        match base {
-            Some(base) if alone => return Self { dir: base.to_owned(), adapter: Some(joined) }.path(),
-            _ if joined.exists() => return joined,
-            _ => {}
-        }
-        let text = path.to_string_lossy();
-        let parts = text.match_indices('+').map(|(at, _)| (here.join(&text[..at]), here.join(&text[at + 1..])));
-        let found = parts.into_iter().find(|(dir, adapter)| dir.is_dir() && adapter.is_dir());
-        found.map_or(joined, |(dir, adapter)| Self { dir, adapter: Some(adapter) }.path())
-    }
-
-    /// Its tensors, with the adapter applied. `config`, that of the base, is made to say it where a tied head has parted.
-    ///
-    /// # Errors
-    /// If a file contradicts itself, or the adapter cannot be merged into the base.
-    pub fn tensors(&self, config: &mut Value) -> Result<Tensors, OpenError> {
-        let tensors = Tensors::open(&self.dir)?;
-        let Some(adapter) = &self.adapter else { return Ok(tensors) };
-        if !config["quantization_config"].is_null() {
-            let reason = "says that the weights are quantised; an adapter cannot be merged into them".to_owned();
-            return Err(OpenError::Adapter { path: self.dir.join("config.json"), reason });
-        }
-        let had_head = tensors.tensor(HEAD).is_some();
-        let adapted = tensors.adapted(adapter)?;
-        if !had_head && adapted.tensor(HEAD).is_some() {
-            config["tie_word_embeddings"] = false.into();
-        }
-        Ok(adapted)
-    }
-
-    /// As [`Self::of`] takes it.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        let Some(adapter) = &self.adapter else { return self.dir.clone() };
-        let mut path = self.dir.clone().into_os_string();
-        path.push("+");
-        path.push(adapter);
-        path.into()
-    }
-}
-
 impl Rules {
-    fn read(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn read(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(CONFIG);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -234,20 +150,21 @@ impl Rules {
     }
 }
 
-/// What a pattern's value is for a module: the first pattern that its end matches.
-struct Patterns<T>(Vec<(Regex, T)>);
+/// What a pattern's number is for a module: that of the first pattern, as the file has them, that its end matches.
+struct Patterns(Vec<(Regex, f64)>);
 
-impl<T: Copy> Patterns<T> {
-    fn new(patterns: Option<BTreeMap<String, T>>, order: &[String]) -> Result<Self, String> {
-        let patterns = patterns.unwrap_or_default();
-        let compiled = order.iter().filter_map(|key| Some((key, *patterns.get(key)?))).map(|(key, value)| {
+impl Patterns {
+    fn new(patterns: Option<&Map<String, Value>>) -> Result<Self, String> {
+        let compiled = patterns.into_iter().flatten().map(|(key, value)| {
             let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$"));
-            Ok((regex.map_err(|e| format!("the pattern `{key}` cannot be read: {e}"))?, value))
+            let regex = regex.map_err(|e| format!("the pattern `{key}` cannot be read: {e}"))?;
+            let number = value.as_f64().ok_or_else(|| format!("the pattern `{key}` has no number, but {value}"))?;
+            Ok((regex, number))
         });
         Ok(Self(compiled.collect::<Result<_, String>>()?))
     }
 
-    fn of(&self, module: &str) -> Option<T> {
+    fn of(&self, module: &str) -> Option<f64> {
         self.0.iter().find(|(regex, _)| regex.is_match(module)).map(|(_, value)| *value)
     }
 }
@@ -267,7 +184,7 @@ struct Parts {
 
 impl Adapter {
     /// Reads an adapter and holds it against its base.
-    pub(crate) fn open(dir: &Path, base: &Tensors) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &Path, base: &Shards) -> Result<Self, OpenError> {
         let path = dir.join(CONFIG);
         let wrong = |reason: String| OpenError::Adapter { path: path.clone(), reason };
         let rules = Rules::read(dir)?;
@@ -279,7 +196,7 @@ impl Adapter {
             let mend = if pickled { "; adapter_model.bin is a pickle: save it again with safetensors" } else { "" };
             return Err(OpenError::Adapter { path: dir.to_owned(), reason: format!("holds no {WEIGHTS}{mend}") });
         }
-        let tensors = Tensors::open(dir.join(WEIGHTS))?;
+        let tensors = Shards::open(dir.join(WEIGHTS))?;
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         for (name, _) in tensors.tensors() {
             let (module, kind) = split(name);
@@ -306,10 +223,8 @@ impl Adapter {
             };
             *place = Some(name.to_owned());
         }
-        let order: Vec<String> =
-            ["rank_pattern", "alpha_pattern"].into_iter().flat_map(|key| keys_in_order(&path, key)).collect();
-        let ranks = Patterns::new(rules.rank_pattern.clone(), &order).map_err(&wrong)?;
-        let alphas = Patterns::new(rules.alpha_pattern.clone(), &order).map_err(wrong)?;
+        let ranks = Patterns::new(rules.rank_pattern.as_ref()).map_err(&wrong)?;
+        let alphas = Patterns::new(rules.alpha_pattern.as_ref()).map_err(wrong)?;
         let mut builder = Builder { base, tensors: &tensors, path: dir.join(WEIGHTS), edits: BTreeMap::new() };
         // What stands in place of the base's comes before what is added to it.
         for (module, parts) in &modules {
@@ -317,7 +232,7 @@ impl Adapter {
         }
         builder.keep_a_tied_head()?;
         for (module, parts) in &modules {
-            let rank = ranks.of(module).or(rules.r).unwrap_or_default();
+            let rank = ranks.of(module).map_or(rules.r.unwrap_or_default(), |rank| rank as usize);
             let alpha = alphas.of(module).or(rules.lora_alpha).unwrap_or_default();
             let scale = if rules.use_rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 };
             builder.add(module, parts, rank, scale as f32, &rules)?;
@@ -332,13 +247,13 @@ impl Adapter {
     pub(crate) fn edits(&self) -> impl Iterator<Item = (&str, &Edit)> {
         self.edits.iter().map(|(name, edit)| (name.as_str(), edit))
     }
-    /// Its files.
+    /// The file of its weights.
     pub(crate) fn file(&self) -> &Path {
         self.tensors.path()
     }
 
     /// Elements of an adapted tensor from the `start`th on.
-    pub(crate) fn read(&self, base: &Tensors, edit: &Edit, start: usize, out: &mut [f32]) -> Result<(), OpenError> {
+    pub(crate) fn read(&self, base: &Shards, edit: &Edit, start: usize, out: &mut [f32]) -> Result<(), OpenError> {
         self.sum(base, edit, start, out)?;
         let Some(magnitude) = &edit.magnitude else { return Ok(()) };
         let factors = match magnitude.factors.get() {
@@ -356,7 +271,7 @@ impl Adapter {
     }
 
     /// All but DoRA's lengths.
-    fn sum(&self, base: &Tensors, edit: &Edit, start: usize, out: &mut [f32]) -> Result<(), OpenError> {
+    fn sum(&self, base: &Shards, edit: &Edit, start: usize, out: &mut [f32]) -> Result<(), OpenError> {
         match &edit.from {
             From::Base(name) => base.elements(name, start, out)?,
             From::Adapter(name) => self.tensors.elements(name, start, out)?,
@@ -399,7 +314,7 @@ impl Adapter {
     }
 
     /// What brings each output to its length.
-    fn factors(&self, base: &Tensors, edit: &Edit, magnitude: &Magnitude) -> Result<Vec<f32>, OpenError> {
+    fn factors(&self, base: &Shards, edit: &Edit, magnitude: &Magnitude) -> Result<Vec<f32>, OpenError> {
         let (width, len) = (edit.width(), edit.shape.iter().product::<usize>());
         let mut squares = vec![0.0_f64; magnitude.lengths.len()];
         let mut values = vec![0.0; BLOCK.min(len)];
@@ -461,16 +376,9 @@ fn split(name: &str) -> (&str, &str) {
     (name, "")
 }
 
-/// A table's keys as the file has them: the first pattern that matches counts.
-fn keys_in_order(path: &Path, table: &str) -> Vec<String> {
-    let value = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let keys = value.as_ref().and_then(|value| value[table].as_object()).map(|table| table.keys().cloned().collect());
-    keys.unwrap_or_default()
-}
-
 struct Builder<'b> {
-    base: &'b Tensors,
-    tensors: &'b Tensors,
+    base: &'b Shards,
+    tensors: &'b Shards,
     path: PathBuf,
     edits: BTreeMap<String, Edit>,
 }

@@ -1,80 +1,15 @@
-//! The tensors of a checkpoint: a safetensors file, or a directory of shards with its index; perhaps with an adapter.
+//! The tensors of a checkpoint, perhaps with an adapter applied while they are read.
 
 use crate::adapter::{Adapter, Edit};
-use crate::safetensors::{Header, HeaderError, TensorInfo};
-use crate::{ConfigError, Dtype, Location, WriteError};
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-
-#[allow(unsafe_code, reason = "the map itself; see the SAFETY comment")]
-mod map {
-    use memmap2::Mmap;
-    use std::fs::File;
-
-    pub(super) fn map(file: &File) -> std::io::Result<Mmap> {
-        // SAFETY: the map is read-only, and `Tensors::bytes` compares the file's length with the length mapped
-        // before every access, so that a file cut short by someone else is an error rather than a fault.
-        unsafe { Mmap::map(file) }
-    }
-}
-
-/// Why a checkpoint cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages are the documentation")]
-pub enum OpenError {
-    #[error("checkpoint directory `{}` does not exist", .0.display())]
-    Missing(PathBuf),
-    #[error("`{}` is not a directory; give the folder that holds config.json", .0.display())]
-    NotADirectory(PathBuf),
-    #[error("`{}` holds no `{file}`; it is not a Hugging Face checkpoint", dir.display())]
-    NoFile { dir: PathBuf, file: &'static str },
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("cannot read `{}`", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("`{}` {source}", path.display())]
-    Header { path: PathBuf, source: HeaderError },
-    #[error("`{}` is not a valid index: {reason}", path.display())]
-    Index { path: PathBuf, reason: String },
-    #[error("tensor `{tensor}` is in both `{first}` and `{second}`")]
-    Twice { tensor: String, first: String, second: String },
-    #[error("`{}` has no tensor `{tensor}`", dir.display())]
-    NoTensor { dir: PathBuf, tensor: String },
-    #[error("`{}` {reason}", path.display())]
-    Adapter { path: PathBuf, reason: String },
-    #[error("`{}` changed while it was being read (tensor `{tensor}`)", path.display())]
-    Changed { path: PathBuf, tensor: String },
-    #[error("tensor `{tensor}` in `{}` is {dtype}, not floating-point", path.display())]
-    NotFloat { path: PathBuf, tensor: String, dtype: &'static str },
-    #[error("tensor `{tensor}` in `{}` holds {count} NaN or infinite values, the first at element {first}", path.display())]
-    NonFinite { path: PathBuf, tensor: String, count: usize, first: usize },
-}
-
-struct Shard {
-    path: PathBuf,
-    file: File,
-    map: memmap2::Mmap,
-}
+use crate::open_error::OpenError;
+use crate::shards::{Shards, Tensor, check_finite};
+use crate::{Dtype, WriteError};
+use std::path::Path;
 
 /// Named tensors in one or more safetensors files. Opening reads headers only.
 pub struct Tensors {
-    path: PathBuf,
-    shards: Vec<Shard>,
-    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    shards: Shards,
     adapter: Option<Box<Adapter>>,
-}
-
-/// A tensor's description, as the checkpoint holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tensor {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Sizes, outermost first.
-    pub shape: Vec<usize>,
 }
 
 impl Tensors {
@@ -83,65 +18,7 @@ impl Tensors {
     /// # Errors
     /// If there is no such file, or anything in it contradicts itself.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = path.as_ref().to_owned();
-        if !path.exists() {
-            return Err(OpenError::Missing(path));
-        }
-        let (dir, listed, files) = if path.is_dir() {
-            let index = path.join("model.safetensors.index.json");
-            let listed = if index.exists() { Some((read_index(&index)?, index)) } else { None };
-            let files: Vec<String> = match &listed {
-                Some((map, _)) => {
-                    map.values().cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect()
-                }
-                None if path.join("model.safetensors").exists() => vec!["model.safetensors".into()],
-                None => return Err(OpenError::NoFile { dir: path, file: "model.safetensors" }),
-            };
-            (path.clone(), listed, files)
-        } else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (path.parent().unwrap_or(Path::new("")).to_owned(), None, vec![name])
-        };
-        let mut shards: Vec<Shard> = Vec::new();
-        let mut tensors: BTreeMap<String, (usize, TensorInfo)> = BTreeMap::new();
-        for name in files {
-            let (shard, header) = open_shard(dir.join(&name))?;
-            for tensor in header.tensors {
-                if let Some((map, index)) = &listed
-                    && map.get(&tensor.name) != Some(&name)
-                {
-                    let reason = format!("tensor `{}` lies in `{name}`, which the index does not say", tensor.name);
-                    return Err(OpenError::Index { path: index.clone(), reason });
-                }
-                if let Some((other, _)) = tensors.get(&tensor.name) {
-                    let first = shards[*other].path.display().to_string();
-                    return Err(OpenError::Twice { tensor: tensor.name, first, second: name });
-                }
-                tensors.insert(tensor.name.clone(), (shards.len(), tensor));
-            }
-            shards.push(shard);
-        }
-        if let Some((map, index)) = &listed
-            && let Some((name, file)) = map.iter().find(|(name, _)| !tensors.contains_key(*name))
-        {
-            let reason = format!("it places tensor `{name}` in `{file}`, which does not hold it");
-            return Err(OpenError::Index { path: index.clone(), reason });
-        }
-        Ok(Self { path, shards, tensors, adapter: None })
-    }
-
-    /// Opens a safetensors file, a directory, or what else [`Location::of`] knows: `BASE+ADAPTER`.
-    ///
-    /// # Errors
-    /// As [`Self::open`] and [`Self::adapted`].
-    pub fn at(path: &Path) -> Result<Self, OpenError> {
-        if path.is_file() {
-            return Self::open(path);
-        }
-        let location = Location::of(path)?;
-        let config = std::fs::read(location.dir.join("config.json")).ok();
-        let config = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        location.tensors(&mut config.unwrap_or_default())
+        Ok(Self { shards: Shards::open(path)?, adapter: None })
     }
 
     /// These tensors with a LoRA adapter (a directory of PEFT's) applied while they are read: adapted ones are F32.
@@ -149,104 +26,73 @@ impl Tensors {
     /// # Errors
     /// If it is no adapter, one that cannot be merged, or one for another base.
     pub fn adapted(mut self, adapter: &Path) -> Result<Self, OpenError> {
-        self.adapter = Some(Box::new(Adapter::open(adapter, &self)?));
+        self.adapter = Some(Box::new(Adapter::open(adapter, &self.shards)?));
         Ok(self)
     }
 
     /// What was opened: a directory or a file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.shards.path()
     }
     /// The files that hold the tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.shards.iter().map(|s| s.path.as_path()).chain(self.adapter.iter().map(|adapter| adapter.file()))
+        self.shards.files().chain(self.adapter.iter().map(|adapter| adapter.file()))
     }
-    /// The file that holds a tensor.
+    /// The file that holds a tensor; of an adapted one, the adapter's.
     #[must_use]
     pub fn file_of(&self, name: &str) -> Option<&Path> {
-        if let (Some(adapter), Some(_)) = (&self.adapter, self.edit(name)) {
-            return Some(adapter.file());
-        }
-        self.tensors.get(name).map(|(shard, _)| self.shards[*shard].path.as_path())
+        self.edit(name).map(|(adapter, _)| adapter.file()).or_else(|| self.shards.file_of(name))
     }
     /// Names and descriptions, by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, Tensor)> {
-        let edits = self.adapter.iter().flat_map(|adapter| adapter.edits());
-        let added = edits.filter(|(name, _)| !self.tensors.contains_key(*name)).map(|(name, _)| name);
-        let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).chain(added).collect();
+        let edits = self.adapter.iter().flat_map(|adapter| adapter.edits()).map(|(name, _)| name);
+        let added = edits.filter(|name| self.shards.tensor(name).is_none());
+        let mut names: Vec<&str> = self.shards.tensors().map(|(name, _)| name).chain(added).collect();
         names.sort_unstable();
         names.into_iter().filter_map(|name| Some((name, self.tensor(name)?)))
     }
     /// One tensor's description.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
-        if let Some(edit) = self.edit(name) {
-            return Some(Tensor { dtype: Dtype::F32, shape: edit.shape.clone() });
+        match self.edit(name) {
+            Some((_, edit)) => Some(Tensor { dtype: Dtype::F32, shape: edit.shape.clone() }),
+            None => self.shards.tensor(name),
         }
-        self.tensors.get(name).map(|(_, t)| Tensor { dtype: t.dtype, shape: t.shape.clone() })
     }
-
     /// The dtype that a tensor has in its file: an adapted one, in the base's.
     #[must_use]
     pub fn stored_dtype(&self, name: &str) -> Option<Dtype> {
-        let own = self.tensors.get(name).map(|(_, t)| t.dtype);
-        own.or_else(|| self.edit(name).and_then(|edit| self.tensors.get(edit.base()?)).map(|(_, t)| t.dtype))
+        let own = self.shards.tensor(name);
+        own.or_else(|| self.shards.tensor(self.edit(name)?.1.base()?)).map(|tensor| tensor.dtype)
     }
 
     /// What an adapter makes of a tensor.
-    fn edit(&self, name: &str) -> Option<&Edit> {
-        self.adapter.as_ref().and_then(|adapter| adapter.edit(name))
-    }
-
-    /// Names of the tensors that an adapter changes or adds.
-    pub fn adapted_tensors(&self) -> impl Iterator<Item = &str> {
-        self.adapter.iter().flat_map(|adapter| adapter.edits()).map(|(name, _)| name)
-    }
-
-    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo), OpenError> {
-        let (shard, info) = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| OpenError::NoTensor { dir: self.path.clone(), tensor: name.to_owned() })?;
-        Ok((&self.shards[*shard], info))
+    fn edit(&self, name: &str) -> Option<(&Adapter, &Edit)> {
+        let adapter = self.adapter.as_deref()?;
+        Some((adapter, adapter.edit(name)?))
     }
 
     /// A tensor's bytes, little-endian, from the map.
     ///
     /// # Errors
-    /// If there is no such tensor, or its file was cut short since it was opened.
+    /// If there is no such tensor, an adapter changes it, or its file was cut short since it was opened.
     pub fn bytes(&self, name: &str) -> Result<&[u8], OpenError> {
-        if let Some(adapter) = self.adapter.as_ref().filter(|_| self.edit(name).is_some()) {
+        if let Some((adapter, _)) = self.edit(name) {
             let reason = format!("changes tensor `{name}`, which therefore lies in no file");
             return Err(OpenError::Adapter { path: adapter.file().to_owned(), reason });
         }
-        let (shard, info) = self.find(name)?;
-        let len = shard.file.metadata().map_err(|source| OpenError::Read { path: shard.path.clone(), source })?.len();
-        if len != shard.map.len() as u64 {
-            return Err(OpenError::Changed { path: shard.path.clone(), tensor: name.to_owned() });
-        }
-        Ok(&shard.map[info.start as usize..info.end as usize])
+        self.shards.bytes(name)
     }
 
     /// A tensor as f32. Refuses NaN and infinity: nothing downstream could be trusted.
     ///
     /// # Errors
-    /// As [`Self::bytes`], and if the tensor is not floating-point or not finite.
+    /// As [`Self::read`], and if the tensor is not floating-point or not finite.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, OpenError> {
-        if let (Some(adapter), Some(edit)) = (&self.adapter, self.edit(name)) {
-            let mut values = vec![0.0; edit.shape.iter().product()];
-            adapter.read(self, edit, 0, &mut values)?;
-            self.check_finite(name, 0, &values)?;
-            return Ok(values);
-        }
-        let bytes = self.bytes(name)?;
-        let (shard, info) = self.find(name)?;
-        let values = info.dtype.to_f32(bytes).ok_or_else(|| OpenError::NotFloat {
-            path: shard.path.clone(),
-            tensor: name.to_owned(),
-            dtype: info.dtype.as_str(),
-        })?;
+        let Some((adapter, edit)) = self.edit(name) else { return self.shards.f32(name) };
+        let mut values = vec![0.0; edit.shape.iter().product()];
+        adapter.read(&self.shards, edit, 0, &mut values)?;
         self.check_finite(name, 0, &values)?;
         Ok(values)
     }
@@ -256,14 +102,7 @@ impl Tensors {
     /// # Errors
     /// [`OpenError::NonFinite`].
     pub fn check_finite(&self, name: &str, at: usize, values: &[f32]) -> Result<(), OpenError> {
-        // Not `all`, which looks at one after another.
-        if values.iter().fold(true, |finite, v| finite & v.is_finite()) {
-            return Ok(());
-        }
-        let path = self.file_of(name).unwrap_or(&self.path).to_owned();
-        let (path, count) = (path, values.iter().filter(|v| !v.is_finite()).count());
-        let first = at + values.iter().position(|v| !v.is_finite()).unwrap_or_default();
-        Err(OpenError::NonFinite { path, tensor: name.to_owned(), count, first })
+        check_finite(self.file_of(name).unwrap_or(self.path()), name, at, values)
     }
 
     /// The rows of a matrix that `rows` names, as f32, without reading the others.
@@ -271,29 +110,14 @@ impl Tensors {
     /// # Errors
     /// As [`Self::f32`]; a row out of range reads as missing tensor.
     pub fn rows_f32(&self, name: &str, rows: &[u32]) -> Result<Vec<f32>, OpenError> {
-        let beyond = |row: u32| OpenError::NoTensor { dir: self.path.clone(), tensor: format!("{name}[{row}]") };
-        if let (Some(adapter), Some(edit)) = (&self.adapter, self.edit(name)) {
-            let width = edit.shape.get(1).copied().unwrap_or(1);
-            let mut out = vec![0.0; rows.len() * width];
-            for (row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
-                if *row as usize >= edit.shape[0] {
-                    return Err(beyond(*row));
-                }
-                adapter.read(self, edit, *row as usize * width, out)?;
+        let Some((adapter, edit)) = self.edit(name) else { return self.shards.rows_f32(name, rows) };
+        let width = edit.shape.get(1).copied().unwrap_or(1);
+        let mut out = vec![0.0; rows.len() * width];
+        for (row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
+            if *row as usize >= edit.shape[0] {
+                return Err(OpenError::NoTensor { dir: self.path().to_owned(), tensor: format!("{name}[{row}]") });
             }
-            return Ok(out);
-        }
-        let bytes = self.bytes(name)?;
-        let (shard, info) = self.find(name)?;
-        let width = info.shape.get(1).copied().unwrap_or(1) * info.dtype.size();
-        let mut out = Vec::new();
-        for row in rows {
-            let slice = bytes.get(*row as usize * width..(*row as usize + 1) * width).ok_or_else(|| beyond(*row))?;
-            out.extend(info.dtype.to_f32(slice).ok_or_else(|| OpenError::NotFloat {
-                path: shard.path.clone(),
-                tensor: name.to_owned(),
-                dtype: info.dtype.as_str(),
-            })?);
+            adapter.read(&self.shards, edit, *row as usize * width, out)?;
         }
         Ok(out)
     }
@@ -304,44 +128,18 @@ impl Tensors {
     /// # Errors
     /// If there is no such tensor, the range is not within it, or the file is shorter than its header says.
     pub fn read(&self, name: &str, at: u64, out: &mut [u8]) -> Result<(), OpenError> {
-        if let (Some(adapter), Some(edit)) = (&self.adapter, self.edit(name)) {
-            const SIZE: usize = size_of::<f32>();
-            let (first, rest) = (at as usize / SIZE, at as usize % SIZE);
-            let len = (rest + out.len()).div_ceil(SIZE);
-            if first.checked_add(len).is_none_or(|end| end > edit.shape.iter().product()) {
-                return Err(OpenError::Changed { path: adapter.file().to_owned(), tensor: name.to_owned() });
-            }
-            let mut values = vec![0.0; len];
-            adapter.read(self, edit, first, &mut values)?;
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            out.copy_from_slice(&bytes[rest..rest + out.len()]);
-            return Ok(());
+        const SIZE: usize = size_of::<f32>();
+        let Some((adapter, edit)) = self.edit(name) else { return self.shards.read(name, at, out) };
+        let (first, rest) = (at as usize / SIZE, at as usize % SIZE);
+        let len = (rest + out.len()).div_ceil(SIZE);
+        if first.checked_add(len).is_none_or(|end| end > edit.shape.iter().product()) {
+            return Err(OpenError::Changed { path: adapter.file().to_owned(), tensor: name.to_owned() });
         }
-        self.read_file(name, at, out)
-    }
-
-    /// Elements of a tensor as it lies in its file, from the `start`th on, as F32.
-    pub(crate) fn elements(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), OpenError> {
-        let (shard, info) = self.find(name)?;
-        let mut bytes = vec![0; out.len() * info.dtype.size()];
-        self.read_file(name, (start * info.dtype.size()) as u64, &mut bytes)?;
-        if info.dtype.decode(&bytes, out) {
-            return Ok(());
-        }
-        let (path, dtype) = (shard.path.clone(), info.dtype.as_str());
-        Err(OpenError::NotFloat { path, tensor: name.to_owned(), dtype })
-    }
-
-    fn read_file(&self, name: &str, at: u64, out: &mut [u8]) -> Result<(), OpenError> {
-        let (shard, info) = self.find(name)?;
-        let changed = || OpenError::Changed { path: shard.path.clone(), tensor: name.to_owned() };
-        if at.checked_add(out.len() as u64).is_none_or(|end| end > info.end - info.start) {
-            return Err(changed());
-        }
-        shard.file.read_exact_at(out, info.start + at).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => changed(),
-            _ => OpenError::Read { path: shard.path.clone(), source },
-        })
+        let mut values = vec![0.0; len];
+        adapter.read(&self.shards, edit, first, &mut values)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        out.copy_from_slice(&bytes[rest..rest + out.len()]);
+        Ok(())
     }
 
     /// Puts other bytes in a tensor's place in its file, of a directory that nobody else uses yet, and waits until they are
@@ -350,44 +148,6 @@ impl Tensors {
     /// # Errors
     /// If there is no such tensor, it has another length, or the disk refuses.
     pub fn overwrite(&self, name: &str, bytes: &[u8]) -> Result<(), WriteError> {
-        let refused = |path: &Path, why: String| WriteError::at(path)(io::Error::new(io::ErrorKind::InvalidInput, why));
-        let (shard, info) = self.find(name).map_err(|e| refused(&self.path, e.to_string()))?;
-        if bytes.len() as u64 != info.end - info.start {
-            let why = format!("tensor `{name}` has {} bytes, not {}", info.end - info.start, bytes.len());
-            return Err(refused(&shard.path, why));
-        }
-        let write = || {
-            let file = File::options().write(true).open(&shard.path)?;
-            file.write_all_at(bytes, info.start)?;
-            file.sync_data()
-        };
-        write().map_err(WriteError::at(&shard.path))
+        self.shards.overwrite(name, bytes)
     }
-}
-
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>, OpenError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let bytes = std::fs::read(path).map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
-    let invalid = |reason: String| OpenError::Index { path: path.to_owned(), reason };
-    let index: Index = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
-    if let Some(bad) = index.weight_map.values().find(|f| Path::new(f).components().count() != 1 || f.starts_with('.'))
-    {
-        return Err(invalid(format!("shard name `{bad}` leaves the directory")));
-    }
-    Ok(index.weight_map)
-}
-
-fn open_shard(path: PathBuf) -> Result<(Shard, Header), OpenError> {
-    let read = |source| OpenError::Read { path: path.clone(), source };
-    let file = File::open(&path).map_err(read)?;
-    let meta = file.metadata().map_err(read)?;
-    if !meta.is_file() || meta.len() == 0 {
-        return Err(OpenError::Header { path, source: HeaderError::TooShort(0) });
-    }
-    let map = map::map(&file).map_err(read)?;
-    let header = Header::parse(&map, meta.len()).map_err(|source| OpenError::Header { path: path.clone(), source })?;
-    Ok((Shard { path, file, map }, header))
 }

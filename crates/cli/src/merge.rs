@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use rolegraft_pipeline::{
     Bytes, Execution, Location, Outcome, Plan, PlanOptions, Recipe, check_merge, execute_merge, plan_adapted,
-    plan_merge,
+    plan_merge, recipe_text,
 };
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -101,7 +101,7 @@ impl Merge {
             };
             // Whole, since a merge gets its name at its end.
             match std::fs::read_to_string(named.join("mergekit_config.yml")) {
-                Ok(text) if text == plan.recipe_text() => eprintln!("{}: there already", named.display()),
+                Ok(text) if text == recipe_text(&plan) => eprintln!("{}: there already", named.display()),
                 Ok(_) => bail!(
                     "`{}` holds what another recipe made; remove it, or give another --intermediate-dir",
                     named.display()

@@ -3,7 +3,7 @@
 use crate::saliency::json;
 use crate::tolerance::Tolerance;
 use crate::{Report, UnreadableError};
-use rolegraft_checkpoint::{Location, Tensors};
+use rolegraft_checkpoint::{Location, Tensors, open_tensors};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn text(error: impl std::fmt::Display) -> String {
 fn replay(set: &Path, name: &str, case: &Value) -> Result<(), String> {
     let field = |key: &str, otherwise: &str| set.join(case[key].as_str().unwrap_or(otherwise));
     let location = Location { dir: field("base", "base"), adapter: Some(field("adapter", name)) };
-    let ours = Tensors::at(&location.path()).map_err(text)?;
+    let ours = open_tensors(&location.path()).map_err(text)?;
     let base = Tensors::open(&location.dir).map_err(text)?;
     let expected = Tensors::open(field("expected", &format!("{name}.safetensors"))).map_err(text)?;
     let named = case["changed"].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -8,10 +8,10 @@
 //! Upstream runs models in BF16; here they run in F32 and outputs are rounded.
 
 use crate::error::{LeastSquaresError, Result};
-use crate::fit::{Fitting, Step, room, weight};
+use crate::fit::{Fitting, Step, room};
 use crate::sample::Expert;
 use crate::stream::{self, Stream};
-use crate::target::read_rows;
+use crate::target::{read_rows, weight};
 use rayon::prelude::*;
 use rolegraft_checkpoint::{Architecture, Checkpoint, Map, write_atomic};
 use rolegraft_decoder::{

@@ -9,10 +9,9 @@
 //! maps is the rest's. Directions of no length are left out, which upstream fills with whatever its decomposition gives.
 
 use crate::error::{LeastSquaresError, Result};
-use crate::fit::weight_of;
 use crate::gram::Gram;
 use crate::solve::add_product;
-use crate::target::Target;
+use crate::target::{Target, weight_of};
 use faer::{Mat, MatRef, Scale, Side};
 use rolegraft_checkpoint::{Architecture, Map};
 use std::fs::File;

@@ -5,12 +5,12 @@
 //! LayerNorm, and biases where there are any.
 
 use crate::error::{LeastSquaresError, Result};
-use crate::fit::{Fitting, Outcome, Step, room, weight, weight_of};
+use crate::fit::{Fitting, Outcome, Step, room};
 use crate::gram::{Cross, Gram};
 use crate::sample::Expert;
 use crate::solve::{add_full_product, solve};
 use crate::stream::{self, Stream};
-use crate::target::Target;
+use crate::target::{Target, weight, weight_of};
 use rolegraft_checkpoint::{Architecture, Map};
 use rolegraft_decoder::{DecoderError, Pass, Place, Segment, Site, States, Want};
 use std::sync::atomic::Ordering;

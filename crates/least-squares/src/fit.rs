@@ -6,7 +6,7 @@ use crate::gram::Gram;
 use crate::sample::Expert;
 use crate::solve::{Solved, add_product, solve};
 use crate::stream::{self, Stream};
-use crate::target::{Target, read_rows};
+use crate::target::{Target, weight, weight_of};
 use crate::vocabulary::Vocabulary;
 use rolegraft_checkpoint::{Architecture, Checkpoint, Map};
 use rolegraft_decoder::{DecoderError, Pass, Place, Site, States, Want};
@@ -380,21 +380,4 @@ impl Work<'_> {
         }
         Ok(gram)
     }
-}
-
-/// A map's weight: its rows are the columns of (inputs, outputs).
-pub(crate) fn weight(
-    checkpoint: &Checkpoint,
-    model: &str,
-    architecture: &Architecture,
-    layer: usize,
-    map: Map,
-) -> Result<Vec<f64>> {
-    let (inputs, outputs) = architecture.widths(map);
-    let rows = read_rows((checkpoint, model), &weight_of(layer, map), (outputs, inputs), 0..outputs)?;
-    Ok(rows.into_iter().map(f64::from).collect())
-}
-
-pub(crate) fn weight_of(layer: usize, map: Map) -> String {
-    Architecture::in_layer(layer, &format!("{}.weight", map.module()))
 }

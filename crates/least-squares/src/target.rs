@@ -1,7 +1,7 @@
 //! The merged model while it comes about.
 
 use crate::error::{LeastSquaresError, Result};
-use rolegraft_checkpoint::{Checkpoint, Digest, WriteError, write_atomic};
+use rolegraft_checkpoint::{Architecture, Checkpoint, Digest, Map, WriteError, write_atomic};
 use rolegraft_merge::MergeError;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -152,4 +152,21 @@ pub(crate) fn read_rows(
     let values = found.dtype.to_f32(&bytes).unwrap_or_default();
     checkpoint.check_finite(tensor, rows.start * width, &values)?;
     Ok(values)
+}
+
+/// A map's weight: its rows are the columns of (inputs, outputs).
+pub(crate) fn weight(
+    checkpoint: &Checkpoint,
+    model: &str,
+    architecture: &Architecture,
+    layer: usize,
+    map: Map,
+) -> Result<Vec<f64>> {
+    let (inputs, outputs) = architecture.widths(map);
+    let rows = read_rows((checkpoint, model), &weight_of(layer, map), (outputs, inputs), 0..outputs)?;
+    Ok(rows.into_iter().map(f64::from).collect())
+}
+
+pub(crate) fn weight_of(layer: usize, map: Map) -> String {
+    Architecture::in_layer(layer, &format!("{}.weight", map.module()))
 }

@@ -28,8 +28,9 @@ fn pretty(value: &Value) -> Vec<u8> {
     serde_json::to_vec_pretty(value).unwrap_or_default()
 }
 
-/// The recipe without paths of this machine.
-pub(crate) fn recipe_text(plan: &Plan) -> String {
+/// A plan's recipe as it stands beside the merge: without paths of this machine.
+#[must_use]
+pub fn recipe_text(plan: &Plan) -> String {
     let anchored = plan.anchor.iter().flat_map(|anchor| &anchor.models);
     let mut names: Vec<(&str, String)> =
         plan.models.iter().chain(anchored).map(|m| (m.name.as_str(), m.title())).collect();

@@ -41,6 +41,7 @@ mod statistics;
 mod vocabulary;
 
 pub use arithmetic::Compute;
+pub use card::recipe_text;
 pub use donor::end_of_turn;
 pub use error::MergeError;
 pub use execute::{Execution, Outcome, Progress};

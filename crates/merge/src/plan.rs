@@ -220,12 +220,6 @@ impl Plan {
         (read as u64, written as u64)
     }
 
-    /// The recipe as it stands beside the merge: without paths of this machine.
-    #[must_use]
-    pub fn recipe_text(&self) -> String {
-        crate::card::recipe_text(self)
-    }
-
     /// What one tensor is made of, for people.
     #[must_use]
     pub fn explain(&self, tensor: &str) -> Option<String> {

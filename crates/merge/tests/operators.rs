@@ -21,7 +21,7 @@ fn recipe(operator: Operator, more: &str) -> String {
     }
     text += "models:\n";
     models.iter().for_each(|m| text += &format!("- model: {m}\n"));
-    text += "parameters:\n  int8_mask: false\n";
+    text += "parameters:\n";
     for p in spec.parameters {
         let value = match (p.name, p.scope) {
             ("weight", _) => "0.4",

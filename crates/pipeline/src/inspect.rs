@@ -1,7 +1,7 @@
 //! Looking at checkpoints: what they hold, how they differ, how far experts are from their base.
 
 use crate::{Progress, RunError};
-use rolegraft_checkpoint::{Difference, DifferenceKind, Digest, Tensors, diff, module_of};
+use rolegraft_checkpoint::{Difference, DifferenceKind, Digest, diff, module_of, open_tensors};
 use rolegraft_merge::{Extracted, MergeError, Model, TaskVectors, extract_adapter, task_vectors};
 use rolegraft_report::charts::bars;
 use rolegraft_report::{Format, Page, Part, Section, Table};
@@ -35,7 +35,7 @@ fn findings(title: &str, tables: &[Table], charts: Vec<Section>, json: Value, ex
 /// # Errors
 /// If one cannot be read.
 pub fn compare(a: &Path, b: &Path, tolerance: f64) -> Result<Findings, RunError> {
-    let differences = diff(&Tensors::at(a)?, &Tensors::at(b)?)?;
+    let differences = diff(&open_tensors(a)?, &open_tensors(b)?)?;
     let beyond: Vec<&Difference> = differences.iter().filter(|d| d.kind.exceeds(tolerance)).collect();
     let mut modules: BTreeMap<String, (usize, usize, usize, usize, f64, f64)> = BTreeMap::new();
     let mut odd = Table::new("Tensors that cannot be compared", &["tensor", "why"]);

@@ -5,6 +5,7 @@ mod node;
 mod parse;
 mod reader;
 mod setting;
+mod text;
 mod tokenizer;
 mod yaml;
 

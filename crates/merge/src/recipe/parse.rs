@@ -4,6 +4,7 @@ use super::fit::FITS;
 use super::node::{Kind, Node};
 use super::reader::Reader;
 use super::setting::{Setting, Settings};
+use super::text::parse;
 use super::yaml::{Document, documents};
 use super::{Aim, Preset, Recipe, Slice, SliceSource};
 use crate::method::Base;
@@ -53,7 +54,7 @@ impl Recipe {
     /// # Errors
     /// As [`Self::read`], without the file's name.
     pub fn parse(text: &str, path: &Path) -> Result<Self, String> {
-        let node = Node::parse(text, path)?;
+        let node = parse(text, path)?;
         Reader::default().recipe(&node, text)
     }
 

@@ -10,6 +10,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::LazyLock;
 
+/// Largest recipe read, in bytes.
+const MOST_BYTES: usize = 4 << 20;
 /// How deep a recipe may nest.
 const DEPTH: usize = 64;
 /// Values that a recipe may have, those that aliases repeat counted again.
@@ -21,8 +23,17 @@ pub(crate) struct Document<'t> {
     pub(crate) text: &'t str,
 }
 
+/// Refuses what is too long for a recipe.
+pub(crate) fn bounded(text: &str) -> Result<(), String> {
+    match text.len() {
+        0..=MOST_BYTES => Ok(()),
+        length => Err(format!("the recipe is {length} bytes long, the limit is {MOST_BYTES}")),
+    }
+}
+
 /// Reads all documents of a text.
 pub(crate) fn documents(text: &str) -> Result<Vec<Document<'_>>, String> {
+    bounded(text)?;
     let events: Vec<(Event<'_>, Span)> =
         Parser::new_from_str(text).collect::<Result<_, _>>().map_err(|e| scanned(&e))?;
     refuse_tabs(text, &events)?;
