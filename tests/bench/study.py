@@ -21,7 +21,7 @@ COLUMNS = {"OS": ["os"], "WebShop": ["webshop"], "τ-bench": ["tau-retail", "tau
            "DB": ["dbbench"], "ALFWorld": ["alfworld"]}
 SERVED = 4
 OTHERS = ("base", "tau", "office", "agentbench", "arm")
-DRAWS = 4000
+DRAWS = 1000
 
 
 # What is done to a backbone, by [transplant].
@@ -90,6 +90,7 @@ def main():
     parser.add_argument("--binary", default="target/release/rolegraft")
     parser.add_argument("--dir", required=True)
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--page", action="store_true", help="write the page from the runs that are there")
     parser.add_argument("--out", default=str(ROOT / "docs/study"))
     given = parser.parse_args()
     folder, binary = Path(given.dir).resolve(), Path(given.binary).resolve()
@@ -104,7 +105,7 @@ def main():
         def run(**rules):
             """Model → suite → rewards in the order of the tasks, and the record."""
             name, path = experiment(seed, pool, folder, **rules)
-            if subprocess.run([binary, "run", path, "--results", folder / "results"], stdout=subprocess.DEVNULL).returncode:
+            if not given.page and subprocess.run([binary, "run", path, "--results", folder / "results"], stdout=subprocess.DEVNULL).returncode:
                 sys.exit(f"the run `{name}` failed; the same command goes on")
             out = folder / "results/runs" / name
             found = rewards(out)
