@@ -13,7 +13,7 @@ use crate::sample::Expert;
 use crate::stream::{self, Stream};
 use crate::target::{read_rows, weight};
 use rayon::prelude::*;
-use rolegraft_checkpoint::{Architecture, Checkpoint, Map, write_atomic};
+use rolegraft_checkpoint::{Architecture, Checkpoint, Map, round_bf16, write_atomic};
 use rolegraft_decoder::{
     Activations, DecoderError, Matrix, Pass, Place, Site, States, Want, Wave, multiply_transposed,
 };
@@ -42,7 +42,7 @@ struct Pairs {
 
 /// BF16 of a number, as a label: zeros are one.
 fn label(value: f32) -> u32 {
-    let bits = u32::from(half::bf16::from_f32(value).to_bits());
+    let bits = round_bf16(value).to_bits() >> 16;
     if bits == 0x8000 { 0 } else { bits }
 }
 
