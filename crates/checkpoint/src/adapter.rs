@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub(crate) const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 pub(crate) const HEAD: &str = "lm_head.weight";
 /// Elements that are looked at together where lengths are measured.
 const BLOCK: usize = 1 << 16;
@@ -191,12 +191,10 @@ impl Adapter {
         if let Some(reason) = rules.refusal() {
             return Err(wrong(reason));
         }
-        if !dir.join(WEIGHTS).exists() {
-            let pickled = dir.join("adapter_model.bin").exists();
-            let mend = if pickled { "; adapter_model.bin is a pickle: save it again with safetensors" } else { "" };
-            return Err(OpenError::Adapter { path: dir.to_owned(), reason: format!("holds no {WEIGHTS}{mend}") });
-        }
-        let tensors = Shards::open(dir.join(WEIGHTS))?;
+        let weights = WEIGHTS.iter().map(|name| dir.join(name)).find(|path| path.exists());
+        let none = || OpenError::Adapter { path: dir.to_owned(), reason: format!("holds no {}", WEIGHTS[0]) };
+        let weights = weights.ok_or_else(none)?;
+        let tensors = Shards::open(&weights)?;
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         for (name, _) in tensors.tensors() {
             let (module, kind) = split(name);
@@ -214,9 +212,8 @@ impl Adapter {
                 "base_layer.bias" | "bias" => &mut parts.own_bias,
                 "base_layer.weight" | "weight" => &mut parts.weight,
                 _ => {
-                    let path = dir.join(WEIGHTS);
                     return Err(OpenError::Adapter {
-                        path,
+                        path: weights.clone(),
                         reason: format!("holds `{name}`, which is nothing of LoRA's that can be merged"),
                     });
                 }
@@ -225,7 +222,7 @@ impl Adapter {
         }
         let ranks = Patterns::new(rules.rank_pattern.as_ref()).map_err(&wrong)?;
         let alphas = Patterns::new(rules.alpha_pattern.as_ref()).map_err(wrong)?;
-        let mut builder = Builder { base, tensors: &tensors, path: dir.join(WEIGHTS), edits: BTreeMap::new() };
+        let mut builder = Builder { base, tensors: &tensors, path: weights, edits: BTreeMap::new() };
         // What stands in place of the base's comes before what is added to it.
         for (module, parts) in &modules {
             builder.replace(module, parts)?;

@@ -17,11 +17,13 @@ mod dtype;
 mod fingerprint;
 mod location;
 mod open_error;
+mod pickle;
 mod pool;
 mod rope;
 pub mod safetensors;
 mod shards;
 mod tensors;
+mod torch;
 mod writer;
 
 pub use architecture::{Architecture, Biases, Family, Map};

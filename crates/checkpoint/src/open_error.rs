@@ -15,13 +15,17 @@ pub enum OpenError {
     NotADirectory(PathBuf),
     #[error("`{}` holds no `{file}`; it is not a Hugging Face checkpoint", dir.display())]
     NoFile { dir: PathBuf, file: &'static str },
+    #[error("`{}` lacks shard `{file}` of {of}; download it again", dir.display())]
+    NoShard { dir: PathBuf, file: String, of: usize },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("cannot read `{}`", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("`{}` {source}", path.display())]
     Header { path: PathBuf, source: HeaderError },
-    #[error("`{}` is not a valid index: {reason}", path.display())]
+    #[error("`{}` {reason}", path.display())]
+    Torch { path: PathBuf, reason: String },
+    #[error("`{}` is not a valid index: {reason}; mend it, or take it away: then all numbered shards are read", path.display())]
     Index { path: PathBuf, reason: String },
     #[error("tensor `{tensor}` is in both `{first}` and `{second}`")]
     Twice { tensor: String, first: String, second: String },

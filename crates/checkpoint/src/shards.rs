@@ -2,6 +2,7 @@
 
 use crate::open_error::OpenError;
 use crate::safetensors::{Header, HeaderError, TensorInfo};
+use crate::torch::{is_torch, read_places};
 use crate::{Dtype, WriteError};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -26,9 +27,15 @@ struct Shard {
     path: PathBuf,
     file: File,
     map: memmap2::Mmap,
+    metadata: BTreeMap<String, String>,
 }
 
-/// Named tensors in one or more safetensors files. Opening reads headers only.
+/// What lists shards, the first that is there.
+const INDEXES: [&str; 2] = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
+/// What holds all weights, the first that is there.
+const WHOLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
+/// Named tensors in one or more files, safetensors or torch's. Opening reads headers only.
 pub(crate) struct Shards {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -45,7 +52,7 @@ pub struct Tensor {
 }
 
 impl Shards {
-    /// Opens a safetensors file, or a directory with `model.safetensors` or `model.safetensors.index.json`.
+    /// Opens a file of tensors, or a directory that holds some.
     ///
     /// # Errors
     /// If there is no such file, or anything in it contradicts itself.
@@ -55,14 +62,13 @@ impl Shards {
             return Err(OpenError::Missing(path));
         }
         let (dir, listed, files) = if path.is_dir() {
-            let index = path.join("model.safetensors.index.json");
-            let listed = if index.exists() { Some((read_index(&index)?, index)) } else { None };
+            let index = INDEXES.iter().map(|name| path.join(name)).find(|index| index.exists());
+            let listed = index.map(|index| Ok::<_, OpenError>((read_index(&index)?, index))).transpose()?;
             let files: Vec<String> = match &listed {
                 Some((map, _)) => {
                     map.values().cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect()
                 }
-                None if path.join("model.safetensors").exists() => vec!["model.safetensors".into()],
-                None => return Err(OpenError::NoFile { dir: path, file: "model.safetensors" }),
+                None => weights(&path)?,
             };
             (path.clone(), listed, files)
         } else {
@@ -100,6 +106,10 @@ impl Shards {
     /// What was opened: a directory or a file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+    /// What the first file's header says of a key beside the tensors.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        self.shards.first()?.metadata.get(key).map(String::as_str)
     }
     /// The files that hold the tensors.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
@@ -253,6 +263,33 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, OpenError> {
     Ok(index.weight_map)
 }
 
+/// The files of weights in a directory without an index: one, or all of a numbered set.
+fn weights(dir: &Path) -> Result<Vec<String>, OpenError> {
+    if let Some(whole) = WHOLE.iter().find(|name| dir.join(name).exists()) {
+        return Ok(vec![(*whole).to_owned()]);
+    }
+    let read = |source| OpenError::Read { path: dir.to_owned(), source };
+    for entry in std::fs::read_dir(dir).map_err(read)? {
+        let name = entry.map_err(read)?.file_name().to_string_lossy().into_owned();
+        let Some((before, of, end)) = numbered(&name) else { continue };
+        let files: Vec<String> = (1..=of).map(|number| format!("{before}-{number:05}-of-{of:05}.{end}")).collect();
+        return match files.iter().find(|file| !dir.join(file).exists()) {
+            Some(file) => Err(OpenError::NoShard { dir: dir.to_owned(), file: file.clone(), of }),
+            None => Ok(files),
+        };
+    }
+    Err(OpenError::NoFile { dir: dir.to_owned(), file: WHOLE[0] })
+}
+
+/// The parts of `BEFORE-00001-of-00002.END`: before, of how many, end.
+fn numbered(name: &str) -> Option<(&str, usize, &str)> {
+    let (stem, end) = name.rsplit_once('.').filter(|(_, end)| ["safetensors", "bin"].contains(end))?;
+    let (front, of) = stem.rsplit_once("-of-")?;
+    let (before, number) = front.rsplit_once('-')?;
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(of) && digits(number) && of != "00000").then_some((before, of.parse().ok()?, end))
+}
+
 fn open_shard(path: PathBuf) -> Result<(Shard, Header), OpenError> {
     let read = |source| OpenError::Read { path: path.clone(), source };
     let file = File::open(&path).map_err(read)?;
@@ -261,6 +298,10 @@ fn open_shard(path: PathBuf) -> Result<(Shard, Header), OpenError> {
         return Err(OpenError::Header { path, source: HeaderError::TooShort(0) });
     }
     let map = map::map(&file).map_err(read)?;
-    let header = Header::parse(&map, meta.len()).map_err(|source| OpenError::Header { path: path.clone(), source })?;
-    Ok((Shard { path, file, map }, header))
+    let header = if is_torch(&path) {
+        read_places(&path, &map)?
+    } else {
+        Header::parse(&map, meta.len()).map_err(|source| OpenError::Header { path: path.clone(), source })?
+    };
+    Ok((Shard { path, file, map, metadata: header.metadata.clone() }, header))
 }

@@ -3,17 +3,19 @@
 use crate::adapter::{Adapter, Edit};
 use crate::open_error::OpenError;
 use crate::shards::{Shards, Tensor, check_finite};
+use crate::torch::is_torch;
 use crate::{Dtype, WriteError};
 use std::path::Path;
 
-/// Named tensors in one or more safetensors files. Opening reads headers only.
+/// Named tensors in one or more files, safetensors or torch's. Opening reads headers only.
 pub struct Tensors {
     shards: Shards,
     adapter: Option<Box<Adapter>>,
 }
 
 impl Tensors {
-    /// Opens a safetensors file, or a directory with `model.safetensors` or `model.safetensors.index.json`.
+    /// Opens a file (safetensors, or of `torch.save` by its ending `.bin`, `.pt`, `.pth`), or a directory with `model.safetensors` or
+    /// `pytorch_model.bin`, their indexes, or all of a numbered set of shards.
     ///
     /// # Errors
     /// If there is no such file, or anything in it contradicts itself.
@@ -34,6 +36,16 @@ impl Tensors {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.shards.path()
+    }
+    /// What the header of the first file says of a key beside the tensors.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.shards.metadata(key)
+    }
+    /// Whether all of it lies in safetensors files as it is: no adapter, no file of `torch.save`.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.adapter.is_none() && !self.shards.files().any(is_torch)
     }
     /// The files that hold the tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {

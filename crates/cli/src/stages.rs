@@ -12,7 +12,7 @@ use rolegraft_pipeline::stages::diagnose::Diagnosed;
 use rolegraft_pipeline::steps::{self, Repair};
 use rolegraft_pipeline::{
     Bytes, ChatArguments, Compute, DeviceName, DiagnosisRules, Endpoints, Evidence, Precision, Protect, Runtime, Shift,
-    Solo, Split, Tokens, evaluate, import, play_solutions, write_log,
+    Solo, Split, TokenWeights, Tokens, evaluate, import, play_solutions, write_log,
 };
 use rolegraft_report::Tally;
 use rolegraft_suites::Alone;
@@ -215,7 +215,14 @@ pub(crate) struct Trace {
     /// experts that give to a backbone.
     #[arg(long, value_name = "BACKBONE")]
     against: Option<PathBuf>,
-    /// Calibration sets of one benchmark, as `rolegraft calibrate … --model` writes them.
+    /// Writes Gram matrices instead: Σ w x xᵀ / Σ w of what goes into every linear map, layer by layer in F64, of which
+    /// recipes of `regmean`, `lot` and `esm` merge without the calibration sets (`calibration: {EXPERT: FILE.safetensors}`).
+    #[arg(long, conflicts_with_all = ["against", "tokens", "shift", "device", "precision"])]
+    gram: bool,
+    /// How much tokens count in Gram matrices, by what they are.
+    #[arg(long, requires = "gram", value_name = "role=W,reply=W,context=W", default_value_t = TokenWeights::default())]
+    weights: TokenWeights,
+    /// Calibration sets of one benchmark (with --gram: of any), as `rolegraft calibrate … --model` writes them.
     #[arg(long, required = true, num_args = 1..)]
     calibration: Vec<PathBuf>,
     /// Which tokens count.
@@ -242,6 +249,13 @@ impl Trace {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let reporter = Reporter::new();
         let compute = (Compute { device: self.device, memory: self.memory }, self.precision);
+        if self.gram {
+            let tokens = on_machine(&reporter, &ChatArguments::default(), compute, |machine| {
+                steps::gram(machine, &self.model, &self.calibration, self.weights, &self.out)
+            })?;
+            say(&format!("Gram matrices of {tokens} tokens in {}", self.out.display()));
+            return Ok(ExitCode::SUCCESS);
+        }
         let traced = on_machine(&reporter, &ChatArguments::default(), compute, |machine| {
             steps::trace(
                 machine,

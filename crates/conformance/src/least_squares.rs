@@ -5,7 +5,7 @@ use crate::saliency::{ids, json};
 use crate::tolerance::Tolerance;
 use crate::{Report, UnreadableError};
 use rolegraft_checkpoint::Tensors;
-use rolegraft_least_squares::{Means, Sample, Sets, merge};
+use rolegraft_least_squares::{Calibration, Means, Sample, Sets, merge};
 use rolegraft_merge::{Execution, Plan, PlanOptions, Recipe};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -82,10 +82,10 @@ fn replay(set: &Path, case: &Value) -> Result<(), String> {
     };
     let read = |name: &&str| files(name).iter().map(|file| lines(&set.join(file))).collect::<Result<Vec<Lines>, _>>();
     let lines: Vec<Vec<Lines>> = names.iter().map(read).collect::<Result<_, _>>()?;
-    let of = names
-        .iter()
-        .zip(&lines)
-        .map(|(name, lines)| ((*name).to_owned(), lines.iter().map(|set| set.iter().map(sample).collect()).collect()));
+    let of = names.iter().zip(&lines).map(|(name, lines)| {
+        let samples = lines.iter().map(|set| set.iter().map(sample).collect()).collect();
+        ((*name).to_owned(), Calibration::Samples(samples))
+    });
     let sets: Sets<'_> = of.collect();
     let dir = tempfile::tempdir().map_err(text)?;
     let out = dir.path().join("merged");

@@ -8,10 +8,10 @@
 //! Upstream runs models in BF16; here they run in F32 and outputs are rounded.
 
 use crate::error::{LeastSquaresError, Result};
-use crate::fit::{Fitting, Step, room};
-use crate::sample::Expert;
+use crate::sample::{Expert, need_tokens};
 use crate::stream::{self, Stream};
 use crate::target::{read_rows, weight};
+use crate::walk::{Fitting, Step, room};
 use rayon::prelude::*;
 use rolegraft_checkpoint::{Architecture, Checkpoint, Map, round_bf16, write_atomic};
 use rolegraft_decoder::{
@@ -129,6 +129,7 @@ pub(crate) fn measure(
     fitting: &Fitting<'_>,
 ) -> Result<Coefficients> {
     let architecture = Architecture::of(merged).map_err(DecoderError::from)?;
+    need_tokens(experts)?;
     let (longest, mut standing) = room(experts, &architecture)?;
     let (held, hidden) = (longest.max(HELD), architecture.hidden_size);
     let neurons = architecture.widths(Map::Down).0;

@@ -34,6 +34,15 @@ pub enum LeastSquaresError {
     Expert { expert: String, source: DecoderError },
     #[error("expert `{0}` has no token of a reply in its calibration sets, which the vocabulary is fitted by")]
     NoReplies(String),
+    #[error(
+        "expert `{0}`: Gram matrices do not do where inputs depend on the merge (`sequential`, `featcal`, `acm`); name its \
+         calibration sets"
+    )]
+    NeedsTokens(String),
+    #[error("`{path}` has no vector `{tensor}` of F64; `rolegraft trace --gram` writes such files")]
+    NoSums { path: String, tensor: String },
+    #[error("tensor `{tensor}` of `{path}` holds what is no finite number; write the file anew")]
+    SumsNumbers { path: String, tensor: String },
     #[error("expert `{0}` has no calibration set")]
     NoCalibration(String),
     #[error("tensor `{tensor}` of `{model}` has the shape {found:?}, not {expected:?}")]

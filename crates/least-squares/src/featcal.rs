@@ -5,12 +5,13 @@
 //! LayerNorm, and biases where there are any.
 
 use crate::error::{LeastSquaresError, Result};
-use crate::fit::{Fitting, Outcome, Step, room};
+use crate::fit::Outcome;
 use crate::gram::{Cross, Gram};
-use crate::sample::Expert;
+use crate::sample::{Expert, need_tokens};
 use crate::solve::{add_full_product, solve};
 use crate::stream::{self, Stream};
 use crate::target::{Target, weight, weight_of};
+use crate::walk::{Fitting, Step, room};
 use rolegraft_checkpoint::{Architecture, Map};
 use rolegraft_decoder::{DecoderError, Pass, Place, Segment, Site, States, Want};
 use std::sync::atomic::Ordering;
@@ -54,6 +55,7 @@ pub(crate) fn calibrate(
     fitting: &Fitting<'_>,
 ) -> Result<Outcome> {
     let architecture = Architecture::of(&target.merged).map_err(DecoderError::from)?;
+    need_tokens(experts)?;
     let (longest, mut standing) = room(experts, &architecture)?;
     let width = |site: Site| architecture.widths(site.maps()[0]).0;
     // Another layer's weights, and the inputs of a wave at all sites.

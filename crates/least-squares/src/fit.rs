@@ -1,17 +1,15 @@
-//! The layers one after another: statistics, solution, on to the next.
+//! The layers one after another: statistics, equations, on to the next.
 
 use crate::error::{LeastSquaresError, Result};
 use crate::essential::{Changes, Part, join};
 use crate::gram::Gram;
-use crate::sample::Expert;
+use crate::sample::{Expert, need_tokens};
 use crate::solve::{Solved, add_product, solve};
-use crate::stream::{self, Stream};
 use crate::target::{Target, weight, weight_of};
 use crate::vocabulary::Vocabulary;
-use rolegraft_checkpoint::{Architecture, Checkpoint, Map};
-use rolegraft_decoder::{DecoderError, Pass, Place, Site, States, Want};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::walk::{Fitting, Walk};
+use rolegraft_checkpoint::{Architecture, Map};
+use rolegraft_decoder::{DecoderError, Site};
 
 /// What is fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,33 +31,6 @@ pub struct Rules {
     pub essential: Option<f64>,
 }
 
-/// How it is done.
-pub struct Fitting<'f> {
-    /// Bytes that it may use besides a layer's weights and statistics.
-    pub memory: usize,
-    /// A folder for states that do not fit.
-    pub scratch: &'f Path,
-    /// Ends it.
-    pub stop: &'f AtomicBool,
-    /// Told how far it is.
-    pub progress: &'f dyn Fn(&Step<'_>),
-}
-
-/// How far a fit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step<'s> {
-    /// The layer, from 1.
-    pub layer: usize,
-    /// Of how many.
-    pub layers: usize,
-    /// What is worked on: an expert's inputs, or the layer's equations.
-    pub what: &'s str,
-    /// Tokens through layers so far.
-    pub done: usize,
-    /// Of how many.
-    pub tokens: usize,
-}
-
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
@@ -77,25 +48,10 @@ pub struct Outcome {
 /// If a checkpoint cannot be run or has other shapes, the memory does not do, the target refuses, or it is stopped.
 pub fn fit(experts: &[Expert<'_>], rules: &Rules, target: &mut Target<'_>, fitting: &Fitting<'_>) -> Result<Outcome> {
     let architecture = Architecture::of(&target.merged).map_err(DecoderError::from)?;
-    let (longest, standing) = room(experts, &architecture)?;
-    let most = fitting.memory.checked_sub(standing).filter(|left| stream::cap(&architecture, *left) >= longest);
-    let Some(most) = most else {
-        let least = standing + States::bytes(&architecture, longest + 1) * if rules.sequential { 2 } else { 1 };
-        return Err(LeastSquaresError::Memory { memory: fitting.memory, least });
-    };
-    // A second buffer holds what a sequential fit goes back to.
-    let cap = stream::cap(&architecture, if rules.sequential { most / 2 } else { most }).max(longest);
-    let (all, buffer) = stream::bytes(experts, &architecture, cap);
-    let spilled = all + if rules.sequential { buffer } else { 0 } > most;
-    let scratch = spilled.then_some(fitting.scratch);
-    let mut streams = Vec::new();
-    for expert in experts {
-        let embedding = if rules.sequential { &target.merged } else { expert.checkpoint };
-        streams.push(Stream::new(expert, embedding, &architecture, cap, scratch)?);
+    if rules.sequential {
+        need_tokens(experts)?;
     }
-    let mut pass = Pass::new(&architecture, longest, &Place::cpu())?;
-    let per_layer: usize = streams.iter().flat_map(|s| &s.waves).map(|wave| wave.rows).sum();
-    let tokens = per_layer * architecture.num_hidden_layers;
+    let mut walk = Walk::new(experts, &architecture, rules.sequential.then_some(&target.merged), fitting)?;
     let mut statistics =
         (target.note.layers < architecture.num_hidden_layers).then(|| Statistics::new(&architecture, rules));
     let changes = match rules.essential {
@@ -105,62 +61,43 @@ pub fn fit(experts: &[Expert<'_>], rules: &Rules, target: &mut Target<'_>, fitti
             Some(Changes::open(target, &architecture, maps)?)
         }
     };
-    let (experts_of, changes_of) = (experts.len(), changes.as_ref());
-    let mut work =
-        Work { architecture: &architecture, rules, fitting, experts: experts_of, changes: changes_of, done: 0, tokens };
+    let work = Work { architecture: &architecture, rules, experts: experts.len(), changes: changes.as_ref() };
+    let vocabulary = rules.embedding.is_some();
     for layer in 0..architecture.num_hidden_layers {
         let last = layer + 1 == architecture.num_hidden_layers;
-        let fits = layer >= target.note.layers;
-        if fits || !rules.sequential {
-            for stream in &mut streams {
-                let statistics = statistics.as_mut().filter(|_| fits);
-                work.expert(layer, stream, &mut pass, statistics, target)?;
+        match &mut statistics {
+            Some(statistics) if layer >= target.note.layers => {
+                for (at, expert) in experts.iter().enumerate() {
+                    walk.gather(layer, at, rules.sites, &mut statistics.own, vocabulary)?;
+                    work.add(layer, expert, statistics, target, &walk)?;
+                }
+                walk.say(layer, "equations");
+                let singular = match work.changes {
+                    Some(changes) => work.join(layer, statistics, changes, &walk)?,
+                    None => work.solve(layer, statistics, target, &walk)?,
+                };
+                target.done(layer, singular)?;
             }
+            _ if rules.sequential => {}
+            _ => (0..experts.len()).try_for_each(|at| walk.gather(layer, at, &[], &mut [], vocabulary))?,
         }
-        if let Some(statistics) = statistics.as_mut().filter(|_| fits) {
-            work.say(layer, "equations");
-            let singular = match work.changes {
-                Some(changes) => work.join(layer, statistics, changes)?,
-                None => work.solve(layer, statistics, target)?,
-            };
-            target.done(layer, singular)?;
-        }
-        if rules.sequential && (!last || rules.embedding.is_some()) {
-            pass.load(&target.merged, layer)?;
-            for stream in &mut streams {
-                work.go_on(stream, &mut pass)?;
-            }
+        if rules.sequential && (!last || vocabulary) {
+            walk.go_on(&target.merged, layer)?;
         }
     }
     if let Some(lookup) = rules.embedding {
         drop(statistics);
-        work.say(architecture.num_hidden_layers - 1, "vocabulary");
+        walk.say(architecture.num_hidden_layers - 1, "vocabulary");
         let mut heads = Vec::new();
-        for stream in &mut streams {
-            let normed_by = if rules.sequential { &target.merged } else { stream.expert.checkpoint };
-            heads.push(work.head(stream, normed_by)?);
+        for (at, expert) in experts.iter().enumerate() {
+            heads.push(walk.head(at, if rules.sequential { &target.merged } else { expert.checkpoint })?);
         }
         Vocabulary { architecture: &architecture, experts, heads, ridge: rules.ridge, lookup }.fit(target)?;
     }
     if let (Some(scale), Some(changes)) = (rules.essential, changes) {
         changes.finish(scale, target)?;
     }
-    Ok(Outcome { singular: target.note.singular.clone(), spilled })
-}
-
-/// Tokens of the longest sample, and bytes needed whatever the budget.
-pub(crate) fn room(experts: &[Expert<'_>], architecture: &Architecture) -> Result<(usize, usize)> {
-    let (longest, limit) = (stream::longest(experts), architecture.max_position_embeddings);
-    for expert in experts {
-        let tokens = stream::longest(std::slice::from_ref(expert));
-        if tokens > limit {
-            let source = DecoderError::TooLong { tokens, limit };
-            return Err(LeastSquaresError::Expert { expert: expert.name.clone(), source });
-        }
-    }
-    let rows: usize = experts.iter().map(Expert::tokens).sum();
-    let weights = rows * (size_of::<f32>() + size_of::<f64>());
-    Ok((longest, Pass::bytes(architecture, longest).1 + weights))
+    Ok(Outcome { singular: target.note.singular.clone(), spilled: walk.spilled })
 }
 
 /// Bytes of a layer's statistics: sums of one expert and of all, right-hand sides, and what solving the largest takes besides.
@@ -175,14 +112,13 @@ pub fn statistics_bytes(architecture: &Architecture) -> usize {
 
 /// A layer's sums.
 struct Statistics {
+    /// Of the expert whose turn it is, a site each.
+    own: Vec<(Site, Gram)>,
     sites: Vec<SiteStatistics>,
 }
 
 struct SiteStatistics {
-    site: Site,
-    /// Of the expert whose turn it is.
-    own: Gram,
-    /// Of all.
+    /// Of all experts.
     all: Gram,
     /// Σ Gᵢ Wᵢᵀ of each map: (inputs, outputs), column after column.
     sides: Vec<(Map, Vec<f64>)>,
@@ -193,101 +129,47 @@ struct SiteStatistics {
 impl Statistics {
     fn new(architecture: &Architecture, rules: &Rules) -> Self {
         let essential = rules.essential.is_some();
-        let site = |site: &Site| {
-            let width = architecture.widths(site.maps()[0]).0;
-            let side = |map: &Map| (*map, vec![0.0; width * architecture.widths(*map).1]);
+        let width = |site: &Site| architecture.widths(site.maps()[0]).0;
+        let of_site = |site: &Site| {
+            let side = |map: &Map| (*map, vec![0.0; width(site) * architecture.widths(*map).1]);
             let maps = site.maps().iter();
             let (sides, parts) = match essential {
                 false => (maps.map(side).collect(), Vec::new()),
                 true => (Vec::new(), maps.map(|map| (*map, Vec::new())).collect()),
             };
-            let all = Gram::new(if essential { 0 } else { width });
-            SiteStatistics { site: *site, own: Gram::new(width), all, sides, parts }
+            SiteStatistics { all: Gram::new(if essential { 0 } else { width(site) }), sides, parts }
         };
-        Self { sites: rules.sites.iter().map(site).collect() }
+        let own = rules.sites.iter().map(|site| (*site, Gram::new(width(site)))).collect();
+        Self { own, sites: rules.sites.iter().map(of_site).collect() }
     }
 }
 
 struct Work<'w> {
     architecture: &'w Architecture,
     rules: &'w Rules,
-    fitting: &'w Fitting<'w>,
     experts: usize,
     /// Where an essential subspace's layers go.
     changes: Option<&'w Changes>,
-    done: usize,
-    tokens: usize,
 }
 
 impl Work<'_> {
-    fn say(&self, layer: usize, what: &str) {
-        let layers = self.architecture.num_hidden_layers;
-        let step = Step { layer: layer + 1, layers, what, done: self.done.min(self.tokens), tokens: self.tokens };
-        (self.fitting.progress)(&step);
-    }
-
-    fn goes_on(&self) -> Result<()> {
-        if self.fitting.stop.load(Ordering::Relaxed) { Err(LeastSquaresError::Interrupted) } else { Ok(()) }
-    }
-
-    /// One expert's layer over its samples, with the statistics of what goes into its maps.
-    fn expert(
-        &mut self,
+    /// Adds what an expert's sums say to the equations, and forgets them.
+    fn add(
+        &self,
         layer: usize,
-        stream: &mut Stream<'_>,
-        pass: &mut Pass,
-        mut statistics: Option<&mut Statistics>,
+        expert: &Expert<'_>,
+        statistics: &mut Statistics,
         target: &Target<'_>,
+        walk: &Walk<'_>,
     ) -> Result<()> {
-        let expert = stream.expert;
-        self.say(layer, &expert.name);
-        pass.load(expert.checkpoint, layer)?;
-        // Sequentially, the stream goes on as the merged layer takes it.
-        let own = !self.rules.sequential;
-        let last = layer + 1 == self.architecture.num_hidden_layers;
-        let whole = own && (!last || self.rules.embedding.is_some());
-        let sites: &'static [Site] = if statistics.is_some() { self.rules.sites } else { &[] };
-        let mut before = None;
-        for wave in 0..stream.waves.len() {
-            self.goes_on()?;
-            let (stop, weights) = (self.fitting.stop, std::mem::take(&mut stream.weights[wave]));
-            let done = stream.with(wave, own, |states, wave| {
-                if !own {
-                    before.get_or_insert_with(|| states.clone()).clone_from(states);
-                }
-                let passed = pass.run(states, &wave.segments, Want { sites, whole }, &mut |seen| {
-                    if stop.load(Ordering::Relaxed) {
-                        return Err(DecoderError::Stopped("interrupted"));
-                    }
-                    let at = statistics.as_mut().and_then(|all| all.sites.iter_mut().find(|s| s.site == seen.site));
-                    if let Some(site) = at {
-                        site.own.add(seen, &weights[seen.first..seen.first + seen.rows]);
-                    }
-                    Ok(())
-                });
-                if let (false, Some(before)) = (own, &before) {
-                    states.clone_from(before);
-                }
-                match passed {
-                    Err(DecoderError::Stopped(_)) => Err(LeastSquaresError::Interrupted),
-                    passed => Ok(passed?),
-                }
-            });
-            stream.weights[wave] = weights;
-            done?;
-            if own {
-                self.done += stream.waves[wave].rows;
-                self.say(layer, &expert.name);
-            }
-        }
-        let Some(statistics) = statistics else { return Ok(()) };
-        for SiteStatistics { own, all, sides, parts, .. } in &mut statistics.sites {
-            self.goes_on()?;
+        let of_sites = statistics.own.iter_mut().zip(&mut statistics.sites);
+        for ((site, own), SiteStatistics { all, sides, parts }) in of_sites {
+            walk.goes_on()?;
             if self.rules.off_diagonal != 1.0 {
                 own.scale_off_diagonal(self.rules.off_diagonal);
             }
             if self.rules.energy < 1.0 && !own.keep(self.rules.energy) {
-                return Err(LeastSquaresError::Unsolvable(weight_of(layer, sides[0].0)));
+                return Err(LeastSquaresError::Unsolvable(weight_of(layer, site.maps()[0])));
             }
             for (map, side) in sides.iter_mut() {
                 let weight = weight(expert.checkpoint, &expert.name, self.architecture, layer, *map)?;
@@ -308,10 +190,16 @@ impl Work<'_> {
     }
 
     /// Solves a layer's equations, and forgets them: which maps' are singular.
-    fn solve(&self, layer: usize, statistics: &mut Statistics, target: &Target<'_>) -> Result<Vec<String>> {
+    fn solve(
+        &self,
+        layer: usize,
+        statistics: &mut Statistics,
+        target: &Target<'_>,
+        walk: &Walk<'_>,
+    ) -> Result<Vec<String>> {
         let mut singular = Vec::new();
-        for SiteStatistics { own, all, sides, .. } in &mut statistics.sites {
-            self.goes_on()?;
+        for ((_, own), SiteStatistics { all, sides, .. }) in statistics.own.iter_mut().zip(&mut statistics.sites) {
+            walk.goes_on()?;
             let ridge = self.rules.ridge * all.mean_diagonal();
             // What differs from the anchor is solved for: (Σ Gᵢ + R) (W − A)ᵀ = Σ Gᵢ Wᵢᵀ − Σ Gᵢ Aᵀ.
             let mut anchors = Vec::new();
@@ -341,43 +229,20 @@ impl Work<'_> {
     }
 
     /// Joins the experts' parts of a layer's maps, and forgets them.
-    fn join(&self, layer: usize, statistics: &mut Statistics, changes: &Changes) -> Result<Vec<String>> {
+    fn join(
+        &self,
+        layer: usize,
+        statistics: &mut Statistics,
+        changes: &Changes,
+        walk: &Walk<'_>,
+    ) -> Result<Vec<String>> {
         for (map, parts) in statistics.sites.iter_mut().flat_map(|site| &mut site.parts) {
-            self.goes_on()?;
+            walk.goes_on()?;
             let change = join(parts, self.architecture.widths(*map));
             let change = change.ok_or_else(|| LeastSquaresError::Unsolvable(weight_of(layer, *map)))?;
             changes.write(layer, *map, &change)?;
             parts.clear();
         }
         Ok(Vec::new())
-    }
-
-    /// The merged layer over an expert's samples.
-    fn go_on(&mut self, stream: &mut Stream<'_>, pass: &mut Pass) -> Result<()> {
-        for wave in 0..stream.waves.len() {
-            self.goes_on()?;
-            stream.with(wave, true, |states, wave| {
-                Ok(pass.run(states, &wave.segments, Want { sites: &[], whole: true }, &mut |_| Ok(()))?)
-            })?;
-            self.done += stream.waves[wave].rows;
-        }
-        Ok(())
-    }
-
-    /// E[h hᵀ] of the last states that predict tokens of replies.
-    fn head(&self, stream: &mut Stream<'_>, normed_by: &Checkpoint) -> Result<Gram> {
-        let norm = normed_by.f32(self.architecture.last_norm())?;
-        let mut gram = Gram::new(self.architecture.hidden_size);
-        for wave in 0..stream.waves.len() {
-            self.goes_on()?;
-            let weights = std::mem::take(&mut stream.predicting[wave]);
-            stream.with(wave, false, |states, _| {
-                Ok(states.normed(&norm, self.architecture.rms_norm_eps as f32, &mut |seen| {
-                    gram.add(seen, &weights[seen.first..seen.first + seen.rows]);
-                    Ok(())
-                })?)
-            })?;
-        }
-        Ok(gram)
     }
 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 use rolegraft_decoder::{Activations, Matrix, multiply_transposed};
+use std::io::{self, Write};
 
 /// Columns of the sum that are worked out together.
 const PANEL: usize = 256;
@@ -61,6 +62,29 @@ impl Gram {
                 }
             });
         }
+    }
+
+    /// Writes the whole matrix, both triangles, as F64 from low to high bytes.
+    pub(crate) fn write_symmetric(&self, out: &mut impl Write) -> io::Result<()> {
+        let (width, mut row) = (self.width, Vec::new());
+        for at in 0..width {
+            row.clear();
+            let left = (0..at).map(|column| self.sums[column * width + at]);
+            let values = left.chain(self.sums[at * width + at..(at + 1) * width].iter().copied());
+            row.extend(values.flat_map(f64::to_le_bytes));
+            out.write_all(&row)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what [`Self::write_symmetric`] wrote of a matrix of this width.
+    pub(crate) fn read_symmetric(&mut self, bytes: &[u8]) {
+        let width = self.width;
+        let rows = bytes.par_chunks_exact(size_of::<f64>() * width);
+        self.sums.par_chunks_mut(width).zip(rows).enumerate().for_each(|(at, (column, row))| {
+            let values = row.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+            column.iter_mut().zip(values).skip(at).for_each(|(sum, value)| *sum = value);
+        });
     }
 
     /// Multiplies what is off the diagonal.

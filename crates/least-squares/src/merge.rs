@@ -3,18 +3,28 @@
 use crate::consensus::{draw_back, measure};
 use crate::error::{LeastSquaresError, Result};
 use crate::featcal::{FeatCal, calibrate};
-use crate::fit::{Fitting, Outcome, Rules, Step, fit};
+use crate::fit::{Outcome, Rules, fit};
 use crate::sample::{Expert, Sample};
+use crate::sums::Sums;
 use crate::target::{Bench, Target};
+use crate::walk::{Fitting, Step};
 use rolegraft_checkpoint::{Checkpoint, Digest, WriteError, check_pool, write_atomic};
 use rolegraft_decoder::Site;
 use rolegraft_merge::{Execution, Fit, MergeError, Part, Plan, Solution};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Calibration sets by expert, as the recipe calls it.
-pub type Sets<'s> = BTreeMap<String, Vec<Vec<Sample<'s>>>>;
+/// What experts are calibrated on, by their names in the recipe.
+pub type Sets<'s> = BTreeMap<String, Calibration<'s>>;
+
+/// What an expert is calibrated on.
+pub enum Calibration<'s> {
+    /// Sets of samples.
+    Samples(Vec<Vec<Sample<'s>>>),
+    /// A file of what such sets come to.
+    Sums(PathBuf),
+}
 
 /// How a fit is done besides.
 pub struct Means<'m> {
@@ -48,11 +58,11 @@ pub fn merge(
     if let Some((first, others)) = checkpoints.split_first() {
         check_pool(first, &others.iter().collect::<Vec<_>>())?;
     }
-    let experts = rules
-        .experts
-        .iter()
-        .zip(&checkpoints)
-        .map(|(name, checkpoint)| Expert::new(name, checkpoint, sets.remove(name).unwrap_or_default()));
+    let experts = rules.experts.iter().zip(&checkpoints).map(|(name, checkpoint)| match sets.remove(name) {
+        Some(Calibration::Samples(sets)) => Expert::new(name, checkpoint, sets),
+        Some(Calibration::Sums(path)) => Expert::of_sums(name, checkpoint, Sums::open(&path)?),
+        None => Err(LeastSquaresError::NoCalibration(name.clone())),
+    });
     let experts: Vec<Expert<'_>> = experts.collect::<Result<_>>()?;
     if let Some(expert) = experts.iter().find(|e| rules.embedding.is_some() && !e.replies()) {
         return Err(LeastSquaresError::NoReplies(expert.name.clone()));
@@ -158,7 +168,15 @@ fn identity(plan: &Plan, anchor: &Plan, fit: &Fit, sets: &Sets<'_>, seed: u64) -
         ("anchor", anchor.digest(seed)?.to_string()),
         ("fit", format!("{ridge:?} {off_diagonal:?} {energy:?} {sequential} {embedding:?} {only:?} {solution:?}")),
     ];
-    for (expert, sets) in sets {
+    for (expert, calibration) in sets {
+        let sets = match calibration {
+            Calibration::Samples(sets) => sets.as_slice(),
+            Calibration::Sums(path) => {
+                let digest = Digest::of_file(path).map_err(WriteError::at(path))?;
+                parts.push(("sums", format!("{expert} {digest}")));
+                &[]
+            }
+        };
         for (at, set) in sets.iter().enumerate() {
             let samples = set.iter().map(|sample| {
                 let ids = sample.ids.iter().flat_map(|id| id.to_le_bytes());

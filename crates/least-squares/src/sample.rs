@@ -1,6 +1,7 @@
 //! What experts are calibrated on.
 
 use crate::error::{LeastSquaresError, Result};
+use crate::sums::Sums;
 use rolegraft_checkpoint::Checkpoint;
 use std::collections::BTreeMap;
 
@@ -23,6 +24,14 @@ pub struct Expert<'e> {
     pub(crate) samples: Vec<Weighed<'e>>,
     /// The share of each token.
     pub(crate) shares: BTreeMap<u32, f64>,
+    /// What goes into its maps, summed before: in place of samples.
+    pub(crate) sums: Option<Sums>,
+}
+
+/// Refuses experts of which only sums are known.
+pub(crate) fn need_tokens(experts: &[Expert<'_>]) -> Result<()> {
+    let without = experts.iter().find(|expert| expert.sums.is_some());
+    without.map_or(Ok(()), |expert| Err(LeastSquaresError::NeedsTokens(expert.name.clone())))
 }
 
 /// A sample whose weights are those among all of its expert's.
@@ -79,12 +88,24 @@ impl<'e> Expert<'e> {
             }
         }
         samples.sort_by(|a, b| a.ids.cmp(b.ids));
-        Ok(Self { name: expert(), checkpoint, samples, shares })
+        Ok(Self { name: expert(), checkpoint, samples, shares, sums: None })
+    }
+
+    /// An expert of which the sums are there already.
+    ///
+    /// # Errors
+    /// If they have no shares of tokens.
+    pub fn of_sums(name: &str, checkpoint: &'e Checkpoint, sums: Sums) -> Result<Self> {
+        let shares = sums.token_shares()?;
+        Ok(Self { name: name.to_owned(), checkpoint, samples: Vec::new(), shares, sums: Some(sums) })
     }
 
     /// Whether any token of a reply is predicted in its samples.
     pub(crate) fn replies(&self) -> bool {
-        self.samples.iter().any(|sample| !sample.predicts.is_empty())
+        match &self.sums {
+            Some(sums) => sums.replies(),
+            None => self.samples.iter().any(|sample| !sample.predicts.is_empty()),
+        }
     }
 
     /// Tokens of all samples.

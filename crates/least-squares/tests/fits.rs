@@ -1,8 +1,10 @@
 //! Fits of the nano pool: the same in every memory and with any number of threads, to the byte after interruptions; what is refused.
 #![allow(missing_docs)]
 
-use rolegraft_checkpoint::Tensors;
-use rolegraft_least_squares::{LeastSquaresError, Means, Outcome, Sample, Sets, Step, merge};
+use rolegraft_checkpoint::{Checkpoint, Tensors};
+use rolegraft_least_squares::{
+    Calibration, Expert, LeastSquaresError, Means, Outcome, Sample, Sets, Step, Sums, merge, record,
+};
 use rolegraft_merge::{Execution, Plan, PlanOptions, Recipe};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -37,7 +39,8 @@ fn sets(ids: &[Vec<u32>]) -> Sets<'_> {
         let rows = part.iter().zip(of(part));
         rows.map(|(ids, (weights, predicts))| Sample { ids, weights, predicts }).collect()
     };
-    [("tau".to_owned(), vec![set(0, 5)]), ("office".to_owned(), vec![set(5, 9), set(9, 12)])].into()
+    let samples = Calibration::Samples;
+    [("tau".to_owned(), samples(vec![set(0, 5)])), ("office".to_owned(), samples(vec![set(5, 9), set(9, 12)]))].into()
 }
 
 fn fitted(parameters: &str, out: &Path, memory: usize, stop_at: Option<usize>) -> Result<Outcome, LeastSquaresError> {
@@ -119,7 +122,7 @@ fn equations_without_a_ridge_keep_the_anchor_where_they_say_nothing() {
         .zip(&ids)
         .map(|(expert, ids)| {
             let sample = Sample { ids, weights: sample(ids), ..Sample::default() };
-            ((*expert).to_owned(), vec![vec![sample]])
+            ((*expert).to_owned(), Calibration::Samples(vec![vec![sample]]))
         })
         .collect();
     let means = Means { memory: usize::MAX, progress: &|_| {} };
@@ -128,6 +131,78 @@ fn equations_without_a_ridge_keep_the_anchor_where_they_say_nothing() {
     assert_eq!(outcome.singular.len(), 4 * 7);
     let card = std::fs::read_to_string(out.join("README.md")).unwrap();
     assert!(card.contains("28 maps have singular equations") && card.contains("self_attn.q_proj"), "{card}");
+}
+
+fn samples<'s, 'i>(sets: &'s mut Sets<'i>, expert: &str) -> &'s mut Vec<Vec<Sample<'i>>> {
+    match sets.get_mut(expert) {
+        Some(Calibration::Samples(samples)) => samples,
+        _ => panic!("no samples of {expert}"),
+    }
+}
+
+#[test]
+fn sums_that_were_written_before_give_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = ids();
+    let (parameters, whole) = ("ridge: 0.01, off_diagonal: 0.9, embedding: 1", dir.path().join("whole"));
+    fitted(parameters, &whole, usize::MAX, None).unwrap();
+    let mut by_sums = Sets::new();
+    for expert in EXPERTS {
+        let mut of = sets(&ids);
+        let pool = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/nano-pool");
+        let checkpoint = Checkpoint::open(pool.join(expert)).unwrap();
+        let model = Expert::new(expert, &checkpoint, std::mem::take(samples(&mut of, expert))).unwrap();
+        let write = |out: &Path, stop_at: usize| {
+            let (stop, seen) = (AtomicBool::new(false), Cell::new(0));
+            let progress = |_: &Step<'_>| {
+                seen.set(seen.get() + 1);
+                stop.store(seen.get() >= stop_at, Ordering::Relaxed);
+            };
+            let said = [("of".to_owned(), expert.to_owned())].into();
+            record(&model, &said, out, &stop, &Means { memory: usize::MAX, progress: &progress })
+        };
+        let (out, again) = (dir.path().join(expert), dir.path().join(format!("{expert}-again")));
+        write(&out, usize::MAX).unwrap();
+        for stop_at in [1, 3, 5, 7] {
+            assert!(matches!(write(&again, stop_at), Err(LeastSquaresError::Interrupted)));
+            assert!(!again.exists());
+        }
+        write(&again, usize::MAX).unwrap();
+        assert!(std::fs::read(&out).unwrap() == std::fs::read(&again).unwrap());
+        assert_eq!(Sums::open(&out).unwrap().metadata("of"), Some(expert));
+        // Any reader finds whole symmetric matrices.
+        let sums = Tensors::open(&out).unwrap();
+        let square = sums.f32("layers.1.mlp.down_proj.input").unwrap();
+        let width = square.len().isqrt();
+        let row: Vec<f32> = (0..width).map(|column| square[5 * width + column]).collect();
+        let column: Vec<f32> = (0..width).map(|row| square[row * width + 5]).collect();
+        assert!(row == column && row[5] > 0.0);
+        by_sums.insert(expert.to_owned(), Calibration::Sums(out));
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 5, "{left:?}");
+    let merged = |parameters: &str, out: &Path, sets: Sets<'_>| {
+        let means = Means { memory: usize::MAX, progress: &|_| {} };
+        merge(&plan(parameters), sets, out, &Execution::default(), &means)
+    };
+    let again = |sets: &Sets<'_>| -> Sets<'_> {
+        let of = |(name, of): (&String, &Calibration<'_>)| match of {
+            Calibration::Sums(path) => (name.clone(), Calibration::Sums(path.clone())),
+            Calibration::Samples(_) => panic!("samples"),
+        };
+        sets.iter().map(of).collect()
+    };
+    let out = dir.path().join("out");
+    merged(parameters, &out, again(&by_sums)).unwrap();
+    assert!(weights(&out) == weights(&whole));
+    for parameters in ["sequential: true", "featcal of ridge: 0.05", "acm of theta: 0.7"] {
+        let error = merged(parameters, &dir.path().join("none"), again(&by_sums)).unwrap_err();
+        assert!(error.to_string().contains("Gram matrices do not do"), "{error}");
+    }
+    let cut = dir.path().join("cut");
+    std::fs::write(&cut, &std::fs::read(dir.path().join("tau")).unwrap()[..5000]).unwrap();
+    by_sums.insert("tau".to_owned(), Calibration::Sums(cut));
+    assert!(merged(parameters, &dir.path().join("none"), by_sums).unwrap_err().to_string().contains("cut"));
 }
 
 #[test]
@@ -145,17 +220,17 @@ fn what_cannot_be_fitted_is_named() {
     lacking.remove("office");
     assert_eq!(refused(lacking), "expert `office` has no calibration set");
     let mut weightless = sets(&ids);
-    weightless.get_mut("office").unwrap()[1].iter_mut().for_each(|sample| sample.weights.fill(0.0));
+    samples(&mut weightless, "office")[1].iter_mut().for_each(|sample| sample.weights.fill(0.0));
     assert!(refused(weightless).contains("expert `office`: calibration set 2 has no token with a weight above 0"));
     let mut negative = sets(&ids);
-    negative.get_mut("tau").unwrap()[0][1].weights[3] = -1.0;
+    samples(&mut negative, "tau")[0][1].weights[3] = -1.0;
     assert!(refused(negative).contains("the weight -1 of a token"));
     let mut short = sets(&ids);
-    short.get_mut("tau").unwrap()[0][0].weights.pop();
+    samples(&mut short, "tau")[0][0].weights.pop();
     assert!(refused(short).contains("59 weights for 60 ids"));
     let beyond = [5000_u32; 10];
     let mut foreign = sets(&ids);
-    foreign.insert("tau".into(), vec![vec![Sample { ids: &beyond, weights: vec![1.0; 10], ..Sample::default() }]]);
+    *samples(&mut foreign, "tau") = vec![vec![Sample { ids: &beyond, weights: vec![1.0; 10], ..Sample::default() }]];
     assert!(refused(foreign).contains("token 5000 is beyond the vocabulary"));
 }
 

@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// Version of every format here; raised when a reader of the old one would misread the new.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// Why a file cannot be used as an artefact.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,16 @@ fn check_head(path: &Path, expected: &'static str, head: &serde_json::Value) -> 
             Err(ArtefactError::Form { path: path.to_owned(), expected, reason })
         }
     }
+}
+
+/// Checks what the header of a file of tensors says of itself.
+pub(crate) fn check_header(
+    path: &Path,
+    expected: &'static str,
+    say: impl Fn(&str) -> Option<String>,
+) -> Result<(), ArtefactError> {
+    let format = say("format").and_then(|format| format.parse::<u64>().ok());
+    check_head(path, expected, &serde_json::json!({"rolegraft": say("rolegraft"), "format": format}))
 }
 
 /// Reads a document.
@@ -307,8 +317,7 @@ impl Traced {
         }
         let header = Header::parse(&bytes, bytes.len() as u64).map_err(|e| wrong(e.to_string()))?;
         let say = |key: &str| header.metadata.get(key).cloned();
-        let head = serde_json::json!({"rolegraft": say("rolegraft"), "format": say("format").and_then(|f| f.parse::<u64>().ok())});
-        check_head(path, SALIENCY, &head)?;
+        check_header(path, SALIENCY, say)?;
         let text = |key: &str| say(key).ok_or_else(|| wrong(format!("its metadata has no `{key}`")));
         let count = |key: &str| {
             text(key)?.parse::<usize>().map_err(|_| wrong(format!("`{key}` in its metadata is not a count")))

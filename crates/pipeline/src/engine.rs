@@ -93,8 +93,11 @@ pub async fn open_checkpoint(
     let checkpoint = Checkpoint::open(dir)?;
     let architecture = Architecture::of(&checkpoint).map_err(DecoderError::from)?;
     let place = Place::open(device, Precision::F32)?;
-    let adapted = || checkpoint.adapter().map(|_| "LoRA adapters to a checkpoint on disk".to_owned());
-    let lacking = adapted().or_else(|| lacks(&architecture, place.is_cpu())).filter(|_| kind == EngineKind::Mistralrs);
+    let foreign = || match checkpoint.adapter() {
+        Some(_) => Some("LoRA adapters to a checkpoint on disk".to_owned()),
+        None => (!checkpoint.is_plain()).then(|| "checkpoints of `torch.save`".to_owned()),
+    };
+    let lacking = foreign().or_else(|| lacks(&architecture, place.is_cpu())).filter(|_| kind == EngineKind::Mistralrs);
     let note =
         lacking.as_ref().map(|what| format!("mistral.rs 0.8.1 does not do {what}; the tracer's own decoder plays it"));
     let mut notes: Vec<String> = note.into_iter().collect();

@@ -1,6 +1,5 @@
 //! The stages of an experiment, with what they make kept in the store: a stage whose inputs are known already is read.
 
-use crate::adapters;
 use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
@@ -10,6 +9,7 @@ use crate::experiment::{BenchmarkEntry, CandidateEntry, Experiment, Share, Token
 use crate::generation::differs;
 use crate::host::Players;
 use crate::machine::{Machine, Member};
+use crate::plain;
 use crate::progress::Progress;
 use crate::servers::Servers;
 use crate::stages::fit::CalibrationOf;
@@ -150,7 +150,7 @@ impl<'k> Kept<'k> {
                 let mut sets = CalibrationOf::new();
                 for (expert, benchmark, (episodes, said)) in &fitted_to {
                     let set = self.calibration(expert, benchmark, (episodes, said))?;
-                    sets.entry(expert.name.clone()).or_default().push(set);
+                    sets.entry(expert.name.clone()).or_default().sets.push(set);
                 }
                 let experts: Vec<(&str, PathBuf)> = experts.iter().map(|e| (e.name.as_str(), e.dir.clone())).collect();
                 merge_candidate(entry, ("base", &base.dir), &experts, &sets, &dir, machine)?;
@@ -521,7 +521,7 @@ pub(crate) fn with_stages<T>(
         endpoints,
         seed,
     };
-    adapters::write(&mut experiment, &store, &machine)?;
+    plain::write(&mut experiment, &store, &machine)?;
     work(&mut Kept::new(&experiment, &store, &suites, &machine))
 }
 

@@ -5,7 +5,6 @@
 //! common. Results land in `results/runs/NAME/`.
 
 mod ablate;
-mod adapters;
 pub mod artefact;
 mod ask;
 mod chat;
@@ -24,6 +23,7 @@ mod inspect;
 mod kept;
 mod logs;
 pub mod machine;
+mod plain;
 mod progress;
 mod projected;
 mod record;
@@ -54,7 +54,7 @@ pub use rescore::{Rescored, rescore};
 pub use rolegraft_checkpoint::Location;
 pub use rolegraft_decoder::{DeviceName, Precision};
 pub use rolegraft_graft::{DiagnosisRules, Evidence, Protect};
-pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions, Recipe, nearest, recipe_text};
+pub use rolegraft_merge::{Execution, Outcome, Plan, PlanOptions, Recipe, TokenWeights, nearest, recipe_text};
 pub use rolegraft_servers::ServerRules;
 pub use rolegraft_suites::{Speaker, SpeakerError, Split};
 pub use rolegraft_trajectory::{ChatArguments, Context, Episode, Message, Spent, Status};

@@ -41,7 +41,7 @@ pub(crate) fn projected(
             let (episodes, said) = &trajectories[&entry.id];
             digests.push((&entry.id, said));
             let set = kept.calibration(&current, &entry.id, (episodes, said))?;
-            sets.entry("backbone".to_owned()).or_default().push(set);
+            sets.entry("backbone".to_owned()).or_default().sets.push(set);
         }
         let dir = kept.store.place("arm", &("projected", &current.digest, &donor.digest, &digests, rules));
         if !dir.exists() {

@@ -8,9 +8,10 @@ use crate::stages::diagnose::{Compared, Diagnosed};
 use crate::stages::select::{File, Selected};
 use crate::stages::trace::Of;
 use crate::stages::transplant::Planned;
-use crate::stages::{calibrate, diagnose, select, trace, transplant};
+use crate::stages::{calibrate, diagnose, fit, select, trace, transplant};
 use rolegraft_checkpoint::{Checkpoint, check_pool, write_atomic};
 use rolegraft_graft::{DiagnosisRules, Protect};
+use rolegraft_merge::TokenWeights;
 use rolegraft_report::Benchmark;
 use rolegraft_spans::Format;
 use rolegraft_trajectory::{Episode, EpisodeLog};
@@ -61,13 +62,31 @@ pub fn trace(
     let other = against.map(|dir| Member::named_by_path("model", dir)).transpose()?;
     let against = other.as_ref().map(|(checkpoint, member)| (checkpoint, &member.digest));
     let of = Of { model: (&checkpoint, &member.digest), against };
-    let read = |path: &PathBuf| Ok((path.clone(), Calibration::read(path)?));
-    let sets: Vec<_> = sets.iter().map(read).collect::<Result<_, ArtefactError>>()?;
-    let traced = trace::trace(machine, of, &sets, tokens, shift, &journal)?;
+    let traced = trace::trace(machine, of, &read_sets(sets)?, tokens, shift, &journal)?;
     write_atomic(out, &traced.encode()).map_err(ArtefactError::from)?;
     // It goes when nothing hangs on it any more.
     let _ = std::fs::remove_file(journal);
     Ok(traced)
+}
+
+/// Calibration sets → the Gram matrices of what goes into a checkpoint's maps: how many tokens they are of. What is done is kept
+/// in `OUT.partial`, with which the same call goes on.
+///
+/// # Errors
+/// As [`rolegraft_least_squares::record`], or if a file cannot be used.
+pub fn gram(
+    machine: &Machine<'_>,
+    model: &Path,
+    sets: &[PathBuf],
+    weights: TokenWeights,
+    out: &Path,
+) -> Result<usize, RunError> {
+    let (checkpoint, member) = Member::named_by_path("model", model)?;
+    fit::gram(machine, (&checkpoint, &member.digest), &read_sets(sets)?, weights, out)
+}
+
+fn read_sets(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Calibration)>, ArtefactError> {
+    paths.iter().map(|path| Ok((path.clone(), Calibration::read(path)?))).collect()
 }
 
 fn traced(path: &Path) -> Result<File, ArtefactError> {

@@ -1,6 +1,6 @@
 //! Which elements of a task vector a sparsifier keeps.
 
-use super::probability::Probability;
+use super::probability::{Probability, Ranks};
 use crate::random::Stream;
 use crate::rank::Cut;
 use crate::source::TILE;
@@ -66,7 +66,7 @@ impl Decisions {
 #[derive(Default)]
 pub(crate) struct Scratch {
     draws: Vec<u32>,
-    order: Vec<u64>,
+    ranks: Ranks,
 }
 
 impl Keep {
@@ -88,7 +88,7 @@ impl Keep {
                 scratch.draws.resize(delta.len(), 0);
                 stream.fill(start as u64, &mut scratch.draws);
                 for (delta, draws) in delta.chunks_mut(row).zip(scratch.draws.chunks(row)) {
-                    probability.mask(delta, draws, &mut scratch.order);
+                    probability.mask(delta, draws, &mut scratch.ranks);
                 }
             }
             Self::Decided(decisions) => decisions.mask(delta, start),

@@ -7,7 +7,7 @@ use crate::MergeError;
 use crate::arithmetic::{Arithmetic, simd, sum64, with_arithmetic};
 use crate::method::{Base, Fallback, Method, Parameter, Resolved, Spec};
 use crate::rank::{Cut, largest};
-use crate::source::{Kernel, Rows, Source, View};
+use crate::source::{Kernel, Rows, Source, TILE, View};
 
 pub(crate) struct Sce;
 
@@ -114,12 +114,27 @@ impl<R: Arithmetic> Merged<R> {
     /// Var of Δᵢ over the experts, elementwise.
     #[inline(always)]
     fn variance(&self, view: &View<'_>, out: &mut [f32]) {
-        let deltas = self.raw_deltas(view);
-        let n = deltas.len() as f64;
-        for (i, o) in out.iter_mut().enumerate() {
-            let mean = deltas.iter().map(|d| f64::from(d[i])).sum::<f64>() / n;
-            let square = deltas.iter().map(|d| (f64::from(d[i]) - mean).powi(2)).sum::<f64>();
-            *o = R::r64(square / n);
+        let (base, n) = (view.input(self.base), self.experts.len() as f64);
+        let (mut mean, mut square) = ([0.0f64; TILE], [0.0f64; TILE]);
+        for (at, out) in (0..).step_by(TILE).zip(out.chunks_mut(TILE)) {
+            let (len, base) = (out.len(), &base[at..at + out.len()]);
+            let (mean, square) = (&mut mean[..len], &mut square[..len]);
+            let deltas = |expert: &usize| {
+                let values = view.input(*expert)[at..at + len].iter();
+                values.zip(base).map(|(w, b)| f64::from(R::r(w - b)))
+            };
+            mean.fill(0.0);
+            square.fill(0.0);
+            for expert in &self.experts {
+                mean.iter_mut().zip(deltas(expert)).for_each(|(sum, d)| *sum += d);
+            }
+            mean.iter_mut().for_each(|sum| *sum /= n);
+            for expert in &self.experts {
+                for ((sum, mean), d) in square.iter_mut().zip(&*mean).zip(deltas(expert)) {
+                    *sum += (d - mean) * (d - mean);
+                }
+            }
+            out.iter_mut().zip(square).for_each(|(o, sum)| *o = R::r64(*sum / n));
         }
     }
     /// Δᵢ where selected, 0 elsewhere.
@@ -132,14 +147,39 @@ impl<R: Arithmetic> Merged<R> {
             Selection::Cut(cut) => {
                 let mut variance = vec![0.0; view.len];
                 self.variance(view, &mut variance);
-                for (i, v) in variance.iter().enumerate() {
-                    if !cut.keeps(v.to_bits(), (view.start + i) as u64) {
-                        deltas.iter_mut().for_each(|d| d[i] = 0.0);
-                    }
+                // None of variance zero is selected.
+                cut.mask(&mut variance, view.start as u64);
+                for delta in &mut deltas {
+                    delta.iter_mut().zip(&variance).for_each(|(d, v)| *d = if *v > 0.0 { *d } else { 0.0 });
                 }
             }
         }
         deltas
+    }
+}
+
+impl<R: Arithmetic> Merged<R> {
+    #[inline(always)]
+    fn merge(&self, view: &View<'_>, out: &mut [f32]) {
+        let deltas = self.deltas(view);
+        let base = view.input(self.base);
+        let mut sum = vec![0.0f32; view.len];
+        for delta in &deltas {
+            sum.iter_mut().zip(delta).for_each(|(s, d)| *s += d);
+        }
+        // The elected sign.
+        sum.iter_mut().for_each(|s| *s = if R::r(*s) >= 0.0 { 1.0 } else { -1.0 });
+        let (mut top, mut bottom) = (vec![0.0f32; view.len], vec![0.0f32; view.len]);
+        for (delta, weight) in deltas.iter().zip(&self.weights) {
+            for (((d, elected), top), bottom) in delta.iter().zip(&sum).zip(&mut top).zip(&mut bottom) {
+                let weight = if d * elected > 0.0 { *weight } else { 0.0 };
+                *top += R::r(d * weight);
+                *bottom += weight;
+            }
+        }
+        for (((o, b), top), bottom) in out.iter_mut().zip(base).zip(top).zip(bottom) {
+            *o = R::r(b + R::r(R::r(top) / R::r(bottom).max(R::r(1e-6))));
+        }
     }
 }
 
@@ -148,23 +188,9 @@ impl<R: Arithmetic> Kernel for Merged<R> {
         simd(
             #[inline(always)]
             || {
-                let deltas = self.deltas(view);
-                let base = view.input(self.base);
-                let mut sum = vec![0.0f32; view.len];
-                for delta in &deltas {
-                    sum.iter_mut().zip(delta).for_each(|(s, d)| *s += d);
-                }
-                let (mut top, mut bottom) = (vec![0.0f32; view.len], vec![0.0f32; view.len]);
-                for (delta, weight) in deltas.iter().zip(&self.weights) {
-                    for (i, d) in delta.iter().enumerate() {
-                        let elected = if R::r(sum[i]) >= 0.0 { 1.0 } else { -1.0 };
-                        let weight = if d * elected > 0.0 { *weight } else { 0.0 };
-                        top[i] += R::r(d * weight);
-                        bottom[i] += weight;
-                    }
-                }
-                for (i, o) in out.iter_mut().enumerate() {
-                    *o = R::r(base[i] + R::r(R::r(top[i]) / R::r(bottom[i]).max(R::r(1e-6))));
+                for at in (0..view.len).step_by(TILE) {
+                    let part = view.part(at, TILE.min(view.len - at));
+                    self.merge(&part, &mut out[at..at + part.len]);
                 }
             },
         );

@@ -205,31 +205,36 @@ fn text_node(line: usize, text: &str) -> Node {
 }
 
 fn weights(node: Option<&Node>) -> Result<TokenWeights, String> {
-    let mut weights = TokenWeights::default();
-    let Some(node) = node else { return Ok(weights) };
+    let Some(node) = node else { return Ok(TokenWeights::default()) };
     let Kind::Map(entries) = &node.kind else {
         return Err(format!("line {}: `weights` must be a table of role, reply and context", node.line));
     };
-    for Entry { key, line, value, .. } in entries {
-        let place = match key.as_str() {
+    let number = |entry: &Entry| match entry.value.kind {
+        Kind::Number(n) => Some(n),
+        _ => None,
+    };
+    for entry in entries {
+        weigh([(entry.key.as_str(), number(entry))]).map_err(|e| format!("line {}: {e}", entry.line))?;
+    }
+    weigh(entries.iter().map(|entry| (entry.key.as_str(), number(entry))))
+        .map_err(|e| format!("line {}: {e}", node.line))
+}
+
+/// Weights by the kinds of tokens; what is not named counts 1.
+pub(super) fn weigh<'e>(entries: impl IntoIterator<Item = (&'e str, Option<f64>)>) -> Result<TokenWeights, String> {
+    let mut weights = TokenWeights::default();
+    for (key, value) in entries {
+        let place = match key {
             "role" => &mut weights.role,
             "reply" => &mut weights.reply,
             "context" => &mut weights.context,
-            _ => {
-                return Err(format!(
-                    "line {line}: tokens are weighed by {}{}",
-                    TOKENS.join(", "),
-                    crate::nearest(key, &TOKENS)
-                ));
-            }
+            _ => return Err(format!("tokens are weighed by {}{}", TOKENS.join(", "), crate::nearest(key, &TOKENS))),
         };
-        *place = match value.kind {
-            Kind::Number(n) if n.is_finite() && n >= 0.0 => n,
-            _ => return Err(format!("line {line}: the weight of `{key}` must be a number of 0 or more")),
-        };
+        let value = value.filter(|weight| weight.is_finite() && *weight >= 0.0);
+        *place = value.ok_or_else(|| format!("the weight of `{key}` must be a number of 0 or more"))?;
     }
     if weights.role + weights.reply + weights.context == 0.0 {
-        return Err(format!("line {}: all weights are 0; then no token counts", node.line));
+        return Err("all weights are 0; then no token counts".into());
     }
     Ok(weights)
 }

@@ -148,6 +148,25 @@ impl Default for TokenWeights {
     }
 }
 
+impl std::fmt::Display for TokenWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "role={},reply={},context={}", self.role, self.reply, self.context)
+    }
+}
+
+impl std::str::FromStr for TokenWeights {
+    type Err = String;
+
+    /// Reads `role=1,reply=1,context=0.3`; what is not named counts 1.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let entries = text.split(',').map(|part| {
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not KIND=WEIGHT"))?;
+            Ok((key.trim(), value.trim().parse().ok()))
+        });
+        fit::weigh(entries.collect::<Result<Vec<_>, String>>()?)
+    }
+}
+
 /// Named defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {

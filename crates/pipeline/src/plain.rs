@@ -1,30 +1,31 @@
-//! LoRA adapters in pools: engines play checkpoints, so each is applied to its base once, in the results' cache.
+//! Pools of what engines cannot play as it is: LoRA adapters, applied to their base, and files of `torch.save` are written once as safetensors,
+//! in the results' cache.
 
 use crate::error::RunError;
 use crate::experiment::{Experiment, Source};
 use crate::machine::{Machine, Member};
 use crate::stages::merge::{SHARD, plan_adapted};
 use crate::store::Store;
-use rolegraft_checkpoint::{Checkpoint, Location, OpenError};
+use rolegraft_checkpoint::{Checkpoint, Location, OpenError, open_tensors};
 use rolegraft_merge::Execution;
 
-/// Writes what adapters make of their bases, where that is not there yet, and lets the pool name the results.
+/// Writes such models as plain checkpoints, where these are not there yet, and lets the pool name the results.
 pub(crate) fn write(experiment: &mut Experiment, store: &Store, machine: &Machine<'_>) -> Result<(), RunError> {
     let pool = std::iter::once(("base", &mut experiment.pool.base));
     let experts = experiment.pool.experts.iter_mut().map(|(name, source)| (name.as_str(), source));
     for (name, source) in pool.chain(experts) {
         let Source::Checkpoint(path) = source else { continue };
         let wrap = |source: OpenError| RunError::Open { role: "model", name: name.to_owned(), source };
-        if Location::of(path).map_err(wrap)?.adapter.is_none() {
+        let adapted = Location::of(path).map_err(wrap)?.adapter.is_some();
+        if !adapted && open_tensors(path).map_err(wrap)?.is_plain() {
             continue;
         }
         let (checkpoint, member) = Member::open("model", name, path)?;
         let dir = store.place("adapted", &member.digest);
         if Checkpoint::open(&dir).is_err() {
             let (plan, bytes) = (plan_adapted(path, None)?, size(&checkpoint));
-            machine
-                .progress
-                .note(&format!("`{name}` is an adapter: its base with it is written once ({:.1} GB)", bytes / 1e9));
+            let what = if adapted { "is an adapter: its base with it" } else { "was written by `torch.save`: it" };
+            machine.progress.note(&format!("`{name}` {what} is written once as safetensors ({:.1} GB)", bytes / 1e9));
             plan.execute(&dir, &Execution { shard_size: SHARD, stop: &machine.stop, ..Execution::default() })?;
         }
         *path = dir;
