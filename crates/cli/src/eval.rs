@@ -91,8 +91,8 @@ impl Eval {
         };
         let outcome = evaluate(&solo, &self.log, &stop_flag()?, &*reporter);
         reporter.done();
-        outcome?;
-        let tally = Tally::of_log(&self.log)?;
+        // What the log holds besides was asked for by another call.
+        let tally = Tally::of_log(&self.log, Some(&outcome?.into_iter().collect()))?;
         for score in suite_scores(&tally, self.seed) {
             say(&if self.json { self.as_json(&score, &tally).to_string() } else { self.as_text(&score, &tally) });
         }
@@ -116,7 +116,7 @@ impl Eval {
         );
         if score.trials > 1 {
             let passes: Vec<String> =
-                score.pass.iter().enumerate().map(|(i, p)| format!("pass^{} {}", i + 1, percent(*p))).collect();
+                score.pass.iter().enumerate().map(|(i, (p, _))| format!("pass^{} {}", i + 1, percent(*p))).collect();
             text += &format!("\n{}", passes.join(", "));
         }
         let filtered = rates.statuses.get(&Status::ServerFiltered).copied().unwrap_or(0.0);
@@ -151,7 +151,8 @@ impl Eval {
         });
         json!({
             "suite": score.suite, "score": 100.0 * score.reward, "interval": score.interval, "tasks": score.tasks,
-            "trials": score.trials, "pass_hat": score.pass, "episodes": rates.episodes,
+            "trials": score.trials, "pass_hat": score.pass.iter().map(|(share, _)| share).collect::<Vec<_>>(),
+            "pass_hat_tasks": score.pass.iter().map(|(_, tasks)| tasks).collect::<Vec<_>>(), "episodes": rates.episodes,
             "turn_violations": rates.turn_violations, "kinds": kinds, "turns_with_drafted_calls": rates.drafts, "cascades": patterns,
             "agent": agent, "users": users, "cost": self.prices.price.map(|p| p.of(&agent)),
             "user_cost": self.prices.user_price.map(|p| p.of(&users)),

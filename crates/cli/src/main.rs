@@ -8,6 +8,7 @@ mod data;
 mod doctor;
 mod eval;
 mod inspect;
+mod log;
 mod merge;
 mod plan;
 mod report;
@@ -65,6 +66,13 @@ enum Command {
     Score(eval::Score),
     /// Show what episode logs say: scores with pass^k, failures, cascades, spending; several side by side.
     Report(report::Report),
+    /// Say how many tasks and trials show a difference of so many points, by what finished logs say of their spread.
+    Power(report::Power),
+    /// List, show, search, put together and take apart episode logs.
+    #[command(subcommand)]
+    Log(log::Log),
+    /// Write episode logs as inspect_ai, lm-evaluation-harness, tau2-bench or the Hub's datasets read them.
+    Export(log::Export),
     /// Serve a report's page to a browser on this machine.
     View(view::View),
     /// Read replies (JSONL on stdin, each a string or an object with `reply`) and print spans and violations as JSONL.
@@ -99,6 +107,9 @@ fn main() -> ExitCode {
         Command::Eval(c) => c.execute(),
         Command::Score(c) => c.execute(),
         Command::Report(c) => c.execute(),
+        Command::Power(c) => c.execute(),
+        Command::Log(c) => c.execute(),
+        Command::Export(c) => c.execute(),
         Command::View(c) => c.execute(),
         Command::Parse(c) => c.execute(),
         Command::Nano(c) => c.execute(),

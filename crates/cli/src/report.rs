@@ -1,10 +1,10 @@
-//! `rolegraft report`.
+//! `rolegraft report` and `rolegraft power`.
 
 use crate::talk::{note, say};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{logs_report, write_logs_report};
-use rolegraft_report::{Format, Price, overview};
+use rolegraft_report::{Format, POWER, Price, overview, power_table};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,13 +52,17 @@ pub(crate) struct Report {
     /// Compare logs of text that a server changed with logs of text as the model wrote it.
     #[arg(long)]
     mixed: bool,
+    /// Where a trial of a task is there several times, in a log or in several of a model, let the last count. Otherwise that is
+    /// an error.
+    #[arg(long)]
+    last: bool,
     #[command(flatten)]
     prices: Prices,
 }
 
 impl Report {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
-        let report = logs_report(&self.logs, self.seed, (self.prices.price, self.prices.user_price))?;
+        let report = logs_report(&self.logs, self.seed, (self.prices.price, self.prices.user_price), self.last)?;
         let models = write_logs_report(&report, self.html.as_deref(), self.mixed)?;
         if models.iter().all(|(_, tally)| tally.episodes == 0) {
             bail!("the logs hold no finished episode");
@@ -81,6 +85,50 @@ impl Report {
         if let Some(dir) = &self.html {
             note(&format!("the page is {}", dir.join("report.html").display()));
         }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Power {
+    /// Episode logs of models on the same tasks, or directories of runs.
+    #[arg(required = true)]
+    logs: Vec<PathBuf>,
+    /// Differences that are to show, in points.
+    #[arg(long, value_delimiter = ',', default_values_t = [5.0, 10.0], value_name = "POINTS", value_parser = points)]
+    difference: Vec<f64>,
+    /// The chance with which they are to show.
+    #[arg(long, default_value_t = POWER, value_parser = chance)]
+    power: f64,
+    /// Where a trial of a task is there several times, let the last count.
+    #[arg(long)]
+    last: bool,
+}
+
+fn points(text: &str) -> Result<f64, String> {
+    let points = text.parse().ok().filter(|points| *points > 0.0 && *points <= 100.0);
+    points.ok_or_else(|| "it must be a number of points above 0, up to 100".into())
+}
+
+fn chance(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|chance| *chance > 0.0 && *chance < 1.0)
+        .ok_or_else(|| "it must lie between 0 and 1".into())
+}
+
+impl Power {
+    pub(crate) fn execute(&self) -> Result<ExitCode> {
+        let report = logs_report(&self.logs, 0, (None, None), self.last)?;
+        let models = write_logs_report(&report, None, true)?;
+        if models.iter().all(|(_, tally)| tally.episodes == 0) {
+            bail!("the logs hold no finished episode");
+        }
+        let scores: Vec<_> = models.iter().map(|(name, tally)| tally.scores(name)).collect();
+        if let [(name, _)] = models.as_slice() {
+            note(&format!("`{name}` is alone: another that is as good and fails on other tasks is assumed"));
+        }
+        say(&power_table(&scores, &self.difference, self.power).render(Format::Markdown));
         Ok(ExitCode::SUCCESS)
     }
 }

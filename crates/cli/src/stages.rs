@@ -14,7 +14,6 @@ use rolegraft_pipeline::{
     Bytes, ChatArguments, Compute, DeviceName, DiagnosisRules, Endpoints, Evidence, Precision, Protect, Runtime, Shift,
     Solo, Split, TokenWeights, Tokens, evaluate, import, play_solutions, write_log,
 };
-use rolegraft_report::Tally;
 use rolegraft_suites::Alone;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -162,9 +161,7 @@ impl Calibrate {
         let play = if self.expert.is_some() { evaluate } else { play_solutions };
         let played = play(&solo, &self.out, &stop_flag()?, &reporter);
         reporter.done();
-        played?;
-        let trajectories = Tally::of_log(&self.out)?.episodes;
-        say(&format!("{trajectories} trajectories in {}", self.out.display()));
+        say(&format!("{} trajectories in {}", played?.len(), self.out.display()));
         Ok(ExitCode::SUCCESS)
     }
 

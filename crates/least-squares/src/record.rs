@@ -28,7 +28,7 @@ pub fn record(
     means: &Means<'_>,
 ) -> Result<()> {
     let architecture = Architecture::of(expert.checkpoint).map_err(DecoderError::from)?;
-    let (layout, of_layer) = layout(&architecture, expert);
+    let (layout, of_layer) = layout(&architecture, expert.replies());
     let header = Header::encode_with(&layout, metadata);
     let (partial, scratch) = (out.with_added_extension("partial"), out.with_added_extension("scratch"));
     let at = || WriteError::at(&partial);
@@ -52,7 +52,7 @@ pub fn record(
         if expert.replies() {
             walk.head(0, expert.checkpoint)?.write_symmetric(&mut file).map_err(at())?;
         }
-        file.write_all(&shares(&architecture, expert)).and_then(|()| file.sync_all()).map_err(at())?;
+        file.write_all(&shares(&architecture, &expert.shares)).and_then(|()| file.sync_all()).map_err(at())?;
         Ok(())
     };
     let written = write();

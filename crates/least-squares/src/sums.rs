@@ -6,7 +6,6 @@
 
 use crate::error::{LeastSquaresError, Result};
 use crate::gram::Gram;
-use crate::sample::Expert;
 use rolegraft_checkpoint::{Architecture, Dtype, Tensors};
 use rolegraft_decoder::Site;
 use std::collections::BTreeMap;
@@ -34,22 +33,22 @@ fn name(layer: usize, site: Site) -> String {
     format!("layers.{layer}.{of}")
 }
 
-/// What a file of an expert's sums holds, layer by layer; and bytes of a layer.
-pub(crate) fn layout(architecture: &Architecture, expert: &Expert<'_>) -> (Layout, usize) {
+/// What a file of an expert's sums holds, layer by layer, with what predicts replies or without; and bytes of a layer.
+pub(crate) fn layout(architecture: &Architecture, replies: bool) -> (Layout, usize) {
     let square = |name: String, width: usize| (name, Dtype::F64, vec![width, width]);
     let width = |site: Site| architecture.widths(site.maps()[0]).0;
     let of = |layer| Site::ALL.into_iter().map(move |site| square(name(layer, site), width(site)));
     let mut layout: Layout = (0..architecture.num_hidden_layers).flat_map(of).collect();
-    if expert.replies() {
+    if replies {
         layout.push(square(HEAD.into(), architecture.hidden_size));
     }
     layout.push((SHARES.into(), Dtype::F64, vec![architecture.vocab_size]));
     (layout, Site::ALL.into_iter().map(|site| size_of::<f64>() * width(site).pow(2)).sum())
 }
 
-/// The bytes of an expert's shares.
-pub(crate) fn shares(architecture: &Architecture, expert: &Expert<'_>) -> Vec<u8> {
-    let of = |id| expert.shares.get(&id).copied().unwrap_or_default();
+/// The bytes of shares of tokens.
+pub(crate) fn shares(architecture: &Architecture, shares: &BTreeMap<u32, f64>) -> Vec<u8> {
+    let of = |id| shares.get(&id).copied().unwrap_or_default();
     (0..architecture.vocab_size as u32).flat_map(|id| of(id).to_le_bytes()).collect()
 }
 

@@ -29,6 +29,8 @@ const SAMPLE_RUNS: usize = 256;
 const SAMPLE_LENGTH: usize = 256;
 /// Most keys that are counted one by one.
 const LISTED: usize = 8;
+/// Most keys that are gathered, as far as a sample can tell.
+const GATHERED: u64 = 1 << 22;
 /// Elements whose keys are made at a time: they stay in the first-level cache.
 const TILE: usize = 2048;
 
@@ -40,6 +42,8 @@ struct Search {
     high: u32,
     /// All keys that seem to occur in the interval, if they are few.
     listed: Vec<u32>,
+    /// Whether so few elements seem to lie in the interval that their keys are gathered.
+    gathered: bool,
 }
 
 impl Search {
@@ -48,7 +52,7 @@ impl Search {
         (u64::BITS - (width - 1).leading_zeros()).saturating_sub(BINS.trailing_zeros())
     }
     fn set(&mut self, low: u32, high: u32) {
-        (self.low, self.high) = (low, high);
+        (self.low, self.high, self.gathered) = (low, high, false);
         let few = u64::from(high - low) < LISTED as u64;
         self.listed = if few { (low..=high).collect() } else { Vec::new() };
     }
@@ -60,8 +64,10 @@ struct Count {
     below: u64,
     /// Elements in it.
     inside: u64,
-    /// A histogram of it, where keys are not listed.
+    /// A histogram of it, where keys are neither listed nor gathered.
     bins: Vec<u32>,
+    /// Keys in it.
+    keys: Vec<u32>,
     /// Per block: its first element, and how many have each listed key.
     blocks: Vec<(usize, [u32; LISTED])>,
 }
@@ -70,7 +76,8 @@ struct Count {
 pub(crate) fn places(source: &Source<'_>, ranks: &[Vec<u64>], key: impl Keys) -> Result<Vec<Vec<Place>>, MergeError> {
     let mut searches: Vec<Search> = Vec::new();
     for (stream, ranks) in ranks.iter().enumerate() {
-        let search = |rank: &u64| Search { stream, rank: *rank, low: 0, high: u32::MAX, listed: Vec::new() };
+        let search =
+            |rank: &u64| Search { stream, rank: *rank, low: 0, high: u32::MAX, listed: Vec::new(), gathered: false };
         searches.extend(ranks.iter().map(search));
     }
     if source.len() > 2 * SAMPLE_RUNS * SAMPLE_LENGTH {
@@ -80,7 +87,7 @@ pub(crate) fn places(source: &Source<'_>, ranks: &[Vec<u64>], key: impl Keys) ->
     while found.iter().any(Option::is_none) {
         let open: Vec<usize> = (0..searches.len()).filter(|i| found[*i].is_none()).collect();
         for (i, count) in open.iter().zip(count(source, &searches, &open, &key)?) {
-            found[*i] = narrow(&mut searches[*i], &count);
+            found[*i] = narrow(&mut searches[*i], count);
         }
     }
     let mut out = vec![Vec::new(); ranks.len()];
@@ -91,7 +98,7 @@ pub(crate) fn places(source: &Source<'_>, ranks: &[Vec<u64>], key: impl Keys) ->
 }
 
 /// The place, if a count decides it; else the search's interval becomes smaller, or another.
-fn narrow(search: &mut Search, count: &Count) -> Option<Place> {
+fn narrow(search: &mut Search, count: Count) -> Option<Place> {
     if search.rank < count.below {
         search.set(0, search.low - 1);
         return None;
@@ -121,6 +128,13 @@ fn narrow(search: &mut Search, count: &Count) -> Option<Place> {
         let (i, equal, before) = find(&mut totals.into_iter())?;
         let blocks = count.blocks.iter().map(|(start, counts)| (*start, u64::from(counts[i]))).collect();
         return Some(Place { key: search.listed[i], before, equal, blocks });
+    }
+    if search.gathered {
+        let mut keys = count.keys;
+        let (below, key, _) = keys.select_nth_unstable((search.rank - count.below) as usize);
+        let (key, less) = (*key, below.iter().filter(|k| *k < key).count() as u64);
+        let equal = keys.iter().filter(|k| **k == key).count() as u64;
+        return Some(Place { key, before: search.rank - count.below - less, equal, blocks: Vec::new() });
     }
     let shift = search.shift();
     let (bin, equal, before) = find(&mut count.bins.iter().map(|n| u64::from(*n)))?;
@@ -154,9 +168,13 @@ fn guess(source: &Source<'_>, searches: &mut [Search], streams: usize, key: &imp
         search.low = if middle < margin { 0 } else { sample[first] };
         search.high = sample.get(last).copied().unwrap_or(u32::MAX);
         let mut listed = sample[first..(last + 1).min(sample.len())].to_vec();
+        // As many again, since neighbours resemble each other.
+        let likely = 2 * listed.len() as u64 * source.len() as u64 / sample.len() as u64;
         listed.dedup();
         if listed.len() <= LISTED {
             search.listed = listed;
+        } else {
+            search.gathered = likely <= GATHERED;
         }
     }
     Ok(())
@@ -166,8 +184,8 @@ fn guess(source: &Source<'_>, searches: &mut [Search], streams: usize, key: &imp
 fn count(source: &Source<'_>, searches: &[Search], open: &[usize], key: &impl Keys) -> Result<Vec<Count>, MergeError> {
     let open: Vec<&Search> = open.iter().map(|i| &searches[*i]).collect();
     let empty = |search: &&Search| {
-        let bins = if search.listed.is_empty() { vec![0; BINS] } else { Vec::new() };
-        Count { below: 0, inside: 0, bins, blocks: Vec::new() }
+        let bins = if search.listed.is_empty() && !search.gathered { vec![0; BINS] } else { Vec::new() };
+        Count { below: 0, inside: 0, bins, keys: Vec::new(), blocks: Vec::new() }
     };
     let make = || (vec![0; TILE], open.iter().map(empty).collect::<Vec<Count>>());
     let parts = source.tally(
@@ -199,6 +217,7 @@ fn count(source: &Source<'_>, searches: &[Search], open: &[usize], key: &impl Ke
             sum.inside += more.inside;
             sum.bins.iter_mut().zip(more.bins).for_each(|(t, p)| *t += p);
             sum.blocks.extend(more.blocks);
+            sum.keys.extend(more.keys);
         }
     }
     total.iter_mut().for_each(|count| count.blocks.sort_unstable());
@@ -213,6 +232,14 @@ fn tally(search: &Search, count: &mut Count, keys: &[u32]) {
     if let Some((_, counts)) = count.blocks.last_mut() {
         for (sum, listed) in counts.iter_mut().zip(&search.listed) {
             *sum += keys.iter().map(|k| u32::from(k == listed)).sum::<u32>();
+        }
+        return;
+    }
+    if search.gathered {
+        for run in keys.chunks(16) {
+            if run.iter().any(|k| k.wrapping_sub(low) <= width) {
+                count.keys.extend(run.iter().filter(|k| k.wrapping_sub(low) <= width));
+            }
         }
         return;
     }

@@ -73,6 +73,8 @@ pub enum RunError {
     Mixed { exact: String, inexact: String },
     #[error("`{}` {reason}", path.display())]
     Import { path: PathBuf, reason: String },
+    #[error("`{}` {reason}", path.display())]
+    Export { path: PathBuf, reason: String },
     #[error("tasks of suite `{0}` come without solutions; name the expert that plays them with --expert")]
     NoSolutions(String),
     #[error("benchmark `{benchmark}` is weak, but no donor serves it: name one with --donor {benchmark}=DIR")]

@@ -5,10 +5,11 @@
 //! an assistant are written as Hermes and Qwen write them, since that is what their templates make of them.
 
 use crate::error::RunError;
+use crate::export::restored;
 use rolegraft_spans::Format;
 use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Finish, Message, Role, Spent, Status, Turn};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 
@@ -64,7 +65,7 @@ pub fn import(path: &Path, suite: &str, format: &Format) -> Result<Imported, Run
     Ok(found.imported)
 }
 
-/// Writes trajectories from elsewhere as a log; tasks that bear one name become trials of it. A log that is there already is
+/// Writes trajectories from elsewhere as a log; where two are of one task and trial, tasks' trials are numbered anew. A log that is there already is
 /// refused.
 ///
 /// # Errors
@@ -75,7 +76,8 @@ pub fn write_log(path: &Path, episodes: &mut [Episode]) -> Result<(), RunError> 
         return Err(RunError::Import { path: path.to_owned(), reason });
     }
     let mut next: BTreeMap<(String, String), u32> = BTreeMap::new();
-    for episode in episodes.iter_mut() {
+    let distinct = episodes.iter().map(|episode| &episode.key).collect::<HashSet<_>>().len() == episodes.len();
+    for episode in episodes.iter_mut().filter(|_| !distinct) {
         let trial = next.entry((episode.key.suite.clone(), episode.key.task.clone())).or_default();
         episode.key.trial = *trial;
         *trial += 1;
@@ -167,6 +169,10 @@ impl Found<'_> {
     }
 
     fn keep(&mut self, at: &str, whole: &Value, said: Result<Vec<Message>, String>, tools: bool) {
+        if let Some(episode) = ours(whole) {
+            self.imported.episodes.push(episode);
+            return;
+        }
         let messages = match said {
             Ok(messages) if messages.iter().any(|m| m.role == Role::Assistant) => messages,
             Ok(_) => return self.unusable(at, "nothing in it was said by an assistant".into()),
@@ -194,6 +200,20 @@ impl Found<'_> {
             seconds: 0.0,
         });
     }
+}
+
+/// An episode that was exported from a log of ours, with all that the log said of it.
+fn ours(whole: &Value) -> Option<Episode> {
+    let rest = match &whole["rolegraft"] {
+        Value::String(text) => serde_json::from_str(text).ok()?,
+        _ => whole.pointer("/metadata/rolegraft")?.clone(),
+    };
+    let plain = |message: &Value| {
+        let text = message["content"].as_str()?.to_owned();
+        Some(Message::new(serde_json::from_value(message["role"].clone()).ok()?, text))
+    };
+    let messages: Option<Vec<Message>> = whole["messages"].as_array()?.iter().map(plain).collect();
+    restored(&rest, &messages?)
 }
 
 /// A text, or the text parts of a content in parts.

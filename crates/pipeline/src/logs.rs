@@ -3,7 +3,7 @@
 use crate::error::RunError;
 use crate::store::StoreError;
 use rolegraft_checkpoint::write_atomic;
-use rolegraft_report::{DATA, LogsReport, Price, Put, Tally};
+use rolegraft_report::{DATA, LogsReport, Price, Put, Tally, Wanted};
 use rolegraft_trajectory::{Episodes, LogError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const TEST: &str = "test-";
 
 /// A report of logs, or of `episodes/` of run directories, by model: the file's name, or what the run calls it. Intervals
-/// are drawn from `seed`; prices are the agent's and the users'.
+/// are drawn from `seed`; prices are the agent's and the users'. Of an episode that is there several times the `last` counts, or none.
 ///
 /// # Errors
 /// If a path cannot be read, or holds something else.
@@ -20,6 +20,7 @@ pub fn logs_report(
     paths: &[PathBuf],
     seed: u64,
     prices: (Option<Price>, Option<Price>),
+    last: bool,
 ) -> Result<LogsReport, RunError> {
     let mut models: BTreeMap<(usize, String), Vec<PathBuf>> = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
@@ -34,7 +35,7 @@ pub fn logs_report(
     }
     Ok(LogsReport {
         models: models.into_iter().map(|((_, model), logs)| (model, logs)).collect(),
-        tasks: None,
+        wanted: Wanted { tasks: None, last },
         seed,
         prices,
     })

@@ -10,7 +10,7 @@ use crate::stages::transplant::Planned;
 use crate::store::StoreError;
 use rolegraft_checkpoint::{WriteError, write_atomic};
 use rolegraft_graft::Signal;
-use rolegraft_report::{Benchmark, DiagnosisRow, Format, GraftRow, OverlapRow, Overlaps, RunReport};
+use rolegraft_report::{Benchmark, DiagnosisRow, Format, GraftRow, OverlapRow, Overlaps, RunReport, with_scores};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub(crate) fn benchmark(entry: &BenchmarkEntry) -> Benchmark {
 /// Writes everything and gives the tables as Markdown.
 pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> Result<String, RunError> {
     let report = report(experiment, results);
-    let tables = write_report(dir, |put| report.write(put))?;
+    let (tables, scores) = write_report(dir, |put| report.write(put))?;
     leave(dir, &results.files)?;
     if let Some((arm, _)) = results.models.iter().find(|(m, _)| m.name == "arm") {
         let to = dir.join("arm");
@@ -50,6 +50,10 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
         for entry in arm.dir.read_dir().into_iter().flatten().flatten() {
             link(&entry.path(), &to.join(entry.file_name()))?;
         }
+        // A file of its own: the store's says nothing of what was played.
+        let card = to.join("README.md");
+        let text = std::fs::read_to_string(&card).unwrap_or_default();
+        write_atomic(&card, with_scores(&text, &scores).as_bytes()).map_err(StoreError::Write)?;
     }
     let record = json!({
         "format": 1, "program": env!("CARGO_PKG_VERSION"), "experiment": experiment,

@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::record::{self, Results};
 use crate::repair::{Repaired, pool, repair};
 use rolegraft_checkpoint::Checkpoint;
-use rolegraft_report::{Format, LogsReport, overview};
+use rolegraft_report::{Format, LogsReport, Wanted, overview};
 use rolegraft_suites::Split;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,8 +64,8 @@ fn evaluate_pool(kept: &mut Kept<'_>) -> Result<RunSummary, RunError> {
         };
         models.push((name.to_owned(), logs));
     }
-    let tasks = Some(kept.test_tasks()?);
-    let report = LogsReport { models, tasks, seed: experiment.seed, prices: (None, None) };
+    let wanted = Wanted { tasks: Some(kept.test_tasks()?), last: false };
+    let report = LogsReport { models, wanted, seed: experiment.seed, prices: (None, None) };
     let dir = kept.store.run(&experiment.name);
     let models = write_logs_report(&report, Some(&dir), true)?;
     record::leave(&dir, &kept.files)?;

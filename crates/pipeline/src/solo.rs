@@ -16,7 +16,7 @@ use crate::stages::evaluate::{
 };
 use rolegraft_decoder::{DeviceName, Precision};
 use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
-use rolegraft_trajectory::{ChatArguments, Episodes, LogError, Vocabulary};
+use rolegraft_trajectory::{ChatArguments, EpisodeKey, Episodes, LogError, Vocabulary};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -56,7 +56,12 @@ pub struct Solo<'a> {
 ///
 /// # Errors
 /// If the suite, the model or the log cannot be used.
-pub fn evaluate(solo: &Solo<'_>, log: &Path, stop: &Arc<AtomicBool>, progress: &dyn Progress) -> Result<(), RunError> {
+pub fn evaluate(
+    solo: &Solo<'_>,
+    log: &Path,
+    stop: &Arc<AtomicBool>,
+    progress: &dyn Progress,
+) -> Result<Vec<EpisodeKey>, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let machine = solo.machine(&runtime, stop, progress);
     let (library, tasks) = solo.open(&machine)?;
@@ -110,7 +115,7 @@ pub fn play_solutions(
     log: &Path,
     stop: &Arc<AtomicBool>,
     progress: &dyn Progress,
-) -> Result<(), RunError> {
+) -> Result<Vec<EpisodeKey>, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let machine = solo.machine(&runtime, stop, progress);
     let (library, tasks) = solo.open(&machine)?;
@@ -127,10 +132,9 @@ fn play(
     player: &Player<'_>,
     log: &Path,
     open: &mut Open<'_>,
-) -> Result<(), RunError> {
+) -> Result<Vec<EpisodeKey>, RunError> {
     let digest = log_digest(&inputs(player, library, &tasks, solo.seed));
-    played(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)?;
-    Ok(())
+    played(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)
 }
 
 impl Solo<'_> {

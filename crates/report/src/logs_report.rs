@@ -6,8 +6,8 @@ use crate::{
     Benchmark, HeatMap, Page, Part, Price, Scoreboard, Section, Table, Tally, cascade_table, kind_table, score_table,
     spending_table, status_table, suite_scores, unparsable_table, violation_table,
 };
-use rolegraft_trajectory::{Episode, Episodes, LogError, Spent};
-use std::collections::{BTreeMap, BTreeSet};
+use rolegraft_trajectory::{EpisodeKey, Episodes, LogError, Spent};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 /// Tables of recorded episodes by model: scores with pass^k, failures, DB-bench's types, τ-bench's cascades, spending.
@@ -26,8 +26,12 @@ pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, O
         }
     }
     let spent = spent(models, prices);
-    let mut tables =
-        vec![score_table(&scores), unparsable_table(&failures), violation_table(&failures), status_table(&failures)];
+    let mut tables = vec![score_table(&scores)];
+    // The first is compared with the others.
+    if let [(first, _), _, ..] = models.as_slice() {
+        tables.push(board(models, seed).paired(first));
+    }
+    tables.extend([unparsable_table(&failures), violation_table(&failures), status_table(&failures)]);
     if !kinds.is_empty() {
         tables.push(kind_table(&kinds));
     }
@@ -39,6 +43,18 @@ pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, O
     }
     tables.extend(road_table(models));
     tables
+}
+
+/// Every suite of logs a column.
+fn board(tallies: &[(String, Tally)], seed: u64) -> Scoreboard {
+    let suites: BTreeSet<&str> = tallies.iter().flat_map(|(_, tally)| tally.suites()).collect();
+    let column = |s: &str| Benchmark { id: s.to_owned(), title: s.to_owned(), suites: vec![s.to_owned()] };
+    Scoreboard {
+        benchmarks: suites.into_iter().map(column).collect(),
+        models: tallies.iter().map(|(name, tally)| tally.scores(name)).collect(),
+        experts: Vec::new(),
+        seed,
+    }
 }
 
 /// What marks figures of text that is not what the model wrote.
@@ -79,8 +95,8 @@ pub(crate) fn spent(
 pub struct LogsReport {
     /// Models in the order of rows, with their logs.
     pub models: Vec<(String, Vec<PathBuf>)>,
-    /// Ids of the tasks that count, by suite; all, if absent.
-    pub tasks: Option<BTreeMap<String, BTreeSet<String>>>,
+    /// Which episodes count.
+    pub wanted: Wanted,
     /// The seed of the intervals.
     pub seed: u64,
     /// Prices of the agent's tokens and of the users'.
@@ -106,7 +122,7 @@ impl LogsReport {
     /// # Errors
     /// If a log cannot be read.
     pub fn tallies(&self) -> Result<Vec<(String, Tally)>, LogError> {
-        read(&self.models, self.tasks.as_ref(), None)
+        read(&self.models, &self.wanted, None)
     }
 
     /// Writes the episodes and, last, `report.html`; gives the counts. One episode is in memory at a time.
@@ -114,20 +130,13 @@ impl LogsReport {
     /// # Errors
     /// If a log cannot be read, or `put` refuses.
     pub fn write<E: From<LogError>>(&self, put: &mut Put<'_, E>) -> Result<Vec<(String, Tally)>, E> {
-        let tallies = read(&self.models, self.tasks.as_ref(), Some(put))?;
+        let tallies = read(&self.models, &self.wanted, Some(put))?;
         put("report.html", self.page(&tallies).render().as_bytes())?;
         Ok(tallies)
     }
 
     fn page(&self, tallies: &[(String, Tally)]) -> Page {
-        let suites: BTreeSet<&str> = tallies.iter().flat_map(|(_, tally)| tally.suites()).collect();
-        let column = |s: &str| Benchmark { id: s.to_owned(), title: s.to_owned(), suites: vec![s.to_owned()] };
-        let board = Scoreboard {
-            benchmarks: suites.into_iter().map(column).collect(),
-            models: tallies.iter().map(|(name, tally)| tally.scores(name)).collect(),
-            experts: Vec::new(),
-            seed: self.seed,
-        };
+        let board = board(tallies, self.seed);
         let name = |model: Option<&(String, Tally)>| model.map(|(name, _)| name.clone()).unwrap_or_default();
         let tables = overview(tallies, self.seed, self.prices).into_iter().map(Part::Table).collect();
         let episodes: usize = tallies.iter().map(|(_, tally)| tally.episodes).sum();
@@ -144,33 +153,48 @@ impl LogsReport {
     }
 }
 
-/// Counts the episodes of models' logs, of `tasks` alone where these are given, and hands them on to `put` as the files beside a page.
+/// Which episodes of logs count.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Ids of tasks by suite; all, if absent.
+    pub tasks: Option<BTreeMap<String, BTreeSet<String>>>,
+    /// Of a trial that is there several times the last counts. Otherwise that is an error.
+    pub last: bool,
+}
+
+/// Counts the episodes of models' logs and hands them on to `put` as the files beside a page.
 pub(crate) fn read<'p, E: From<LogError>>(
     models: &[(String, Vec<PathBuf>)],
-    tasks: Option<&BTreeMap<String, BTreeSet<String>>>,
+    wanted: &Wanted,
     put: Option<&'p mut Put<'p, E>>,
 ) -> Result<Vec<(String, Tally)>, E> {
     let mut files = put.map(EpisodeFiles::new);
-    let wanted =
-        |e: &Episode| tasks.is_none_or(|tasks| tasks.get(&e.key.suite).is_some_and(|ids| ids.contains(&e.key.task)));
+    let asked = |key: &EpisodeKey| {
+        wanted.tasks.as_ref().is_none_or(|tasks| tasks.get(&key.suite).is_some_and(|ids| ids.contains(&key.task)))
+    };
     let mut tallies = Vec::new();
     for (name, logs) in models {
         let mut tally = Tally::default();
         if let Some(files) = &mut files {
             files.model(name);
         }
-        for log in logs {
-            let episodes = Episodes::open(log)?;
+        let last = if wanted.last { Some(last_of(logs)?) } else { None };
+        let mut first: HashMap<EpisodeKey, usize> = HashMap::new();
+        for (at, log) in logs.iter().enumerate() {
+            let mut episodes = Episodes::open(log)?;
             tally.served(episodes.served());
-            for episode in episodes {
-                let episode = episode?;
-                if !wanted(&episode) {
+            while let Some(episode) = episodes.next().transpose()? {
+                let here = (at, episodes.line());
+                if !asked(&episode.key) || last.as_ref().is_some_and(|last| last[&episode.key] != here) {
                     continue;
                 }
-                tally.add(&episode);
+                if !tally.add(&episode) {
+                    return Err(episodes.twice(&episode.key, first.get(&episode.key).map(|at| &*logs[*at])).into());
+                }
                 if let Some(files) = &mut files {
                     files.add(&episode)?;
                 }
+                first.insert(episode.key, at);
             }
         }
         tallies.push((name.clone(), tally));
@@ -179,4 +203,16 @@ pub(crate) fn read<'p, E: From<LogError>>(
         files.finish()?;
     }
     Ok(tallies)
+}
+
+/// Where each episode comes last: the log's number, and the line's.
+fn last_of(logs: &[PathBuf]) -> Result<HashMap<EpisodeKey, (usize, usize)>, LogError> {
+    let mut last = HashMap::new();
+    for (at, log) in logs.iter().enumerate() {
+        let mut episodes = Episodes::open(log)?;
+        while let Some(key) = episodes.next_key()? {
+            last.insert(key, (at, episodes.line()));
+        }
+    }
+    Ok(last)
 }

@@ -1,8 +1,9 @@
 //! The report of a run: from plain values and the logs of its test episodes to tables and the page.
 
+use crate::card::{CardScores, card_scores};
 use crate::charts::{Point, scatter};
 use crate::episode_files::Put;
-use crate::logs_report::{read, road_table, spent};
+use crate::logs_report::{Wanted, read, road_table, spent};
 use crate::run_tables::{
     DiagnosisRow, GraftRow, OverlapRow, Overlaps, aos_table, before_and_after, diagnosis_table, energy_table,
     provenance_table, time_table, transplant_table,
@@ -13,6 +14,7 @@ use crate::{
     spending_table, status_table, unparsable_table, violation_table,
 };
 use rolegraft_trajectory::LogError;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -55,12 +57,13 @@ pub struct RunReport {
 pub type NamedTables = Vec<(&'static str, Table)>;
 
 impl RunReport {
-    /// Writes `tables/`, the episodes and, last, `report.html`; gives the tables. One episode is in memory at a time.
+    /// Writes `tables/`, the episodes and, last, `report.html`; gives the tables, and what the result's card says of them. One episode is in
+    /// memory at a time.
     ///
     /// # Errors
     /// If a log cannot be read, or `put` refuses.
-    pub fn write<E: From<LogError>>(&self, put: &mut Put<'_, E>) -> Result<NamedTables, E> {
-        let tallies = read(&self.models, Some(&self.tasks), Some(put))?;
+    pub fn write<E: From<LogError>>(&self, put: &mut Put<'_, E>) -> Result<(NamedTables, CardScores), E> {
+        let tallies = read(&self.models, &Wanted { tasks: Some(self.tasks.clone()), last: false }, Some(put))?;
         let board = Scoreboard {
             benchmarks: self.benchmarks.clone(),
             models: tallies.iter().map(|(name, tally)| tally.scores(name)).collect(),
@@ -68,13 +71,20 @@ impl RunReport {
             seed: self.seed,
         };
         let tables = self.tables(&board, &tallies);
+        let mut digests = Vec::new();
         for (name, table) in &tables {
             for (format, end) in [(Format::Csv, "csv"), (Format::Markdown, "md"), (Format::Latex, "tex")] {
-                put(&format!("tables/{name}.{end}"), table.render(format).as_bytes())?;
+                let (path, text) = (format!("tables/{name}.{end}"), table.render(format));
+                put(&path, text.as_bytes())?;
+                if end == "csv" && ["table1", "table3", "paired"].contains(name) {
+                    let digest = Sha256::digest(text.as_bytes());
+                    digests.push((path, digest.iter().map(|byte| format!("{byte:02x}")).collect()));
+                }
             }
         }
         put("report.html", self.page(&board, &tallies, &tables).render().as_bytes())?;
-        Ok(tables)
+        let scores = card_scores(&board, &self.result, &digests);
+        Ok((tables, scores))
     }
 
     fn tables(&self, board: &Scoreboard, tallies: &[(String, Tally)]) -> NamedTables {

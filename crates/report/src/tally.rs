@@ -4,8 +4,8 @@ use crate::cascades::CascadeCounts;
 use crate::failures::FailureCounts;
 use crate::kinds::KindCounts;
 use crate::{Cascades, FailureRates, KindScores, ModelScores};
-use rolegraft_trajectory::{Context, Episode, Episodes, LogError, Road, Served, Spent};
-use std::collections::{BTreeMap, BTreeSet};
+use rolegraft_trajectory::{Context, Episode, EpisodeKey, Episodes, LogError, Road, Served, Spent};
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 /// How far a reward may be from 1 and still be a success (upstream's `is_successful`).
@@ -33,31 +33,41 @@ pub struct Tally {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct SuiteTally {
     pub(crate) tasks: BTreeMap<String, TaskTally>,
-    pub(crate) trials: BTreeSet<u32>,
     failures: FailureCounts,
     cascades: CascadeCounts,
     kinds: KindCounts,
 }
 
 /// Counts of one task's trials.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct TaskTally {
-    pub(crate) rewards: f64,
-    pub(crate) trials: usize,
+    /// By trial.
+    pub(crate) rewards: BTreeMap<u32, f64>,
     pub(crate) successes: usize,
 }
 
+impl TaskTally {
+    pub(crate) fn trials(&self) -> usize {
+        self.rewards.len()
+    }
+    pub(crate) fn mean(&self) -> f64 {
+        self.rewards.values().sum::<f64>() / self.rewards.len() as f64
+    }
+}
+
 impl Tally {
-    /// The counts of a log's episodes.
+    /// The counts of a log's episodes: of all, or of those that are wanted.
     ///
     /// # Errors
-    /// If the log cannot be read.
-    pub fn of_log(log: &Path) -> Result<Self, LogError> {
+    /// If the log cannot be read, or holds an episode twice.
+    pub fn of_log(log: &Path, wanted: Option<&HashSet<EpisodeKey>>) -> Result<Self, LogError> {
         let mut tally = Self::default();
-        let episodes = Episodes::open(log)?;
+        let mut episodes = Episodes::open(log)?;
         tally.served(episodes.served());
-        for episode in episodes {
-            tally.add(&episode?);
+        while let Some(episode) = episodes.next().transpose()? {
+            if wanted.is_none_or(|wanted| wanted.contains(&episode.key)) && !tally.add(&episode) {
+                return Err(episodes.twice(&episode.key, None));
+            }
         }
         Ok(tally)
     }
@@ -74,25 +84,25 @@ impl Tally {
         self.inexact > 0 || self.roads.iter().any(|(_, exact)| *exact == Some(false))
     }
 
-    /// Counts an episode.
-    pub fn add(&mut self, episode: &Episode) {
+    /// Counts an episode, unless its trial was counted: whether it was not.
+    #[must_use]
+    pub fn add(&mut self, episode: &Episode) -> bool {
+        let suite = self.suites.entry(episode.key.suite.clone()).or_default();
+        let task = suite.tasks.entry(episode.key.task.clone()).or_default();
+        if task.rewards.contains_key(&episode.key.trial) {
+            return false;
+        }
+        task.rewards.insert(episode.key.trial, episode.reward);
+        task.successes += usize::from((episode.reward - 1.0).abs() <= TOLERANCE);
+        suite.failures.add(episode);
+        suite.cascades.add(episode);
+        suite.kinds.add(episode);
         self.episodes += 1;
         self.without_contexts += usize::from(episode.turns.iter().any(|t| t.shown == Context::Unknown));
         self.inexact += episode.turns.iter().filter(|t| t.inexact).count();
         self.agent += episode.spent;
         self.others += episode.others_spent;
-        if !self.suites.contains_key(&episode.key.suite) {
-            self.suites.insert(episode.key.suite.clone(), SuiteTally::default());
-        }
-        let Some(suite) = self.suites.get_mut(&episode.key.suite) else { return };
-        suite.trials.insert(episode.key.trial);
-        let task = suite.tasks.entry(episode.key.task.clone()).or_default();
-        task.rewards += episode.reward;
-        task.trials += 1;
-        task.successes += usize::from((episode.reward - 1.0).abs() <= TOLERANCE);
-        suite.failures.add(episode);
-        suite.cascades.add(episode);
-        suite.kinds.add(episode);
+        true
     }
 
     /// The suites that were played.
@@ -104,15 +114,16 @@ impl Tally {
         &self.suites
     }
 
-    /// Mean rewards by task.
+    /// Rewards by task.
     #[must_use]
     pub fn scores(&self, name: &str) -> ModelScores {
-        let means = |suite: &SuiteTally| {
-            suite.tasks.iter().map(|(id, task)| (id.clone(), task.rewards / task.trials as f64)).collect()
+        let rewards = |suite: &SuiteTally| {
+            let of = |task: &TaskTally| task.rewards.values().copied().collect();
+            suite.tasks.iter().map(|(id, task)| (id.clone(), of(task))).collect()
         };
         ModelScores {
             name: name.into(),
-            rewards: self.suites.iter().map(|(suite, tally)| (suite.clone(), means(tally))).collect(),
+            rewards: self.suites.iter().map(|(suite, tally)| (suite.clone(), rewards(tally))).collect(),
         }
     }
 

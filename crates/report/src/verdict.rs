@@ -62,11 +62,15 @@ fn interval(difference: &Difference) -> String {
     format!("95 % {} to {}", signed(difference.low), signed(difference.high))
 }
 
-fn outcome(difference: &Difference) -> &'static str {
+fn outcome(difference: &Difference) -> String {
     match difference.is_significant() {
-        true if difference.points < 0.0 => "a significant loss",
-        true => "a significant gain",
-        false => "no significant difference",
+        true if difference.points < 0.0 => "a significant loss".into(),
+        true => "a significant gain".into(),
+        false => format!(
+            "no significant difference ({} tasks show one from {:.0} points on)",
+            difference.tasks,
+            difference.detectable()
+        ),
     }
 }
 
@@ -82,7 +86,7 @@ mod tests {
 
     fn board(arm: f64, backbone: f64, expert: f64) -> Scoreboard {
         let model = |name: &str, share: f64| {
-            let rewards = (0..40).map(|i| (format!("t{i:02}"), f64::from(u8::from(f64::from(i) < 40.0 * share))));
+            let rewards = (0..40).map(|i| (format!("t{i:02}"), vec![f64::from(u8::from(f64::from(i) < 40.0 * share))]));
             ModelScores { name: name.into(), rewards: [("os".into(), rewards.collect())].into() }
         };
         Scoreboard {
@@ -98,10 +102,13 @@ mod tests {
         let loss = verdict(&board(0.5, 0.5, 0.9), "arm", "ties");
         assert!(loss.starts_with("ARM (backbone `ties`) scores AVG 50.0, 40.0 below the best expert"), "{loss}");
         assert!(loss.contains("): a significant loss.") && loss.contains("(95 % −"), "{loss}");
-        assert!(loss.ends_with("at +0.0 points (95 % +0.0 to +0.0): no significant difference."), "{loss}");
+        assert!(
+            loss.contains("at +0.0 points (95 % −4.7 to +4.7): no significant difference (40 tasks show one from 7 "),
+            "{loss}"
+        );
         let even = verdict(&board(0.525, 0.2, 0.5), "arm", "ties");
         assert!(
-            even.contains("2.5 above the best expert of each benchmark (95 % +0.0 to +7.5): no significant"),
+            even.contains("2.5 above the best expert of each benchmark (95 % ") && even.contains("): no significant"),
             "{even}"
         );
         assert!(even.ends_with("a significant gain."), "{even}");

@@ -4,7 +4,7 @@
 mod chromium;
 
 use chromium::Chromium;
-use rolegraft_report::{Benchmark, LogsReport, OverlapRow, Overlaps, Put, RunReport};
+use rolegraft_report::{Benchmark, LogsReport, OverlapRow, Overlaps, Put, RunReport, Wanted};
 use rolegraft_spans::{Role, Violation, ViolationKind};
 use rolegraft_trajectory::{Context, Episode, EpisodeKey, EpisodeLog, Finish, LogError, Message, Spent, Status, Turn};
 use std::path::{Path, PathBuf};
@@ -196,7 +196,7 @@ fn the_page_works_in_a_browser() {
 #[test]
 fn a_page_of_logs_names_the_leader() {
     let dir = tempfile::tempdir().unwrap();
-    let report = LogsReport { models: logs(dir.path()), tasks: None, seed: 1, prices: (None, None) };
+    let report = LogsReport { models: logs(dir.path()), wanted: Wanted::default(), seed: 1, prices: (None, None) };
     let page = write(dir.path(), |put| report.write(put).map(|_| ()));
     let text = std::fs::read_to_string(&page).unwrap();
     assert!(text.contains("`arm` scores 90.0 on average (95 % "), "{}", &text[..9000]);

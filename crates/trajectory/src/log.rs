@@ -8,7 +8,7 @@ use crate::{Context, Episode, EpisodeKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -81,6 +81,12 @@ pub enum LogError {
     Io { path: PathBuf, source: io::Error },
     #[error("`{}` line {line}: {reason}", path.display())]
     Line { path: PathBuf, line: usize, reason: String },
+    #[error(
+        "`{}` line {line}: task `{}` of {}, trial {}, is counted already{}; give each log once, or let the later one count (--last)",
+        path.display(), key.task, key.suite, key.trial,
+        first.as_ref().map_or(String::new(), |first| format!(", by `{}`", first.display()))
+    )]
+    Twice { path: PathBuf, line: usize, key: EpisodeKey, first: Option<PathBuf> },
     #[error("`{}` was written by a newer version (format {found}, this program reads {VERSION})", path.display())]
     Newer { path: PathBuf, found: u32 },
     #[error("`{}` holds episodes of other inputs ({found} instead of {expected}); move it away or choose another run directory", path.display())]
@@ -94,6 +100,124 @@ pub struct EpisodeLog {
     file: File,
     done: HashSet<EpisodeKey>,
     torn: bool,
+    _lock: Lock,
+}
+
+/// Says beside a log who writes it; the log itself is locked.
+struct Lock {
+    note: PathBuf,
+}
+
+impl Lock {
+    fn take(file: &File, path: &Path) -> io::Result<Self> {
+        let note = path.with_added_extension("lock");
+        match file.try_lock() {
+            Ok(()) => {
+                let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+                // Only for people: what counts is the lock.
+                let _ = std::fs::write(&note, format!("process {} on {}", std::process::id(), host.trim()));
+                Ok(Self { note })
+            }
+            Err(TryLockError::WouldBlock) => {
+                let who = std::fs::read_to_string(&note).unwrap_or_else(|_| "another process".into());
+                let why = format!("{who} is writing it; wait until that ends, or choose another log");
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, why))
+            }
+            // Where files cannot be locked, it goes without.
+            Err(TryLockError::Error(_)) => Ok(Self { note }),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.note);
+    }
+}
+
+/// Writes episodes of closed logs, compressed where the name ends in `.zst`.
+pub struct LogWriter {
+    path: PathBuf,
+    aside: PathBuf,
+    file: Option<Compressed>,
+}
+
+enum Compressed {
+    Not(io::BufWriter<File>),
+    Zstd(zstd::Encoder<'static, io::BufWriter<File>>),
+}
+
+impl Write for Compressed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Not(file) => file.write(bytes),
+            Self::Zstd(file) => file.write(bytes),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Not(file) => file.flush(),
+            Self::Zstd(file) => file.flush(),
+        }
+    }
+}
+
+impl LogWriter {
+    /// Starts a log that is not there yet. It gets its name when it is [finished](Self::finish).
+    ///
+    /// # Errors
+    /// If it is there, or the disk refuses.
+    pub fn create(path: &Path, digest: &str, served: Option<&Served>) -> Result<Self, LogError> {
+        let at = |source| LogError::Io { path: path.to_owned(), source };
+        if path.exists() {
+            return Err(at(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; choose another name")));
+        }
+        let aside = path.with_added_extension("new");
+        let file = io::BufWriter::new(File::create(&aside).map_err(at)?);
+        let mut file = match path.extension().is_some_and(|end| end == "zst") {
+            true => Compressed::Zstd(zstd::Encoder::new(file, 3).map_err(at)?),
+            false => Compressed::Not(file),
+        };
+        let header = Header { rolegraft_log: VERSION, digest: digest.to_owned(), served: served.cloned() };
+        let line = serde_json::to_vec(&header).map_err(|e| at(e.into()))?;
+        file.write_all(&line).and_then(|()| file.write_all(b"\n")).map_err(at)?;
+        Ok(Self { path: path.to_owned(), aside, file: Some(file) })
+    }
+
+    /// Adds an episode.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn add(&mut self, episode: &Episode) -> Result<(), LogError> {
+        let at = |source| LogError::Io { path: self.path.clone(), source };
+        let Some(file) = &mut self.file else { return Ok(()) };
+        serde_json::to_writer(&mut *file, episode).map_err(|e| at(e.into()))?;
+        file.write_all(b"\n").map_err(at)
+    }
+
+    /// Closes it and gives it its name.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn finish(mut self) -> Result<(), LogError> {
+        let at = |source| LogError::Io { path: self.path.clone(), source };
+        let buffered = match self.file.take() {
+            Some(Compressed::Not(file)) => file,
+            Some(Compressed::Zstd(file)) => file.finish().map_err(at)?,
+            None => return Ok(()),
+        };
+        buffered.into_inner().map_err(|e| at(e.into_error()))?.sync_all().map_err(at)?;
+        std::fs::rename(&self.aside, &self.path).map_err(at)
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        // What is not finished leaves nothing.
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(&self.aside);
+        }
+    }
 }
 
 impl EpisodeLog {
@@ -107,6 +231,11 @@ impl EpisodeLog {
             std::fs::create_dir_all(parent).map_err(at)?;
         }
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(at)?;
+        let lock = Lock::take(&file, path).map_err(at)?;
+        if path.extension().is_some_and(|end| end == "zst") {
+            let why = "a compressed log is closed; write it out again (`rolegraft log merge`) to go on with it";
+            return Err(at(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        }
         let mut found = Episodes::open(path)?;
         let done = keys(&mut found)?;
         let torn = found.whole < file.metadata().map_err(at)?.len();
@@ -121,7 +250,7 @@ impl EpisodeLog {
             let (path, found, expected) = (path.to_owned(), found.digest, digest.to_owned());
             return Err(LogError::OtherInputs { path, found, expected });
         }
-        Ok(Self { path: path.to_owned(), digest: digest.to_owned(), file, done, torn })
+        Ok(Self { path: path.to_owned(), digest: digest.to_owned(), file, done, torn, _lock: lock })
     }
 
     /// Says how the replies come from a server, if there are none yet.
@@ -201,17 +330,29 @@ fn write(file: &mut File, header: &Header) -> io::Result<()> {
 
 fn keys(log: &mut Episodes) -> Result<HashSet<EpisodeKey>, LogError> {
     let mut keys = HashSet::new();
-    while let Some(line) = log.next_line()? {
-        let keyed: Keyed = serde_json::from_slice(&line).map_err(|e| log.bad(format!("not an episode: {e}")))?;
-        keys.insert(keyed.key);
+    while let Some(key) = log.next_key()? {
+        keys.insert(key);
     }
     Ok(keys)
 }
 
-/// The episodes of a log, read one at a time. A torn last line is ignored; nothing comes after an error.
+/// What a file of zstd begins with.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// A log's text, compressed or not.
+fn reader(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
+    Ok(match file.fill_buf()?.starts_with(&ZSTD) {
+        true => Box::new(BufReader::with_capacity(1 << 18, zstd::Decoder::with_buffer(file)?)),
+        false => Box::new(file),
+    })
+}
+
+/// The episodes of a log, read one at a time, compressed by zstd (`.jsonl.zst`) or not. A torn last line is ignored; nothing comes after an
+/// error.
 pub struct Episodes {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Box<dyn BufRead + Send>,
     line: usize,
     version: u32,
     digest: String,
@@ -219,6 +360,8 @@ pub struct Episodes {
     /// Bytes of the whole lines read so far.
     whole: u64,
     ended: bool,
+    /// Whether the file itself ended too early.
+    cut: bool,
 }
 
 impl Episodes {
@@ -227,9 +370,10 @@ impl Episodes {
     /// # Errors
     /// If the log cannot be read, or its version is newer.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let file = File::open(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
-        let (path, reader, digest) = (path.to_owned(), BufReader::new(file), String::new());
-        let mut log = Self { path, reader, line: 0, version: VERSION, digest, served: None, whole: 0, ended: false };
+        let reader = reader(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
+        let (path, digest) = (path.to_owned(), String::new());
+        let mut log =
+            Self { path, reader, line: 0, version: VERSION, digest, served: None, whole: 0, ended: false, cut: false };
         if let Some(line) = log.next_line()? {
             let header: Header =
                 serde_json::from_slice(&line).map_err(|e| log.bad(format!("not a log header: {e}")))?;
@@ -247,6 +391,44 @@ impl Episodes {
         self.served.as_ref()
     }
 
+    /// The digest of the inputs that the log says it is of.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The format's version that the log is in.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The next episode, after lines that are none: each of these is given to `skipped`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn next_good(&mut self, skipped: &mut dyn FnMut(LogError)) -> Result<Option<Episode>, LogError> {
+        loop {
+            match self.next_episode() {
+                Err(bad @ LogError::Line { .. }) if !self.cut => skipped(bad),
+                other => return other,
+            }
+        }
+    }
+
+    /// The number of the last line that was read.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// That the episode of the last line is counted already, perhaps by another log.
+    #[must_use]
+    pub fn twice(&self, key: &EpisodeKey, first: Option<&Path>) -> LogError {
+        let first = first.filter(|first| *first != self.path).map(Path::to_owned);
+        LogError::Twice { path: self.path.clone(), line: self.line, key: key.clone(), first }
+    }
+
     fn bad(&self, reason: String) -> LogError {
         LogError::Line { path: self.path.clone(), line: self.line, reason }
     }
@@ -256,7 +438,15 @@ impl Episodes {
         loop {
             let mut line = Vec::new();
             let read = self.reader.read_until(b'\n', &mut line);
-            let read = read.map_err(|source| LogError::Io { path: self.path.clone(), source })?;
+            let read = read.map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    self.cut = true;
+                    let reason =
+                        "the compressed log ends here, in the middle: it was cut; make it anew from the log itself";
+                    LogError::Line { path: self.path.clone(), line: self.line + 1, reason: reason.into() }
+                }
+                _ => LogError::Io { path: self.path.clone(), source },
+            })?;
             if line.pop() != Some(b'\n') {
                 return Ok(None);
             }
@@ -266,6 +456,16 @@ impl Episodes {
                 return Ok(Some(line));
             }
         }
+    }
+
+    /// The key of the next episode, of which nothing else is read.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn next_key(&mut self) -> Result<Option<EpisodeKey>, LogError> {
+        let Some(line) = self.next_line()? else { return Ok(None) };
+        let keyed: Keyed = serde_json::from_slice(&line).map_err(|e| self.bad(format!("not an episode: {e}")))?;
+        Ok(Some(keyed.key))
     }
 
     fn next_episode(&mut self) -> Result<Option<Episode>, LogError> {

@@ -215,11 +215,11 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
     }
     let rows = if terms.iter().any(|t| matches!(t.keep, Keep::ByRank(..))) { Rows::Whole } else { Rows::Any };
     let (row, tile) = (source.row(), tile_of(rows, source.row()));
-    let drawn: Vec<bool> = terms.iter().map(|t| matches!(t.keep, Keep::ByRank(..) | Keep::Random(..))).collect();
-    // Draws and ranks are dear: if they fit, decisions are kept for the second pass. Runs must end at whole bytes, or be the
+    let ranked: Vec<bool> = terms.iter().map(|t| matches!(t.keep, Keep::ByRank(..))).collect();
+    // Sorting rows is dear: if they fit, decisions are kept for the second pass. Runs must end at whole bytes, or be the
     // only one.
-    let aligned = rows == Rows::Any || row.is_multiple_of(8) || source.len() <= tile;
-    let keeps = aligned && drawn.iter().filter(|drawn| **drawn).count() * source.len() <= MOST_BITS;
+    let aligned = row.is_multiple_of(8) || source.len() <= tile;
+    let keeps = aligned && ranked.iter().filter(|r| **r).count() * source.len() <= MOST_BITS;
     let shared: &[Term] = terms;
     let make = || (vec![0.0; 2 * shared.len()], vec![Vec::new(); shared.len()]);
     let parts = source.scan(
@@ -238,7 +238,7 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
                     sums[2 * i] += magnitude64(delta);
                     term.keep.mask(delta, part.start, row, &mut scratch);
                     sums[2 * i + 1] += magnitude64(delta);
-                    if keeps && drawn[i] {
+                    if keeps && ranked[i] {
                         Decisions::note(&mut bits[i], delta);
                     }
                 }
@@ -251,7 +251,7 @@ fn restore_norms_in<R: Arithmetic>(source: &Source<'_>, base: usize, terms: &mut
         sums.iter_mut().zip(part).for_each(|(s, p)| *s += p);
         decided.iter_mut().zip(bits).for_each(|(all, bits)| all.push(bits));
     }
-    for ((term, bits), _) in terms.iter_mut().zip(decided).zip(drawn).filter(|(_, drawn)| keeps && *drawn) {
+    for ((term, bits), _) in terms.iter_mut().zip(decided).zip(ranked).filter(|(_, ranked)| keeps && *ranked) {
         term.keep = Keep::Decided(Decisions { segment: source.segment(rows), bits });
     }
     for (term, norms) in terms.iter_mut().zip(sums.chunks(2)) {

@@ -2,7 +2,8 @@
 
 use super::node::{Entry, Kind, Node};
 use super::reader::Reader;
-use super::{Fit, Part, Recipe, Solution, TokenWeights};
+use super::weights::{TokenWeights, weigh};
+use super::{Fit, Part, Recipe, Solution};
 use crate::method::Base;
 use crate::registry::Operator;
 use std::collections::BTreeMap;
@@ -18,7 +19,6 @@ const PARAMETERS: [&str; 10] =
 const OF_FEATCAL: [&str; 6] = ["calibration", "ridge", "weights", "rest", "rho", "alpha"];
 const OF_ESM: [&str; 5] = ["calibration", "weights", "rest", "only", "alpha"];
 const OF_ACM: [&str; 3] = ["calibration", "rest", "theta"];
-const TOKENS: [&str; 3] = ["role", "reply", "context"];
 
 /// Keys of a recipe that its rest and its anchor share with it.
 const SHARED: [&str; 8] =
@@ -218,25 +218,6 @@ fn weights(node: Option<&Node>) -> Result<TokenWeights, String> {
     }
     weigh(entries.iter().map(|entry| (entry.key.as_str(), number(entry))))
         .map_err(|e| format!("line {}: {e}", node.line))
-}
-
-/// Weights by the kinds of tokens; what is not named counts 1.
-pub(super) fn weigh<'e>(entries: impl IntoIterator<Item = (&'e str, Option<f64>)>) -> Result<TokenWeights, String> {
-    let mut weights = TokenWeights::default();
-    for (key, value) in entries {
-        let place = match key {
-            "role" => &mut weights.role,
-            "reply" => &mut weights.reply,
-            "context" => &mut weights.context,
-            _ => return Err(format!("tokens are weighed by {}{}", TOKENS.join(", "), crate::nearest(key, &TOKENS))),
-        };
-        let value = value.filter(|weight| weight.is_finite() && *weight >= 0.0);
-        *place = value.ok_or_else(|| format!("the weight of `{key}` must be a number of 0 or more"))?;
-    }
-    if weights.role + weights.reply + weights.context == 0.0 {
-        return Err("all weights are 0; then no token counts".into());
-    }
-    Ok(weights)
 }
 
 /// Files by expert, which may be called by the last part of its path.

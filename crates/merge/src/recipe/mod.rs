@@ -7,6 +7,7 @@ mod reader;
 mod setting;
 mod text;
 mod tokenizer;
+mod weights;
 mod yaml;
 
 use crate::Compute;
@@ -16,6 +17,7 @@ pub(crate) use setting::{Settings, resolve};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 pub use tokenizer::{RowOrigin, TokenRule, TokenizerRule, TokenizerSource};
+pub use weights::TokenWeights;
 
 /// A recipe, read and checked as far as it can be without its models.
 #[derive(Debug, Clone)]
@@ -129,42 +131,6 @@ pub enum Part {
     Attention,
     /// Gate, up and down.
     Mlp,
-}
-
-/// How much tokens count, by what they are.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenWeights {
-    /// Those of role spans.
-    pub role: f64,
-    /// Others of the model's replies.
-    pub reply: f64,
-    /// Those that it only reads.
-    pub context: f64,
-}
-
-impl Default for TokenWeights {
-    fn default() -> Self {
-        Self { role: 1.0, reply: 1.0, context: 1.0 }
-    }
-}
-
-impl std::fmt::Display for TokenWeights {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "role={},reply={},context={}", self.role, self.reply, self.context)
-    }
-}
-
-impl std::str::FromStr for TokenWeights {
-    type Err = String;
-
-    /// Reads `role=1,reply=1,context=0.3`; what is not named counts 1.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let entries = text.split(',').map(|part| {
-            let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not KIND=WEIGHT"))?;
-            Ok((key.trim(), value.trim().parse().ok()))
-        });
-        fit::weigh(entries.collect::<Result<Vec<_>, String>>()?)
-    }
 }
 
 /// Named defaults.

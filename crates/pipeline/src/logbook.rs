@@ -1,0 +1,164 @@
+//! Logs as files: listed, searched, put together and taken apart.
+
+use crate::error::RunError;
+use rolegraft_checkpoint::Digest;
+use rolegraft_trajectory::{Episode, EpisodeKey, Episodes, LogError, LogWriter, Served};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// What a log holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Listed {
+    /// The file.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The version of its format.
+    pub version: u32,
+    /// By suite: tasks, episodes, and the sum of rewards.
+    pub suites: BTreeMap<String, (usize, usize, f64)>,
+    /// How it was asked, where a server was.
+    pub road: Option<&'static str>,
+}
+
+/// Says what logs hold.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn list_logs(paths: &[PathBuf]) -> Result<Vec<Listed>, RunError> {
+    let list = |path: &PathBuf| {
+        let mut log = Episodes::open(path)?;
+        let mut tasks: BTreeMap<String, (BTreeSet<String>, usize, f64)> = BTreeMap::new();
+        while let Some(episode) = log.next().transpose()? {
+            let of = tasks.entry(episode.key.suite).or_default();
+            of.0.insert(episode.key.task);
+            (of.1, of.2) = (of.1 + 1, of.2 + episode.reward);
+        }
+        let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let suites = tasks.into_iter().map(|(suite, (tasks, episodes, sum))| (suite, (tasks.len(), episodes, sum)));
+        let road = log.served().map(|served| served.road.as_str());
+        Ok(Listed { path: path.clone(), bytes, version: log.version(), suites: suites.collect(), road })
+    };
+    paths.iter().map(list).collect()
+}
+
+/// Hands on the episodes of logs, each with its log and line; `with` says whether to go on.
+///
+/// # Errors
+/// If a log cannot be read.
+pub fn each_episode(paths: &[PathBuf], with: &mut dyn FnMut(&Path, usize, &Episode) -> bool) -> Result<(), RunError> {
+    for path in paths {
+        let mut log = Episodes::open(path)?;
+        while let Some(episode) = log.next().transpose()? {
+            if !with(path, log.line(), &episode) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How logs are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MergeRules {
+    /// Of an episode that is there several times the last stays; otherwise that is an error.
+    pub last: bool,
+    /// Lines that are no episodes are left out; otherwise they are an error.
+    pub skip_bad: bool,
+    /// Logs of other inputs go together; otherwise that is an error.
+    pub mixed: bool,
+}
+
+/// What was put together.
+#[derive(Debug, Default)]
+pub struct LogsMerged {
+    /// Episodes written.
+    pub episodes: usize,
+    /// Lines left out.
+    pub skipped: Vec<LogError>,
+}
+
+/// Puts logs together into one that is not there yet, compressed where its name ends in `.zst`.
+///
+/// # Errors
+/// If a log cannot be read, or breaks the rules, or the disk refuses.
+pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<LogsMerged, RunError> {
+    let mut digests: Vec<String> = Vec::new();
+    let mut served: Vec<Option<Served>> = Vec::new();
+    for path in paths {
+        let log = Episodes::open(path)?;
+        if let Some(first) = digests.first().filter(|first| **first != log.digest() && !rules.mixed) {
+            let (path, found, expected) = (path.clone(), log.digest().to_owned(), first.clone());
+            let reason = format!(
+                "is of other inputs than `{}` (digest {found}, not {expected}: other tasks, model, seed or scorer); put them together all the same with --mixed",
+                paths[0].display()
+            );
+            return Err(RunError::Export { path, reason });
+        }
+        digests.push(log.digest().to_owned());
+        served.push(log.served().cloned());
+    }
+    digests.dedup();
+    served.dedup();
+    let digest = match digests.as_slice() {
+        [only] => only.clone(),
+        several => Digest::of_parts(several.iter().map(|digest| ("log", digest.as_bytes()))).to_string(),
+    };
+    let mut merged = LogsMerged::default();
+    // Where each episode stays.
+    let mut last: HashMap<EpisodeKey, (usize, usize)> = HashMap::new();
+    for (at, path) in paths.iter().enumerate() {
+        let mut log = Episodes::open(path)?;
+        loop {
+            let next = log.next_good(&mut |error| merged.skipped.push(error))?;
+            if !rules.skip_bad && !merged.skipped.is_empty() {
+                return Err(merged.skipped.swap_remove(0).into());
+            }
+            let Some(episode) = next else { break };
+            if let Some((first, _)) = last.insert(episode.key.clone(), (at, log.line())).filter(|_| !rules.last) {
+                return Err(log.twice(&episode.key, Some(&paths[first])).into());
+            }
+        }
+    }
+    let mut writer =
+        LogWriter::create(out, &digest, served.first().filter(|_| served.len() == 1).and_then(Option::as_ref))?;
+    for (at, path) in paths.iter().enumerate() {
+        let mut log = Episodes::open(path)?;
+        while let Some(episode) = log.next_good(&mut |_| {})? {
+            if last.get(&episode.key) == Some(&(at, log.line())) {
+                writer.add(&episode)?;
+                merged.episodes += 1;
+            }
+        }
+    }
+    writer.finish()?;
+    Ok(merged)
+}
+
+/// Takes a log apart into one a suite, `SUITE-NAME` in a directory: the files, with their episodes.
+///
+/// # Errors
+/// If the log cannot be read, a file is there already, or the disk refuses.
+pub fn split_log(path: &Path, out: &Path) -> Result<Vec<(PathBuf, usize)>, RunError> {
+    let fail = |source: std::io::Error| RunError::Export { path: out.to_owned(), reason: source.to_string() };
+    std::fs::create_dir_all(out).map_err(fail)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut log = Episodes::open(path)?;
+    let mut writers: BTreeMap<String, (PathBuf, LogWriter, usize)> = BTreeMap::new();
+    while let Some(episode) = log.next().transpose()? {
+        if !writers.contains_key(&episode.key.suite) {
+            let file = out.join(format!("{}-{name}", episode.key.suite.replace('/', "-")));
+            let writer = LogWriter::create(&file, log.digest(), log.served())?;
+            writers.insert(episode.key.suite.clone(), (file, writer, 0));
+        }
+        if let Some((_, writer, count)) = writers.get_mut(&episode.key.suite) {
+            writer.add(&episode)?;
+            *count += 1;
+        }
+    }
+    let close = |(file, writer, count): (PathBuf, LogWriter, usize)| {
+        writer.finish()?;
+        Ok((file, count))
+    };
+    writers.into_values().map(close).collect()
+}
