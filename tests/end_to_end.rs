@@ -54,6 +54,19 @@ fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {
         assert!(shown.contains(part), "{part} is missing from\n{shown}");
     }
 
+    // Said again, to machines.
+    let (events, called) = (dir.path().join("events.jsonl"), dir.path().join("called"));
+    let command = format!("echo $ROLEGRAFT_EVENT $ROLEGRAFT_STAGE >> {}", called.display());
+    let (of, results) = (experiment.to_str().unwrap(), whole.to_str().unwrap());
+    let told = ["run", of, "--results", results, "--events", events.to_str().unwrap(), "--notify", &command];
+    assert!(rolegraft(&told).output().unwrap().status.success());
+    let lines: Vec<serde_json::Value> =
+        std::fs::read_to_string(&events).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|e| e["event"] == "stage" && e["stage"] == "evaluate"), "{lines:?}");
+    assert!(lines.last().unwrap()["event"] == "done" && lines[0]["time"].as_f64().unwrap() > 1.7e9);
+    let called = std::fs::read_to_string(&called).unwrap();
+    assert!(called.contains("stage evaluate\n") && called.trim_end().lines().last().unwrap().starts_with("done"), "{called}");
+
     // Killed again and again, at other moments, the same command comes to the same end.
     let killed = dir.path().join("killed");
     for milliseconds in [150, 400, 700, 1100, 1600, 2200, 3000, 4000] {

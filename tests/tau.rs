@@ -146,7 +146,7 @@ fn a_simulated_user_is_accounted_apart_and_its_log_scores_again() {
     assert_eq!(text(&score.stdout), "score 100.0 over 6 episodes\n6 passed, 0 failed\n", "{}", text(&score.stderr));
     let report = rolegraft(&["report", "--format", "csv"], &log);
     assert!(
-        text(&report.stdout).contains("log,tau-retail,3,2,100.0,100.0 to 100.0,100.0,100.0"),
+        text(&report.stdout).contains("log,tau-retail,3,2,100.0,43.9 to 100.0,100.0,100.0"),
         "{}",
         text(&report.stdout)
     );

@@ -1,5 +1,6 @@
 //! The subcommands: options to calls.
 
+use crate::events::EventFlags;
 use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -147,14 +148,18 @@ impl ExperimentFlags {
 pub(crate) struct Run {
     #[command(flatten)]
     given: ExperimentFlags,
+    #[command(flatten)]
+    events: EventFlags,
 }
 
 impl Run {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let experiment = self.given.read()?;
         let reporter = Reporter::new();
-        let outcome = run(&experiment, &self.given.results, stop_flag()?, &reporter);
+        let events = self.events.tell(&reporter)?;
+        let outcome = run(&experiment, &self.given.results, stop_flag()?, &events);
         reporter.done();
+        events.end(outcome.as_ref().err().map(ToString::to_string).as_deref());
         let summary = outcome?;
         say(&summary.tables);
         say(&format!("Results in {}; open {}", summary.dir.display(), summary.dir.join("report.html").display()));

@@ -7,6 +7,7 @@ mod conformance;
 mod data;
 mod doctor;
 mod eval;
+mod events;
 mod inspect;
 mod log;
 mod merge;

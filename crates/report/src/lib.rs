@@ -27,6 +27,7 @@ mod table;
 mod tally;
 mod trials;
 mod verdict;
+mod ways;
 
 pub use card::{CardScores, card_scores, with_scores};
 pub use cascades::{Cascades, cascade_table};

@@ -2,6 +2,7 @@
 
 use crate::episode_files::{EpisodeFiles, Put};
 use crate::verdict::leader;
+use crate::ways::{cured_table, ways_table};
 use crate::{
     Benchmark, HeatMap, Page, Part, Price, Scoreboard, Section, Table, Tally, cascade_table, kind_table, score_table,
     spending_table, status_table, suite_scores, unparsable_table, violation_table,
@@ -17,10 +18,11 @@ pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, O
     let models = &marked(models);
     let scores: Vec<_> = models.iter().map(|(name, tally)| (name.clone(), suite_scores(tally, seed))).collect();
     let suites: BTreeSet<&str> = models.iter().flat_map(|(_, tally)| tally.suites()).collect();
-    let (mut failures, mut patterns, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut failures, mut patterns, mut kinds, mut ways) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for suite in suites {
         for (name, tally) in models.iter().filter(|(_, tally)| tally.suites().any(|s| s == suite)) {
             failures.push((suite.to_owned(), name.clone(), tally.failures(suite)));
+            ways.extend(tally.by_suite().get(suite).map(|counts| (suite.to_owned(), name.clone(), &counts.ways)));
             kinds.extend(tally.kinds(suite).map(|k| (name.clone(), k)));
             patterns.extend(tally.cascades(suite).map(|c| (suite.to_owned(), name.clone(), c)));
         }
@@ -32,6 +34,10 @@ pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, O
         tables.push(board(models, seed).paired(first));
     }
     tables.extend([unparsable_table(&failures), violation_table(&failures), status_table(&failures)]);
+    tables.push(ways_table(&ways));
+    if let [(first, before), (second, after)] = models.as_slice() {
+        tables.push(compared(first, before, second, after));
+    }
     if !kinds.is_empty() {
         tables.push(kind_table(&kinds));
     }
@@ -43,6 +49,16 @@ pub fn overview(models: &[(String, Tally)], seed: u64, prices: (Option<Price>, O
     }
     tables.extend(road_table(models));
     tables
+}
+
+/// Which violations one model cured of another's, and which it brought.
+pub(crate) fn compared(first: &str, before: &Tally, second: &str, after: &Tally) -> Table {
+    let suites: Vec<_> = before
+        .by_suite()
+        .iter()
+        .filter_map(|(suite, counts)| Some((suite.clone(), &counts.ways, &after.by_suite().get(suite)?.ways)))
+        .collect();
+    cured_table(first, second, &suites)
 }
 
 /// Every suite of logs a column.
@@ -183,18 +199,24 @@ pub(crate) fn read<'p, E: From<LogError>>(
         for (at, log) in logs.iter().enumerate() {
             let mut episodes = Episodes::open(log)?;
             tally.served(episodes.served());
-            while let Some(episode) = episodes.next().transpose()? {
-                let here = (at, episodes.line());
-                if !asked(&episode.key) || last.as_ref().is_some_and(|last| last[&episode.key] != here) {
-                    continue;
+            loop {
+                let batch = episodes.next_batch()?;
+                if batch.is_empty() {
+                    break;
                 }
-                if !tally.add(&episode) {
-                    return Err(episodes.twice(&episode.key, first.get(&episode.key).map(|at| &*logs[*at])).into());
+                for (line, episode) in batch {
+                    if !asked(&episode.key) || last.as_ref().is_some_and(|last| last[&episode.key] != (at, line)) {
+                        continue;
+                    }
+                    if !tally.add(&episode) {
+                        let first = first.get(&episode.key).map(|at| &*logs[*at]);
+                        return Err(episodes.twice(line, &episode.key, first).into());
+                    }
+                    if let Some(files) = &mut files {
+                        files.add(&episode)?;
+                    }
+                    first.insert(episode.key, at);
                 }
-                if let Some(files) = &mut files {
-                    files.add(&episode)?;
-                }
-                first.insert(episode.key, at);
             }
         }
         tallies.push((name.clone(), tally));

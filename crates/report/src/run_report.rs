@@ -3,12 +3,13 @@
 use crate::card::{CardScores, card_scores};
 use crate::charts::{Point, scatter};
 use crate::episode_files::Put;
-use crate::logs_report::{Wanted, read, road_table, spent};
+use crate::logs_report::{Wanted, compared, read, road_table, spent};
 use crate::run_tables::{
     DiagnosisRow, GraftRow, OverlapRow, Overlaps, aos_table, before_and_after, diagnosis_table, energy_table,
     provenance_table, time_table, transplant_table,
 };
 use crate::verdict::verdict;
+use crate::ways::ways_table;
 use crate::{
     Benchmark, FailureRates, Format, HeatMap, Page, Part, Scoreboard, Section, Table, Tally, correlation, ranks,
     spending_table, status_table, unparsable_table, violation_table,
@@ -102,6 +103,21 @@ impl RunReport {
             ("energy", energy_table(&self.energy)),
             ("time", time_table(&self.timings)),
         ];
+        let ways: Vec<_> = board
+            .benchmarks
+            .iter()
+            .flat_map(|b| &b.suites)
+            .flat_map(|suite| {
+                tallies.iter().filter_map(move |(name, tally)| {
+                    Some((suite.clone(), name.clone(), &tally.by_suite().get(suite)?.ways))
+                })
+            })
+            .collect();
+        tables.push(("ways", ways_table(&ways)));
+        let of = |name: &str| tallies.iter().find(|(model, _)| model == name).map(|(_, tally)| tally);
+        if let (Some(before), Some(after)) = (of(&self.backbone), of(&self.result)) {
+            tables.push(("cured", compared(&self.backbone, before, &self.result, after)));
+        }
         tables.extend(road_table(tallies).map(|table| ("servers", table)));
         tables
     }
@@ -139,7 +155,7 @@ impl RunReport {
                 Section::new("Scores", vec![Part::Heat(HeatMap::new(board))]),
                 Section::new("Selection", [self.selection(board), tabled(&["aos"])].concat()),
                 Section::new("Repair", repair),
-                Section::new("Failures", tabled(&["table6", "table7", "table8"])),
+                Section::new("Failures", tabled(&["table6", "table7", "table8", "cured", "ways"])),
                 Section::new("Cost", cost),
                 Section::new("Scores in full", tabled(&["table1", "table3", "paired"])),
                 Section::new("Paired view", vec![Part::Episodes(self.backbone.clone(), self.result.clone())]),

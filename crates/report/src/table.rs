@@ -66,9 +66,17 @@ fn latex(text: &str) -> String {
             '~' => out.push_str("\\textasciitilde{}"),
             '^' => out.push_str("\\textasciicircum{}"),
             'τ' => out.push_str("$\\tau$"),
+            'σ' => out.push_str("$\\sigma$"),
+            'ω' => out.push_str("$\\omega$"),
             '±' => out.push_str("$\\pm$"),
+            '≈' => out.push_str("$\\approx$"),
+            '≤' => out.push_str("$\\le$"),
+            '≥' => out.push_str("$\\ge$"),
+            '→' => out.push_str("$\\to$"),
             '−' => out.push('-'),
-            c => out.push(c),
+            '–' | '—' | '‘' | '’' | '“' | '”' | '…' | '\u{a1}'..='\u{ff}' | ' '..='\u{7e}' => out.push(c),
+            // pdfLaTeX stops at what its fonts lack.
+            c => out.push_str(&format!("\\texttt{{U+{:04X}}}", u32::from(c))),
         }
     }
     out

@@ -3,6 +3,7 @@
 use crate::cascades::CascadeCounts;
 use crate::failures::FailureCounts;
 use crate::kinds::KindCounts;
+use crate::ways::Ways;
 use crate::{Cascades, FailureRates, KindScores, ModelScores};
 use rolegraft_trajectory::{Context, Episode, EpisodeKey, Episodes, LogError, Road, Served, Spent};
 use std::collections::{BTreeMap, HashSet};
@@ -36,6 +37,7 @@ pub(crate) struct SuiteTally {
     failures: FailureCounts,
     cascades: CascadeCounts,
     kinds: KindCounts,
+    pub(crate) ways: Ways,
 }
 
 /// Counts of one task's trials.
@@ -66,7 +68,7 @@ impl Tally {
         tally.served(episodes.served());
         while let Some(episode) = episodes.next().transpose()? {
             if wanted.is_none_or(|wanted| wanted.contains(&episode.key)) && !tally.add(&episode) {
-                return Err(episodes.twice(&episode.key, None));
+                return Err(episodes.twice(episodes.line(), &episode.key, None));
             }
         }
         Ok(tally)
@@ -97,6 +99,7 @@ impl Tally {
         suite.failures.add(episode);
         suite.cascades.add(episode);
         suite.kinds.add(episode);
+        suite.ways.add(episode);
         self.episodes += 1;
         self.without_contexts += usize::from(episode.turns.iter().any(|t| t.shown == Context::Unknown));
         self.inexact += episode.turns.iter().filter(|t| t.inexact).count();

@@ -1,5 +1,5 @@
 //! Every table a person reads, from a few made-up episodes, in every format.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_report::{
     Benchmark, Format, ModelScores, Scoreboard, failure_rates, kind_scores, status_table, unparsable_table,
@@ -85,4 +85,28 @@ fn a_score_by_type_is_over_the_types_that_are_there() {
     assert!((scores.overall - (1.0 + 1.0 / 3.0) / 2.0).abs() < 1e-12);
     assert!(!scores.accuracy.contains_key("UPDATE"));
     assert_eq!(kind_scores(&episodes(1)), None);
+}
+
+#[test]
+fn latex_compiles() {
+    let there = std::process::Command::new("pdflatex").arg("--version").output().is_ok();
+    if !there {
+        eprintln!("skipped: latex_compiles, since there is no pdflatex");
+        return;
+    }
+    let odd = ["τ-bench & 50 % of $x_1$", "~^\\{}#", "naïve – “ω” ≈ ≥ →", "模型 🦀 \u{202e}", "<script>"]
+        .map(str::to_owned)
+        .to_vec();
+    let table =
+        rolegraft_report::Table { title: "a_b & c".into(), head: odd.clone(), rows: vec![odd; 3], note: String::new() };
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "\\let\\toprule\\hline\\let\\midrule\\hline\\let\\bottomrule\\hline";
+    let text = format!(
+        "\\documentclass{{article}}{rules}\\begin{{document}}\n{}\\end{{document}}\n",
+        table.render(Format::Latex)
+    );
+    std::fs::write(dir.path().join("t.tex"), &text).unwrap();
+    let arguments = ["-interaction=nonstopmode", "-halt-on-error", "t.tex"];
+    let output = std::process::Command::new("pdflatex").args(arguments).current_dir(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stdout));
 }

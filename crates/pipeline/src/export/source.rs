@@ -28,7 +28,7 @@ impl Log<'_> {
                 Err(error) => return Some(Err(error.into())),
             };
             if !seen.insert(episode.key.clone()) {
-                return Some(Err(log.twice(&episode.key, None).into()));
+                return Some(Err(log.twice(log.line(), &episode.key, None).into()));
             }
             if episode.messages.is_empty() {
                 let line = log.line();
