@@ -65,7 +65,10 @@ fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {
     assert!(lines.iter().any(|e| e["event"] == "stage" && e["stage"] == "evaluate"), "{lines:?}");
     assert!(lines.last().unwrap()["event"] == "done" && lines[0]["time"].as_f64().unwrap() > 1.7e9);
     let called = std::fs::read_to_string(&called).unwrap();
-    assert!(called.contains("stage evaluate\n") && called.trim_end().lines().last().unwrap().starts_with("done"), "{called}");
+    assert!(
+        called.contains("stage evaluate\n") && called.trim_end().lines().last().unwrap().starts_with("done"),
+        "{called}"
+    );
 
     // Killed again and again, at other moments, the same command comes to the same end.
     let killed = dir.path().join("killed");

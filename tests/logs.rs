@@ -142,6 +142,52 @@ fn exports_come_back() {
 }
 
 #[test]
+fn what_is_wrong_with_a_log_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = log(dir.path(), "solved.jsonl");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let body = std::fs::read_to_string(&one).unwrap();
+    let rows = |path: &str| done(&["log", "ls", path]);
+    // A last line without its end counts if it is whole; else it is told.
+    std::fs::write(at("open.jsonl"), body.trim_end()).unwrap();
+    assert!(rows(&at("open.jsonl")).contains("\t5\t5\t"));
+    std::fs::write(at("torn.jsonl"), &body[..body.len() - 9]).unwrap();
+    assert!(rows(&at("torn.jsonl")).contains("\t4\t4\t"));
+    assert!(done(&["report", &at("torn.jsonl")]).contains("the last line is cut"));
+    refused(&["report", &one, &one], &["is given twice"]);
+    std::fs::write(at("seven.jsonl"), body.replacen("\"reward\":1.0", "\"reward\":7.0", 1)).unwrap();
+    refused(&["report", &at("seven.jsonl")], &["seven.jsonl` line 2", "its reward is 7"]);
+    std::fs::write(at("spans.jsonl"), body.replacen("\"end\":", "\"end\":9", 1)).unwrap();
+    refused(&["report", &at("spans.jsonl")], &["spans.jsonl` line 2", "no part of its reply"]);
+    refused(&["report", dir.path().to_str().unwrap()], &["without `episodes/`"]);
+    // Two models of one name are told apart.
+    std::fs::create_dir(at("other")).unwrap();
+    std::fs::write(at("other/solved.jsonl"), &body).unwrap();
+    let said = done(&["report", &one, &at("other/solved.jsonl")]);
+    assert!(said.contains("solved (") && said.contains("other/solved.jsonl)") && said.contains("+0.0 ["), "{said}");
+    // An export is whole or not there.
+    let mut lines: Vec<&str> = body.lines().collect();
+    lines.insert(4, "{}");
+    std::fs::write(at("bad.jsonl"), lines.join("\n") + "\n").unwrap();
+    for form in ["inspect", "hf", "tau2", "lm-eval"] {
+        refused(&["export", &at("bad.jsonl"), "--to", form, "--out", &at("out")], &["bad.jsonl` line 5"]);
+        refused(&["export", &one, &at("other/solved.jsonl"), "--to", form, "--out", &at("out")], &["rename one"]);
+        assert!(!Path::new(&at("out")).exists(), "{form}");
+    }
+    // What is read is not written over.
+    let expert = root().join("benchmarks/nano-pool/tau").display().to_string();
+    let set = at("set.calibration.jsonl");
+    done(&["calibrate", &one, "--model", &expert, "--out", &set]);
+    refused(&["trace", "--gram", "--model", &expert, "--calibration", &set, "--out", &set], &["choose another --out"]);
+    refused(&["trace", "--model", &expert, "--calibration", &set, &set, "--out", &at("s")], &["is given twice"]);
+    refused(&["calibrate", &one, &one, "--model", &expert, "--out", &at("t")], &["one trajectory twice"]);
+    let gram = at("tau.gram.safetensors");
+    assert!(
+        done(&["trace", "--gram", "--model", &expert, "--calibration", &set, "--out", &gram]).contains("tokens in")
+    );
+}
+
+#[test]
 fn a_log_has_one_writer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("open.jsonl");

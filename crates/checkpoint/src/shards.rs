@@ -78,6 +78,10 @@ impl Shards {
         let mut shards: Vec<Shard> = Vec::new();
         let mut tensors: BTreeMap<String, (usize, TensorInfo)> = BTreeMap::new();
         for name in files {
+            if let Some((_, index)) = listed.as_ref().filter(|_| !dir.join(&name).exists()) {
+                let reason = format!("it lists `{name}`, which is not there (download it again)");
+                return Err(OpenError::Index { path: index.clone(), reason });
+            }
             let (shard, header) = open_shard(dir.join(&name))?;
             for tensor in header.tensors {
                 if let Some((map, index)) = &listed
@@ -294,6 +298,9 @@ fn open_shard(path: PathBuf) -> Result<(Shard, Header), OpenError> {
     let read = |source| OpenError::Read { path: path.clone(), source };
     let file = File::open(&path).map_err(read)?;
     let meta = file.metadata().map_err(read)?;
+    if meta.len() == 0 && is_torch(&path) {
+        return Err(OpenError::Torch { path, reason: "is empty; download it again".into() });
+    }
     if !meta.is_file() || meta.len() == 0 {
         return Err(OpenError::Header { path, source: HeaderError::TooShort(0) });
     }

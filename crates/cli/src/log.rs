@@ -1,7 +1,7 @@
 //! `rolegraft log` and `rolegraft export`.
 
 use crate::talk::{note, say};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use regex::Regex;
 use rolegraft_pipeline::{ExportForm, MergeRules, each_episode, export, list_logs, merge_logs, split_log};
@@ -180,7 +180,7 @@ impl Export {
             FormName::Tau2 => ExportForm::Tau2,
             FormName::Hf => ExportForm::Hub,
         };
-        let exported = export(&self.logs, form, &self.out).context("nothing can be exported")?;
+        let exported = export(&self.logs, form, &self.out)?;
         for file in &exported.files {
             say(&file.display().to_string());
         }

@@ -4,7 +4,7 @@ use crate::talk::{note, say};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use rolegraft_pipeline::{logs_report, write_logs_report};
-use rolegraft_report::{Format, POWER, Price, overview, power_table};
+use rolegraft_report::{Format, POWER, Price, Tally, overview, power_table};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,6 +67,7 @@ impl Report {
         if models.iter().all(|(_, tally)| tally.episodes == 0) {
             bail!("the logs hold no finished episode");
         }
+        remark(&models);
         for (name, tally) in models.iter().filter(|(_, tally)| tally.without_contexts > 0) {
             note(&format!(
                 "`{name}`: {} of {} episodes were logged before logs said what the model was shown",
@@ -86,6 +87,18 @@ impl Report {
             note(&format!("the page is {}", dir.join("report.html").display()));
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Says what of logs does not count.
+fn remark(models: &[(String, Tally)]) {
+    for (name, tally) in models {
+        if tally.episodes == 0 {
+            note(&format!("`{name}` has no finished episode"));
+        }
+        if tally.torn > 0 {
+            note(&format!("`{name}`: the last line is cut, as by a kill while it was written, and does not count"));
+        }
     }
 }
 
@@ -124,6 +137,7 @@ impl Power {
         if models.iter().all(|(_, tally)| tally.episodes == 0) {
             bail!("the logs hold no finished episode");
         }
+        remark(&models);
         let scores: Vec<_> = models.iter().map(|(name, tally)| tally.scores(name)).collect();
         if let [(name, _)] = models.as_slice() {
             note(&format!("`{name}` is alone: another that is as good and fails on other tasks is assumed"));

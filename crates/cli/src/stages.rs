@@ -178,7 +178,10 @@ impl Calibrate {
             }
         };
         let (mut episodes, mut unusable, mut with_tools) = (Vec::new(), 0, 0);
-        for path in &self.from {
+        for (at, path) in self.from.iter().enumerate() {
+            if self.from[..at].contains(path) {
+                bail!("`{}` is given twice; give each file once", path.display());
+            }
             let found = import(path, suite, format)?;
             for (at, reason) in &found.unusable {
                 note(&format!("{at} cannot be used: {reason}"));

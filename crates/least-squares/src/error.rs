@@ -39,8 +39,10 @@ pub enum LeastSquaresError {
          calibration sets"
     )]
     NeedsTokens(String),
-    #[error("`{path}` has no vector `{tensor}` of F64; `rolegraft trace --gram` writes such files")]
-    NoSums { path: String, tensor: String },
+    #[error(
+        "`{path}` has no tensor `{tensor}` of F64 with the shape {shape:?}; write it anew with `rolegraft trace --gram`"
+    )]
+    NoSums { path: String, tensor: String, shape: Vec<usize> },
     #[error("tensor `{tensor}` of `{path}` holds what is no finite number; write the file anew")]
     SumsNumbers { path: String, tensor: String },
     #[error("expert `{0}` has no calibration set")]

@@ -32,12 +32,12 @@ pub fn record(
     let header = Header::encode_with(&layout, metadata);
     let (partial, scratch) = (out.with_added_extension("partial"), out.with_added_extension("scratch"));
     let at = || WriteError::at(&partial);
-    let (mut file, done) = begin(&partial, &header, (of_layer, architecture.num_hidden_layers)).map_err(at())?;
     std::fs::create_dir_all(&scratch).map_err(WriteError::at(&scratch))?;
     let fitting = Fitting { memory: means.memory, scratch: &scratch, stop, progress: means.progress };
     let experts = std::slice::from_ref(expert);
-    let mut write = || -> Result<()> {
+    let write = || -> Result<()> {
         let mut walk = Walk::new(experts, &architecture, None, &fitting)?;
+        let (mut file, done) = begin(&partial, &header, (of_layer, architecture.num_hidden_layers)).map_err(at())?;
         let new = |site: Site| (site, Gram::new(architecture.widths(site.maps()[0]).0));
         let mut sums: Vec<(Site, Gram)> = Site::ALL.into_iter().map(new).collect();
         for layer in 0..architecture.num_hidden_layers {

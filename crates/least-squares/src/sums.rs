@@ -91,9 +91,7 @@ impl Sums {
         let expected = [into.width, into.width];
         let found = self.tensors.tensor(tensor);
         if found.as_ref().map(|t| (t.dtype, &t.shape[..])) != Some((Dtype::F64, &expected)) {
-            let (shape, model) = (found.map(|t| t.shape).unwrap_or_default(), self.path());
-            let expected = expected.to_vec();
-            return Err(LeastSquaresError::Shape { tensor: tensor.to_owned(), model, found: shape, expected });
+            return Err(self.lacks(tensor, &expected));
         }
         into.read_symmetric(self.tensors.bytes(tensor)?);
         if into.sums.iter().all(|sum| sum.is_finite()) { Ok(()) } else { Err(self.no_numbers(tensor)) }
@@ -102,10 +100,14 @@ impl Sums {
     fn vector(&self, tensor: &str) -> Result<Vec<f64>> {
         let of = self.tensors.tensor(tensor).filter(|t| t.dtype == Dtype::F64 && t.shape.len() == 1);
         let bytes = of.map(|_| self.tensors.bytes(tensor)).transpose()?;
-        let bytes = bytes.ok_or_else(|| LeastSquaresError::NoSums { path: self.path(), tensor: tensor.to_owned() })?;
+        let bytes = bytes.ok_or_else(|| self.lacks(tensor, &[]))?;
         let values: Vec<f64> = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
         let good = values.iter().all(|share| share.is_finite() && *share >= 0.0);
         if good { Ok(values) } else { Err(self.no_numbers(tensor)) }
+    }
+
+    fn lacks(&self, tensor: &str, shape: &[usize]) -> LeastSquaresError {
+        LeastSquaresError::NoSums { path: self.path(), tensor: tensor.to_owned(), shape: shape.to_vec() }
     }
 
     fn no_numbers(&self, tensor: &str) -> LeastSquaresError {

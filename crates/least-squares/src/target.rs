@@ -69,9 +69,7 @@ impl Bench {
 
     /// What is there is of no use.
     pub(crate) fn remove(self) {
-        let _ = std::fs::remove_dir_all(self.dir.join("merged"));
-        let _ = std::fs::remove_file(self.file());
-        self.leave();
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 
     /// Unless something is there to go on from, or of others, the folder goes.

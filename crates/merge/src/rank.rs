@@ -29,8 +29,8 @@ const SAMPLE_RUNS: usize = 256;
 const SAMPLE_LENGTH: usize = 256;
 /// Most keys that are counted one by one.
 const LISTED: usize = 8;
-/// Most keys that are gathered, as far as a sample can tell.
-const GATHERED: u64 = 1 << 22;
+/// Most keys that are gathered for all searches together, as far as a sample can tell.
+const GATHERED: u64 = 1 << 21;
 /// Elements whose keys are made at a time: they stay in the first-level cache.
 const TILE: usize = 2048;
 
@@ -158,6 +158,7 @@ fn guess(source: &Source<'_>, searches: &mut [Search], streams: usize, key: &imp
         }
     })?;
     samples.iter_mut().for_each(|s| s.sort_unstable());
+    let count = searches.len();
     for search in searches {
         let sample = &samples[search.stream];
         let share = search.rank as f64 / source.len() as f64;
@@ -168,13 +169,12 @@ fn guess(source: &Source<'_>, searches: &mut [Search], streams: usize, key: &imp
         search.low = if middle < margin { 0 } else { sample[first] };
         search.high = sample.get(last).copied().unwrap_or(u32::MAX);
         let mut listed = sample[first..(last + 1).min(sample.len())].to_vec();
-        // As many again, since neighbours resemble each other.
-        let likely = 2 * listed.len() as u64 * source.len() as u64 / sample.len() as u64;
+        let likely = listed.len() as u64 * source.len() as u64 / sample.len() as u64;
         listed.dedup();
         if listed.len() <= LISTED {
             search.listed = listed;
         } else {
-            search.gathered = likely <= GATHERED;
+            search.gathered = likely * count as u64 <= GATHERED;
         }
     }
     Ok(())

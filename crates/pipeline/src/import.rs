@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 
+/// What a packed log begins with.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
 /// Largest file read, and largest sample of an archive, in bytes.
 const MOST: u64 = 4 << 30;
 
@@ -39,6 +42,10 @@ pub fn import(path: &Path, suite: &str, format: &Format) -> Result<Imported, Run
     let mut found = Found { suite, format, name, imported: Imported::default() };
     if bytes.starts_with(b"PK\x03\x04") {
         found.archive(bytes).map_err(|reason| RunError::Import { path: path.to_owned(), reason })?;
+        return Ok(found.imported);
+    }
+    if bytes.starts_with(&ZSTD) {
+        found.imported.episodes = EpisodeLog::read(path)?.1;
         return Ok(found.imported);
     }
     let text = String::from_utf8(bytes)

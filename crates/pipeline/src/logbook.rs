@@ -116,7 +116,7 @@ pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<Lo
             }
             let Some(episode) = next else { break };
             if let Some((first, _)) = last.insert(episode.key.clone(), (at, log.line())).filter(|_| !rules.last) {
-                return Err(log.twice(log.line(), &episode.key, Some(&paths[first])).into());
+                return Err(LogError::twice(path, log.line(), &episode.key, Some(&paths[first])).into());
             }
         }
     }

@@ -22,10 +22,17 @@ pub fn logs_report(
     prices: (Option<Price>, Option<Price>),
     last: bool,
 ) -> Result<LogsReport, RunError> {
+    for (i, path) in paths.iter().enumerate() {
+        if let Some(first) = paths[..i].iter().find(|first| same_file(first, path)) {
+            let reason = format!("is given twice (also as `{}`); give each log once", first.display());
+            return Err(RunError::Export { path: path.clone(), reason });
+        }
+    }
     let mut models: BTreeMap<(usize, String), Vec<PathBuf>> = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
         for file in files(path)? {
-            let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let stem = name.trim_end_matches(".zst").trim_end_matches(".jsonl").to_owned();
             let first = Episodes::open(&file)?.next().transpose()?;
             let suite = first.map_or_else(String::new, |e| e.key.suite);
             let of_run = stem.strip_prefix(TEST).and_then(|s| s.strip_prefix(&suite)?.strip_prefix('-'));
@@ -33,8 +40,15 @@ pub fn logs_report(
             models.entry((i, model)).or_default().push(file);
         }
     }
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    models.keys().for_each(|(_, model)| *names.entry(model.clone()).or_default() += 1);
+    // Models of one name are told apart by their paths.
+    let named = |((i, model), logs): ((usize, String), Vec<PathBuf>)| match names[&model] {
+        1 => (model, logs),
+        _ => (format!("{model} ({})", paths[i].display()), logs),
+    };
     Ok(LogsReport {
-        models: models.into_iter().map(|((_, model), logs)| (model, logs)).collect(),
+        models: models.into_iter().map(named).collect(),
         wanted: Wanted { tasks: None, last },
         seed,
         prices,
@@ -85,17 +99,27 @@ pub(crate) fn write_report<T>(
     write(&mut |name, bytes| write_atomic(&dir.join(name), bytes).map_err(|e| RunError::Store(e.into())))
 }
 
+/// Whether two paths are of one file.
+pub(crate) fn same_file(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
 fn files(path: &Path) -> Result<Vec<PathBuf>, LogError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let dir = path.join("episodes");
+    if !dir.is_dir() {
+        let why = "it is a folder without `episodes/`, which runs have; name logs, or the folder of a run";
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, why);
+        return Err(LogError::Io { path: path.to_owned(), source });
+    }
     let fail = |source| LogError::Io { path: dir.clone(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&dir).map_err(fail)? {
         let file = entry.map_err(fail)?.path();
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with(TEST) && name.ends_with(".jsonl") {
+        if name.starts_with(TEST) && (name.ends_with(".jsonl") || name.ends_with(".jsonl.zst")) {
             files.push(file);
         }
     }

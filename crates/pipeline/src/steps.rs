@@ -3,6 +3,7 @@
 use crate::artefact::{self, ArtefactError, Calibration, Traced};
 use crate::error::RunError;
 use crate::experiment::{Shift, Tokens};
+use crate::logs::same_file;
 use crate::machine::{Machine, Member};
 use crate::stages::diagnose::{Compared, Diagnosed};
 use crate::stages::select::{File, Selected};
@@ -15,7 +16,7 @@ use rolegraft_merge::TokenWeights;
 use rolegraft_report::Benchmark;
 use rolegraft_spans::Format;
 use rolegraft_trajectory::{Episode, EpisodeLog};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Episode logs → a calibration set of tokens.
@@ -37,6 +38,14 @@ pub fn tokenize(
             return Err(RunError::Import { path: out.to_owned(), reason });
         }
         episodes.extend(EpisodeLog::read(log)?.1);
+    }
+    let mut seen = HashSet::new();
+    // Several models may have played one task; one trajectory counts once.
+    let said = |episode: &Episode| serde_json::to_string(&episode.messages).unwrap_or_default();
+    if let Some(twice) = episodes.iter().find(|episode| !seen.insert((episode.key.clone(), said(episode)))) {
+        let (task, trial) = (&twice.key.task, twice.key.trial);
+        let reason = format!("would hold one trajectory twice (task `{task}`, trial {trial}); give each log once");
+        return Err(RunError::Import { path: out.to_owned(), reason });
     }
     let Some(first) = episodes.first() else { return Err(RunError::NoTrajectories) };
     let benchmark = benchmark.unwrap_or(&first.key.suite).to_owned();
@@ -62,7 +71,7 @@ pub fn trace(
     let other = against.map(|dir| Member::named_by_path("model", dir)).transpose()?;
     let against = other.as_ref().map(|(checkpoint, member)| (checkpoint, &member.digest));
     let of = Of { model: (&checkpoint, &member.digest), against };
-    let traced = trace::trace(machine, of, &read_sets(sets)?, tokens, shift, &journal)?;
+    let traced = trace::trace(machine, of, &read_sets(sets, out)?, tokens, shift, &journal)?;
     write_atomic(out, &traced.encode()).map_err(ArtefactError::from)?;
     // It goes when nothing hangs on it any more.
     let _ = std::fs::remove_file(journal);
@@ -82,11 +91,21 @@ pub fn gram(
     out: &Path,
 ) -> Result<usize, RunError> {
     let (checkpoint, member) = Member::named_by_path("model", model)?;
-    fit::gram(machine, (&checkpoint, &member.digest), &read_sets(sets)?, weights, out)
+    fit::gram(machine, (&checkpoint, &member.digest), &read_sets(sets, out)?, weights, out)
 }
 
-fn read_sets(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Calibration)>, ArtefactError> {
-    paths.iter().map(|path| Ok((path.clone(), Calibration::read(path)?))).collect()
+/// Calibration sets, each once, none of them the output.
+fn read_sets(paths: &[PathBuf], out: &Path) -> Result<Vec<(PathBuf, Calibration)>, RunError> {
+    for (at, path) in paths.iter().enumerate() {
+        let refuse = |reason: &str| RunError::Export { path: path.clone(), reason: reason.into() };
+        if same_file(path, out) {
+            return Err(refuse("is one of the sets that are read; choose another --out"));
+        }
+        if paths[..at].iter().any(|first| same_file(first, path)) {
+            return Err(refuse("is given twice; a set counts once"));
+        }
+    }
+    Ok(paths.iter().map(|path| Ok((path.clone(), Calibration::read(path)?))).collect::<Result<_, ArtefactError>>()?)
 }
 
 fn traced(path: &Path) -> Result<File, ArtefactError> {

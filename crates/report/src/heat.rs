@@ -28,6 +28,8 @@ pub struct HeatRow {
 pub struct HeatCell {
     /// The score; a dash where there is none.
     pub value: String,
+    /// Its 95 % interval, and the tasks that it is of.
+    pub own: String,
     /// Points against the best expert; empty where there is nothing to compare, or it is the best expert itself.
     pub change: String,
     /// Their interval.
@@ -42,12 +44,14 @@ pub struct HeatCell {
 const STEPS: [f64; 4] = [0.5, 5.0, 15.0, 30.0];
 
 impl HeatCell {
-    fn new(score: Option<f64>, difference: Option<Difference>) -> Self {
+    fn new(score: Option<f64>, interval: Option<(f64, f64)>, tasks: usize, difference: Option<Difference>) -> Self {
         let value = score.map_or("–".into(), |s| format!("{s:.1}"));
-        let Some(difference) = difference else { return Self { value, ..Self::default() } };
+        let own = score.and(interval).map_or(String::new(), |(low, high)| format!("[{low:.0}, {high:.0}] n {tasks}"));
+        let Some(difference) = difference else { return Self { value, own, ..Self::default() } };
         let strength = STEPS.iter().filter(|step| difference.points.abs() >= **step).count() as i8;
         Self {
             value,
+            own,
             change: signed(difference.points),
             interval: format!("95 % {} to {}", signed(difference.low), signed(difference.high)),
             significant: difference.is_significant(),
@@ -73,12 +77,15 @@ impl HeatMap {
         let row = |model: &ModelScores| {
             let on = |b: &Benchmark| {
                 let best = board.best_expert_on(b).filter(|best| best.name != model.name);
-                HeatCell::new(model.score(b), best.and_then(|best| board.difference(model, best, b)))
+                let difference = best.and_then(|best| board.difference(model, best, b));
+                HeatCell::new(model.score(b), board.interval(model, b), model.tasks(b), difference)
             };
             let mut cells: Vec<HeatCell> = board.benchmarks.iter().map(on).collect();
             if averaged {
                 let difference = board.average_difference(model, &|b| board.best_expert_on(b));
-                cells.push(HeatCell::new(board.summary(model).map(|s| s.avg), difference));
+                let tasks = board.benchmarks.iter().map(|b| model.tasks(b)).sum();
+                let (average, interval) = (board.summary(model).map(|s| s.avg), board.average_interval(model));
+                cells.push(HeatCell::new(average, Some(interval), tasks, difference));
             }
             HeatRow { name: model.name.clone(), expert: board.experts.contains(&model.name), cells }
         };

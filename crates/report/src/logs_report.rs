@@ -10,6 +10,7 @@ use crate::{
 use rolegraft_trajectory::{EpisodeKey, Episodes, LogError, Spent};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
 
 /// Tables of recorded episodes by model: scores with pass^k, failures, DB-bench's types, τ-bench's cascades, spending.
 /// Intervals are drawn from `seed`; prices are the agent's and the users'.
@@ -199,25 +200,39 @@ pub(crate) fn read<'p, E: From<LogError>>(
         for (at, log) in logs.iter().enumerate() {
             let mut episodes = Episodes::open(log)?;
             tally.served(episodes.served());
-            loop {
-                let batch = episodes.next_batch()?;
-                if batch.is_empty() {
-                    break;
+            // What is read next is read while this is counted.
+            std::thread::scope(|scope| {
+                let (send, batches) = sync_channel(1);
+                scope.spawn(move || {
+                    loop {
+                        let batch = episodes.next_batch();
+                        let over = batch.as_ref().map_or(true, Vec::is_empty);
+                        if send.send((batch, episodes.is_torn())).is_err() || over {
+                            break;
+                        }
+                    }
+                });
+                for (batch, torn) in batches {
+                    let batch = batch?;
+                    tally.torn += usize::from(torn && batch.is_empty());
+                    for (line, episode) in batch {
+                        if !asked(&episode.key) || last.as_ref().is_some_and(|last| last[&episode.key] != (at, line)) {
+                            continue;
+                        }
+                        if !tally.add(&episode) {
+                            let first = first.get(&episode.key).map(|at| &*logs[*at]);
+                            return Err(LogError::twice(log, line, &episode.key, first).into());
+                        }
+                        if let Some(files) = &mut files {
+                            files.add(&episode)?;
+                        }
+                        if logs.len() > 1 {
+                            first.insert(episode.key, at);
+                        }
+                    }
                 }
-                for (line, episode) in batch {
-                    if !asked(&episode.key) || last.as_ref().is_some_and(|last| last[&episode.key] != (at, line)) {
-                        continue;
-                    }
-                    if !tally.add(&episode) {
-                        let first = first.get(&episode.key).map(|at| &*logs[*at]);
-                        return Err(episodes.twice(line, &episode.key, first).into());
-                    }
-                    if let Some(files) = &mut files {
-                        files.add(&episode)?;
-                    }
-                    first.insert(episode.key, at);
-                }
-            }
+                Ok::<(), E>(())
+            })?;
         }
         tallies.push((name.clone(), tally));
     }

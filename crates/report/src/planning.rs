@@ -43,8 +43,15 @@ fn spread_of(models: &[ModelScores], suite: &str) -> Option<Spread> {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let rewards: Vec<f64> = only.values().map(|trials| mean(trials)).collect();
         let share = (rewards.iter().sum::<f64>() + 2.0) / (rewards.len() as f64 + 4.0);
-        let between = 2.0 * share * (1.0 - share);
-        return Some(Spread { tasks: rewards.len(), trials: 1, between, within: None });
+        let whole = 2.0 * share * (1.0 - share);
+        let trials = only.values().map(Vec::len).min()?;
+        let variance = |trials: &Vec<f64>| {
+            let middle = mean(trials);
+            trials.iter().map(|reward| (reward - middle).powi(2)).sum::<f64>() / (trials.len() - 1) as f64
+        };
+        let within = (trials > 1).then(|| (2.0 * mean(&only.values().map(variance).collect::<Vec<_>>())).min(whole));
+        let between = whole - within.unwrap_or_default();
+        return Some(Spread { tasks: rewards.len(), trials, between, within });
     }
     let mut spreads = Vec::new();
     for (at, ours) in of.iter().enumerate() {

@@ -23,6 +23,8 @@ pub struct Tally {
     pub agent: Spent,
     /// What others spent: simulated users.
     pub others: Spent,
+    /// Logs that end in a line that is cut, and does not count.
+    pub torn: usize,
     /// Turns whose text was put together again, since a server took it apart.
     pub inexact: usize,
     /// How servers were asked, and whether their text is what the model wrote.
@@ -68,7 +70,7 @@ impl Tally {
         tally.served(episodes.served());
         while let Some(episode) = episodes.next().transpose()? {
             if wanted.is_none_or(|wanted| wanted.contains(&episode.key)) && !tally.add(&episode) {
-                return Err(episodes.twice(episodes.line(), &episode.key, None));
+                return Err(LogError::twice(log, episodes.line(), &episode.key, None));
             }
         }
         Ok(tally)

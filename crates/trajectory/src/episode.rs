@@ -256,6 +256,21 @@ impl Episode {
         self.turns.iter().filter_map(|t| self.messages.get(t.message)).map(|m| m.content.as_str())
     }
 
+    /// Why its turns cannot be of its texts, if they cannot.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        if self.messages.is_empty() {
+            return None;
+        }
+        self.turns.iter().enumerate().find_map(|(at, turn)| {
+            let Some(said) = self.messages.get(turn.message) else {
+                return Some(format!("turn {} is of message {}, which is not there", at + 1, turn.message));
+            };
+            let outside = turn.spans.iter().find(|(_, range)| said.content.get(range.clone()).is_none());
+            outside.map(|(_, range)| format!("turn {} has a span {range:?}, which is no part of its reply", at + 1))
+        })
+    }
+
     /// The first turn with a violation after which no turn succeeded, and that violation.
     #[must_use]
     pub fn blocking_violation(&self) -> Option<(usize, &Violation)> {

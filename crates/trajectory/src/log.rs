@@ -6,6 +6,7 @@
 
 use crate::{Context, Episode, EpisodeKey};
 use rayon::prelude::*;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -92,6 +93,15 @@ pub enum LogError {
     Newer { path: PathBuf, found: u32 },
     #[error("`{}` holds episodes of other inputs ({found} instead of {expected}); move it away or choose another run directory", path.display())]
     OtherInputs { path: PathBuf, found: String, expected: String },
+}
+
+impl LogError {
+    /// That the episode of a line is counted already, perhaps by another log.
+    #[must_use]
+    pub fn twice(path: &Path, line: usize, key: &EpisodeKey, first: Option<&Path>) -> Self {
+        let first = first.filter(|first| *first != path).map(Path::to_owned);
+        Self::Twice { path: path.to_owned(), line, key: key.clone(), first }
+    }
 }
 
 /// An open log.
@@ -237,7 +247,7 @@ impl EpisodeLog {
             let why = "a compressed log is closed; write it out again (`rolegraft log merge`) to go on with it";
             return Err(at(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
-        let mut found = Episodes::open(path)?;
+        let mut found = Episodes::opened(path, false)?;
         let done = keys(&mut found)?;
         let torn = found.whole < file.metadata().map_err(at)?.len();
         if torn {
@@ -338,7 +348,7 @@ fn keys(log: &mut Episodes) -> Result<HashSet<EpisodeKey>, LogError> {
 }
 
 /// Bytes of lines that are read at once.
-const BATCH: usize = 4 << 20;
+const BATCH: usize = 1 << 20;
 
 /// What a file of zstd begins with.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -366,6 +376,10 @@ pub struct Episodes {
     ended: bool,
     /// Whether the file itself ended too early.
     cut: bool,
+    /// Whether a last line without an end counts if it is whole: to a reader, not to who would write behind it.
+    takes_last: bool,
+    /// Whether a last line was left out that is not whole.
+    torn: bool,
 }
 
 impl Episodes {
@@ -374,10 +388,25 @@ impl Episodes {
     /// # Errors
     /// If the log cannot be read, or its version is newer.
     pub fn open(path: &Path) -> Result<Self, LogError> {
+        Self::opened(path, true)
+    }
+
+    fn opened(path: &Path, takes_last: bool) -> Result<Self, LogError> {
         let reader = reader(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
         let (path, digest) = (path.to_owned(), String::new());
-        let mut log =
-            Self { path, reader, line: 0, version: VERSION, digest, served: None, whole: 0, ended: false, cut: false };
+        let mut log = Self {
+            path,
+            reader,
+            line: 0,
+            version: VERSION,
+            digest,
+            served: None,
+            whole: 0,
+            ended: false,
+            cut: false,
+            takes_last,
+            torn: false,
+        };
         if let Some(line) = log.next_line()? {
             let header: Header =
                 serde_json::from_slice(&line).map_err(|e| log.bad(format!("not a log header: {e}")))?;
@@ -407,6 +436,12 @@ impl Episodes {
         self.version
     }
 
+    /// Whether what was read ends in a line that is cut, and does not count.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     /// The next episode, after lines that are none: each of these is given to `skipped`.
     ///
     /// # Errors
@@ -424,13 +459,6 @@ impl Episodes {
     #[must_use]
     pub fn line(&self) -> usize {
         self.line
-    }
-
-    /// That the episode of a line is counted already, perhaps by another log.
-    #[must_use]
-    pub fn twice(&self, line: usize, key: &EpisodeKey, first: Option<&Path>) -> LogError {
-        let first = first.filter(|first| *first != self.path).map(Path::to_owned);
-        LogError::Twice { path: self.path.clone(), line, key: key.clone(), first }
     }
 
     fn bad(&self, reason: String) -> LogError {
@@ -451,9 +479,13 @@ impl Episodes {
                 }
                 _ => LogError::Io { path: self.path.clone(), source },
             })?;
-            if line.pop() != Some(b'\n') {
-                return Ok(None);
+            if line.last() != Some(&b'\n') {
+                let whole = self.takes_last && serde_json::from_slice::<IgnoredAny>(&line).is_ok();
+                self.torn |= !line.is_empty() && !whole;
+                self.line += usize::from(whole);
+                return Ok(whole.then_some(line));
             }
+            line.pop();
             self.line += 1;
             self.whole += read as u64;
             if !line.is_empty() {
@@ -502,9 +534,15 @@ struct Lines<'l> {
 
 impl Lines<'_> {
     fn parse(self, number: usize, line: &[u8]) -> Result<Episode, LogError> {
-        let bad =
-            |e| LogError::Line { path: self.path.to_owned(), line: number, reason: format!("not an episode: {e}") };
-        let mut episode: Episode = serde_json::from_slice(line).map_err(bad)?;
+        let bad = |reason: String| LogError::Line { path: self.path.to_owned(), line: number, reason };
+        let mut episode: Episode = serde_json::from_slice(line)
+            .map_err(|e| bad(format!("not an episode: {}", e.to_string().replace(" at line 1 column ", ", byte "))))?;
+        if !(0.0..=1.0).contains(&episode.reward) {
+            return Err(bad(format!("its reward is {}, not between 0 and 1", episode.reward)));
+        }
+        if let Some(reason) = episode.contradiction() {
+            return Err(bad(reason));
+        }
         if self.version < WITH_CONTEXTS {
             episode.turns.iter_mut().for_each(|turn| turn.shown = Context::Unknown);
         }

@@ -41,8 +41,12 @@ impl std::str::FromStr for TokenWeights {
 
 /// Weights by the kinds of tokens; what is not named counts 1.
 pub(super) fn weigh<'e>(entries: impl IntoIterator<Item = (&'e str, Option<f64>)>) -> Result<TokenWeights, String> {
-    let mut weights = TokenWeights::default();
+    let (mut weights, mut said) = (TokenWeights::default(), Vec::new());
     for (key, value) in entries {
+        if said.contains(&key) {
+            return Err(format!("`{key}` is weighed twice"));
+        }
+        said.push(key);
         let place = match key {
             "role" => &mut weights.role,
             "reply" => &mut weights.reply,

@@ -46,26 +46,13 @@ pub struct Exported {
 /// If a log cannot be read, holds an episode twice, without texts or of several suites, a file is there already, or the disk refuses.
 pub fn export(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, RunError> {
     let at = |path: &Path, source: io::Error| RunError::Export { path: path.to_owned(), reason: source.to_string() };
+    let fresh = !out.exists();
     std::fs::create_dir_all(out).map_err(|source| at(out, source))?;
-    let mut exported = Exported::default();
-    for path in logs {
-        let first = Episodes::open(path)?.next().transpose()?;
-        let Some(first) = first else {
-            return Err(RunError::Export { path: path.clone(), reason: "holds no finished episode".into() });
-        };
-        let written = std::fs::metadata(path).and_then(|meta| meta.modified()).map_err(|source| at(path, source))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let model = name.trim_end_matches(".zst").trim_end_matches(".jsonl").to_owned();
-        let log = Log { path, model, suite: first.key.suite, written: moment(written) };
-        let (files, episodes) = match form {
-            ExportForm::Inspect => inspect::write(&log, out)?,
-            ExportForm::LmEval => lm_eval::write(&log, out)?,
-            ExportForm::Tau2 => tau2::write(&log, out)?,
-            ExportForm::Hub => hub::write(&log, out)?,
-        };
-        exported.files.extend(files);
-        exported.episodes += episodes;
+    let written = staged(logs, form, out);
+    if fresh && written.is_err() {
+        let _ = std::fs::remove_dir(out);
     }
+    let mut exported = written?;
     exported.lost = match form {
         ExportForm::Inspect | ExportForm::Hub => {
             vec!["the log's header: the digest of its inputs, and how a server was asked"]
@@ -77,5 +64,61 @@ pub fn export(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported
             vec!["the text around a call", "spans and violations", "token ids and counts", "users' spending"]
         }
     };
+    Ok(exported)
+}
+
+/// Writes all files beside their places, and moves them there when they are whole.
+fn staged(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, RunError> {
+    let at = |path: &Path, source: io::Error| RunError::Export { path: path.to_owned(), reason: source.to_string() };
+    let stage = tempfile::Builder::new().prefix(".export-").tempdir_in(out).map_err(|source| at(out, source))?;
+    let mut exported = Exported::default();
+    for (number, path) in logs.iter().enumerate() {
+        let mut episodes = Episodes::open(path)?;
+        let Some(first) = episodes.next().transpose()? else {
+            return Err(RunError::Export { path: path.clone(), reason: "holds no finished episode".into() });
+        };
+        let written = std::fs::metadata(path).and_then(|meta| meta.modified()).map_err(|source| at(path, source))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let model = name.trim_end_matches(".zst").trim_end_matches(".jsonl").to_owned();
+        let log = Log { path, model, suite: first.key.suite, written: moment(written) };
+        // A folder of its own, so that two logs of one name are told from a file that is there.
+        let folder = stage.path().join(number.to_string());
+        std::fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
+        let (files, episodes) = match form {
+            ExportForm::Inspect => inspect::write(&log, &folder)?,
+            ExportForm::LmEval => lm_eval::write(&log, &folder)?,
+            ExportForm::Tau2 => tau2::write(&log, &folder)?,
+            ExportForm::Hub => hub::write(&log, &folder)?,
+        };
+        exported.episodes += episodes;
+        for file in files {
+            let to = out.join(file.strip_prefix(&folder).unwrap_or(&file));
+            let card = form == ExportForm::Hub && to.file_name().is_some_and(|name| name == "README.md");
+            if exported.files.contains(&to) && !card {
+                let reason = format!("would be written to `{}`, as another log of its name; rename one", to.display());
+                return Err(RunError::Export { path: path.clone(), reason });
+            }
+            if to.exists() && !card {
+                return Err(RunError::Export {
+                    path: to,
+                    reason: "is there already; remove it, or choose another --out".into(),
+                });
+            }
+            if !exported.files.contains(&to) {
+                exported.files.push(to);
+            }
+        }
+    }
+    for number in 0..logs.len() {
+        let folder = stage.path().join(number.to_string());
+        for to in &exported.files {
+            let from = folder.join(to.strip_prefix(out).unwrap_or(to));
+            if from.exists() && !to.exists() {
+                let parent = to.parent().unwrap_or(out);
+                std::fs::create_dir_all(parent).map_err(|source| at(parent, source))?;
+                std::fs::rename(&from, to).map_err(|source| at(to, source))?;
+            }
+        }
+    }
     Ok(exported)
 }

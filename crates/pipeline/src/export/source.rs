@@ -1,7 +1,7 @@
 //! Episodes on their way out, and what the forms have in common.
 
 use crate::error::RunError;
-use rolegraft_trajectory::{Episode, Episodes, Message};
+use rolegraft_trajectory::{Episode, Episodes, LogError, Message};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io;
@@ -28,7 +28,7 @@ impl Log<'_> {
                 Err(error) => return Some(Err(error.into())),
             };
             if !seen.insert(episode.key.clone()) {
-                return Some(Err(log.twice(log.line(), &episode.key, None).into()));
+                return Some(Err(LogError::twice(self.path, log.line(), &episode.key, None).into()));
             }
             if episode.messages.is_empty() {
                 let line = log.line();
@@ -116,12 +116,6 @@ pub(crate) fn restored(rest: &Value, messages: &[Message]) -> Option<Episode> {
     let mut whole = rest.clone();
     whole.as_object_mut()?.insert("messages".into(), serde_json::to_value(messages).ok()?);
     let episode: Episode = serde_json::from_value(whole).ok()?;
-    let fits = |turn: &rolegraft_trajectory::Turn| {
-        episode
-            .messages
-            .get(turn.message)
-            .is_some_and(|said| turn.spans.iter().all(|(_, range)| said.content.get(range.clone()).is_some()))
-    };
-    let sound = episode.turns.iter().all(fits) && (0.0..=1.0).contains(&episode.reward);
+    let sound = episode.contradiction().is_none() && (0.0..=1.0).contains(&episode.reward);
     sound.then_some(episode)
 }

@@ -41,6 +41,10 @@ pub(crate) fn read_sets(fit: &Fit, folders: &[&Path]) -> Result<CalibrationOf, R
         })?;
         let mut of = CalibratedOn::default();
         for path in paths.iter().map(found) {
+            if !path.is_file() {
+                let reason = format!("is not there; the recipe names it for `{expert}` under `calibration`");
+                return Err(MergeError::File { path, reason }.into());
+            }
             if path.extension().is_none_or(|end| end != "safetensors") {
                 let set = Calibration::read(&path)?;
                 of.sets.push((path, set));
