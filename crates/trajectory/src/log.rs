@@ -589,6 +589,9 @@ mod tests {
         let mut log = EpisodeLog::open(&path, "d").unwrap();
         log.append(&[episode("a")]).unwrap();
         log.append(&["b", "c", "b"].map(episode)).unwrap();
+        // It has one writer.
+        assert!(EpisodeLog::open(&path, "d").is_err());
+        drop(log);
         let bytes = std::fs::read(&path).unwrap();
         let ends: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] == b'\n').map(|i| i + 1).collect();
         for cut in 0..=bytes.len() {
