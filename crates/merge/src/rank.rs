@@ -187,11 +187,12 @@ fn count(source: &Source<'_>, searches: &[Search], open: &[usize], key: &impl Ke
         let bins = if search.listed.is_empty() && !search.gathered { vec![0; BINS] } else { Vec::new() };
         Count { below: 0, inside: 0, bins, keys: Vec::new(), blocks: Vec::new() }
     };
-    let make = || (vec![0; TILE], open.iter().map(empty).collect::<Vec<Count>>());
+    let (joints, alone) = join(&open);
+    let make = || (vec![0; TILE], Marks::new(), open.iter().map(empty).collect::<Vec<Count>>());
     let parts = source.tally(
         make,
         #[inline(always)]
-        |(keys, counts), view| {
+        |(keys, marks, counts), view| {
             for (search, count) in open.iter().zip(counts.iter_mut()).filter(|(s, _)| !s.listed.is_empty()) {
                 debug_assert!(search.listed.len() <= LISTED);
                 count.blocks.push((view.start, [0; LISTED]));
@@ -200,18 +201,25 @@ fn count(source: &Source<'_>, searches: &[Search], open: &[usize], key: &impl Ke
                 let part = view.part(start, TILE.min(view.len - start));
                 let keys = &mut keys[..part.len];
                 let mut filled = None;
-                for (search, count) in open.iter().zip(counts.iter_mut()) {
-                    if filled != Some(search.stream) {
-                        key(&part, search.stream, keys);
-                        filled = Some(search.stream);
+                let mut fill = |stream: usize, keys: &mut [u32]| {
+                    if filled != Some(stream) {
+                        key(&part, stream, keys);
+                        filled = Some(stream);
                     }
-                    tally(search, count, keys);
+                };
+                for joint in &joints {
+                    fill(joint.stream, keys);
+                    joint.tally(keys, marks, counts);
+                }
+                for at in &alone {
+                    fill(open[*at].stream, keys);
+                    tally(open[*at], &mut counts[*at], keys);
                 }
             }
         },
     )?;
     let mut total: Vec<Count> = open.iter().map(empty).collect();
-    for (_, part) in parts {
+    for (_, _, part) in parts {
         for (sum, more) in total.iter_mut().zip(part) {
             sum.below += more.below;
             sum.inside += more.inside;
@@ -222,6 +230,80 @@ fn count(source: &Source<'_>, searches: &[Search], open: &[usize], key: &impl Ke
     }
     total.iter_mut().for_each(|count| count.blocks.sort_unstable());
     Ok(total)
+}
+
+/// Searches of one stream that gather keys of intervals apart: counted together.
+struct Joint {
+    stream: usize,
+    /// Which of the open searches, by their intervals.
+    members: Vec<usize>,
+    /// First keys of an interval and behind it, ascending.
+    ends: Vec<u32>,
+}
+
+/// Of a tile's elements: how many ends are not above the key, odd within an interval; and where those are.
+struct Marks {
+    class: [u8; TILE],
+    list: [u32; TILE],
+}
+
+impl Marks {
+    fn new() -> Self {
+        Self { class: [0; TILE], list: [0; TILE] }
+    }
+}
+
+/// The joints among open searches, and the searches that are in none.
+fn join(open: &[&Search]) -> (Vec<Joint>, Vec<usize>) {
+    let (mut joints, mut alone): (Vec<Joint>, Vec<usize>) = (Vec::new(), Vec::new());
+    let mut order: Vec<usize> = (0..open.len()).collect();
+    order.sort_by_key(|at| (open[*at].stream, open[*at].low));
+    for at in order {
+        let Search { stream, low, high, gathered, .. } = *open[at];
+        if !gathered || high == u32::MAX {
+            alone.push(at);
+            continue;
+        }
+        // An end a class: they must fit a byte.
+        let last = joints.last_mut().filter(|joint| joint.stream == stream && joint.members.len() < 100);
+        match last.filter(|joint| joint.ends.last().is_some_and(|end| *end <= low)) {
+            Some(joint) => {
+                joint.members.push(at);
+                joint.ends.extend([low, high + 1]);
+            }
+            None => joints.push(Joint { stream, members: vec![at], ends: vec![low, high + 1] }),
+        }
+    }
+    alone.sort_unstable();
+    (joints, alone)
+}
+
+impl Joint {
+    #[inline(always)]
+    fn tally(&self, keys: &[u32], Marks { class, list }: &mut Marks, counts: &mut [Count]) {
+        let class = &mut class[..keys.len()];
+        class.fill(0);
+        for end in &self.ends {
+            class.iter_mut().zip(keys).for_each(|(class, key)| *class += u8::from(key >= end));
+        }
+        let of = |number: usize| u64::from(class.iter().map(|c| u32::from(*c == number as u8)).sum::<u32>());
+        let mut below = 0;
+        for (at, member) in self.members.iter().enumerate() {
+            let (between, inside) = (of(2 * at), of(2 * at + 1));
+            counts[*member].below += below + between;
+            counts[*member].inside += inside;
+            below += between + inside;
+        }
+        // Without a branch, which few elements would take.
+        let mut found = 0;
+        for (at, class) in class.iter().enumerate() {
+            list[found & (TILE - 1)] = at as u32;
+            found += usize::from(class & 1);
+        }
+        for at in list[..found].iter().map(|at| *at as usize) {
+            counts[self.members[usize::from(class[at] / 2)]].keys.push(keys[at]);
+        }
+    }
 }
 
 #[inline(always)]
