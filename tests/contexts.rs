@@ -9,7 +9,7 @@ use rolegraft_nano::words::Split;
 use rolegraft_spans::Format;
 use rolegraft_suite_alfworld::Prompts;
 use rolegraft_suites::{AgentBenchProtocol, Limits, Suite, Task};
-use rolegraft_trajectory::{ChatArguments, ChatTokenizer, Context, EpisodeLog, Finish, Message, Role, Seed};
+use rolegraft_trajectory::{ChatArguments, ChatTokenizer, Context, EpisodeLog, Finish, Message, Origin, Role, Seed};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -49,7 +49,7 @@ fn a_talker_on(suite: Arc<dyn Suite>, tasks: Nano, action: &'static str) {
     let model = Arc::new(Talker { chat: chat(), action, sent: Mutex::default() });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log.jsonl");
-    let mut log = EpisodeLog::open(&path, "d").unwrap();
+    let mut log = EpisodeLog::open(&path, Origin::of("d")).unwrap();
     let evaluation =
         Evaluation { suite: suite.clone(), tasks: vec![task.into()], trials: 1, at_once: None, seed: Seed(0) };
     let stop = Arc::new(AtomicBool::new(false));

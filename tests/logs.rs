@@ -1,7 +1,7 @@
 //! Logs as people use them: counted once, packed, searched, put together, and handed to other tools and back.
 #![allow(missing_docs)]
 
-use rolegraft_trajectory::EpisodeLog;
+use rolegraft_trajectory::{EpisodeLog, Origin};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -188,10 +188,36 @@ fn what_is_wrong_with_a_log_is_said() {
 }
 
 #[test]
+fn logs_of_other_rules_are_compared_only_where_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = log(dir.path(), "before.jsonl");
+    let body = std::fs::read_to_string(&one).unwrap();
+    let (head, rest) = body.split_once('\n').unwrap();
+    let mut head: Value = serde_json::from_str(head).unwrap();
+    let rules = head["rules"]["tau-retail"].as_str().unwrap().to_owned();
+    assert_eq!(rules.len(), 64);
+    head["rules"]["tau-retail"] = rules.chars().rev().collect::<String>().into();
+    let two = dir.path().join("after.jsonl").display().to_string();
+    std::fs::write(&two, format!("{head}\n{rest}")).unwrap();
+    let page = dir.path().join("page");
+    refused(
+        &["report", &one, &two, "--html", &page.display().to_string()],
+        &["by other rules", "after.jsonl", "--mixed"],
+    );
+    assert!(!page.exists());
+    done(&["report", &one, &two, "--mixed"]);
+    // One that does not say by which.
+    let Some(origin) = head.as_object_mut() else { panic!("{head}") };
+    origin.remove("rules");
+    std::fs::write(&two, format!("{head}\n{rest}")).unwrap();
+    done(&["report", &one, &two]);
+}
+
+#[test]
 fn a_log_has_one_writer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("open.jsonl");
-    let first = EpisodeLog::open(&path, "d").unwrap();
+    let first = EpisodeLog::open(&path, Origin::of("d")).unwrap();
     let model = root().join("benchmarks/nano-pool/base").display().to_string();
     let log = path.display().to_string();
     let who = format!("process {}", std::process::id());
@@ -200,7 +226,7 @@ fn a_log_has_one_writer() {
     refused(&arguments, &[&who, "is writing it"]);
     drop(first);
     assert!(!dir.path().join("open.jsonl.lock").exists());
-    let first = EpisodeLog::open(&path, "d");
+    let first = EpisodeLog::open(&path, Origin::of("d"));
     assert!(first.is_ok());
 }
 

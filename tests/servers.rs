@@ -56,7 +56,7 @@ fn text_that_a_server_changed_is_marked_and_not_compared_with_text_as_it_was_wri
     let shown = ok(eval(&server.url, &changed, &[]));
     assert!(shown.contains("--tokenizer DIR"), "{shown}");
     let mut episodes = Episodes::open(&changed).unwrap();
-    let served = episodes.served().unwrap().clone();
+    let served = episodes.origin().served.clone().unwrap();
     assert_eq!((served.road, served.exact), (Road::Chat, Some(false)));
     let first = episodes.next().unwrap().unwrap();
     assert!(first.turns.iter().all(|turn| turn.inexact));
@@ -65,7 +65,7 @@ fn text_that_a_server_changed_is_marked_and_not_compared_with_text_as_it_was_wri
     let markup = "<tool_call>\n{\"name\": \"probe\", \"arguments\": {}}\n</tool_call>";
     let plain = Fake::start(move |path, _| if path == "/v1/models" { list(&["m"]) } else { said(markup) });
     ok(eval(&plain.url, &kept, &[]));
-    assert_eq!(Episodes::open(&kept).unwrap().served().unwrap().exact, Some(true));
+    assert_eq!(Episodes::open(&kept).unwrap().origin().served.clone().unwrap().exact, Some(true));
     let logs = [changed.to_str().unwrap(), kept.to_str().unwrap()];
     fails(&rolegraft(&["report", logs[0], logs[1]]).output().unwrap(), 2, "say `--mixed`");
     let page = dir.path().join("page");
@@ -362,7 +362,7 @@ fn a_run_through_servers_of_its_own_gives_the_tables_of_the_engine_in_process() 
         assert_eq!(tables(&there), tables(&here), "{name}");
         assert_eq!(left(&there), 0);
         let log = there.join("runs/nano/episodes/test-tau-retail-arm.jsonl");
-        let served = Episodes::open(&log).unwrap().served().unwrap().clone();
+        let served = Episodes::open(&log).unwrap().origin().served.clone().unwrap();
         assert_eq!((served.road, served.exact), (Road::TokenIds, Some(true)));
     }
     // One that answers with the weights before is found out, though it says that it has the new ones.

@@ -25,7 +25,7 @@ def main():
             log = work / f"{suite}.jsonl"
             run("calibrate", "--suite", suite, "-n", "8", "--out", log)
             episodes = [json.loads(line) for line in log.read_text().splitlines()[1:]]
-            from inspect_ai.log import read_eval_log
+            from inspect_ai.log import read_eval_log, read_eval_log_sample
             path = run("export", log, "--to", "inspect", "--out", work / suite).splitlines()[0]
             read = read_eval_log(path)
             assert read.status == "success" and read.eval.task == suite and len(read.samples) == len(episodes) == 8
@@ -38,6 +38,7 @@ def main():
                 assert sample.scores["reward"].value == episode["reward"]
                 assert sample.metadata["spans"][0]["spans"] == episode["turns"][0]["spans"]
                 calls += sum(len(m.tool_calls or []) for m in sample.messages if m.role == "assistant")
+                assert read_eval_log_sample(path, sample.id, sample.epoch).input == sample.input
             assert read.results.scores[0].metrics["mean"].value == sum(e["reward"] for e in episodes) / 8
             print(f"ok   {suite}: inspect reads 8 samples with {calls} calls")
             header = read_eval_log(path, header_only=True)

@@ -99,10 +99,10 @@ fn ls(logs: &[PathBuf]) -> Result<ExitCode> {
 
 fn show(log: &PathBuf, task: Option<&str>, trial: Option<u32>) -> Result<ExitCode> {
     let mut found = false;
-    each_episode(std::slice::from_ref(log), &mut |_, _, episode| {
+    each_episode(std::slice::from_ref(log), &mut |_, episode| {
         let key = &episode.key;
         if task.is_some_and(|task| task != key.task) || trial.is_some_and(|trial| trial != key.trial) {
-            return true;
+            return;
         }
         found = true;
         say(&format!(
@@ -124,7 +124,6 @@ fn show(log: &PathBuf, task: Option<&str>, trial: Option<u32>) -> Result<ExitCod
                 say(&format!("  violation {}: {}", violation.kind.as_str(), violation.detail));
             }
         }
-        true
     })?;
     match found {
         true => Ok(ExitCode::SUCCESS),
@@ -134,7 +133,7 @@ fn show(log: &PathBuf, task: Option<&str>, trial: Option<u32>) -> Result<ExitCod
 
 fn grep(pattern: &Regex, logs: &[PathBuf]) -> Result<ExitCode> {
     let mut found = false;
-    each_episode(logs, &mut |path, _, episode| {
+    each_episode(logs, &mut |path, episode| {
         for (at, message) in episode.messages.iter().enumerate() {
             for line in message.content.lines().filter(|line| pattern.is_match(line)) {
                 found = true;
@@ -142,7 +141,6 @@ fn grep(pattern: &Regex, logs: &[PathBuf]) -> Result<ExitCode> {
                 say(&format!("{}:{}:{}:{at}:{}: {line}", path.display(), key.task, key.trial, message.role.as_str()));
             }
         }
-        true
     })?;
     Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

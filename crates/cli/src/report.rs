@@ -49,7 +49,8 @@ pub(crate) struct Report {
     /// Also write a page into this directory: tables, and any two logs side by side, turn by turn.
     #[arg(long, value_name = "DIR")]
     html: Option<PathBuf>,
-    /// Compare logs of text that a server changed with logs of text as the model wrote it.
+    /// Compare logs of text that a server changed with logs of text as the model wrote it, and logs that were played or scored by
+    /// other rules.
     #[arg(long)]
     mixed: bool,
     /// Where a trial of a task is there several times, in a log or in several of a model, let the last count. Otherwise that is

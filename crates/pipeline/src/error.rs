@@ -71,10 +71,13 @@ pub enum RunError {
          compare; play both alike (`--tokenizer DIR` asks for raw text), or say `--mixed`"
     )]
     Mixed { exact: String, inexact: String },
+    #[error(
+        "`{}` and `{}` played `{suite}` by other rules (prompts, limits, format or scorer): their figures do not compare; play \
+         both by one version, or say `--mixed`", first.display(), second.display()
+    )]
+    OtherRules { first: PathBuf, second: PathBuf, suite: String },
     #[error("`{}` {reason}", path.display())]
-    Import { path: PathBuf, reason: String },
-    #[error("`{}` {reason}", path.display())]
-    Export { path: PathBuf, reason: String },
+    File { path: PathBuf, reason: String },
     #[error("tasks of suite `{0}` come without solutions; name the expert that plays them with --expert")]
     NoSolutions(String),
     #[error("benchmark `{benchmark}` is weak, but no donor serves it: name one with --donor {benchmark}=DIR")]

@@ -7,14 +7,13 @@
 use crate::error::RunError;
 use crate::export::restored;
 use rolegraft_spans::Format;
-use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Finish, Message, Role, Spent, Status, Turn};
+use rolegraft_trajectory::{
+    Episode, EpisodeKey, EpisodeLog, Finish, Message, Origin, Role, Spent, Status, Turn, begins_log,
+};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::Path;
-
-/// What a packed log begins with.
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Largest file read, and largest sample of an archive, in bytes.
 const MOST: u64 = 4 << 30;
@@ -35,25 +34,21 @@ pub struct Imported {
 /// # Errors
 /// If a file cannot be read at all.
 pub fn import(path: &Path, suite: &str, format: &Format) -> Result<Imported, RunError> {
-    let fail = |source| RunError::Import { path: path.to_owned(), reason: format!("cannot be read: {source}") };
+    let fail = |source| RunError::File { path: path.to_owned(), reason: format!("cannot be read: {source}") };
     let mut bytes = Vec::new();
     std::fs::File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)).map_err(fail)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut found = Found { suite, format, name, imported: Imported::default() };
     if bytes.starts_with(b"PK\x03\x04") {
-        found.archive(bytes).map_err(|reason| RunError::Import { path: path.to_owned(), reason })?;
+        found.archive(bytes).map_err(|reason| RunError::File { path: path.to_owned(), reason })?;
         return Ok(found.imported);
     }
-    if bytes.starts_with(&ZSTD) {
+    if begins_log(&bytes) {
         found.imported.episodes = EpisodeLog::read(path)?.1;
         return Ok(found.imported);
     }
     let text = String::from_utf8(bytes)
-        .map_err(|e| RunError::Import { path: path.to_owned(), reason: format!("is not UTF-8: {e}") })?;
-    if text.starts_with("{\"rolegraft_log\"") {
-        found.imported.episodes = EpisodeLog::read(path)?.1;
-        return Ok(found.imported);
-    }
+        .map_err(|e| RunError::File { path: path.to_owned(), reason: format!("is not UTF-8: {e}") })?;
     match serde_json::from_str::<Value>(&text) {
         Ok(Value::Array(all)) => {
             all.iter().enumerate().for_each(|(i, one)| found.one(&format!("entry {}", i + 1), one))
@@ -80,7 +75,7 @@ pub fn import(path: &Path, suite: &str, format: &Format) -> Result<Imported, Run
 pub fn write_log(path: &Path, episodes: &mut [Episode]) -> Result<(), RunError> {
     if path.exists() {
         let reason = "is there already; remove it or choose another --out".into();
-        return Err(RunError::Import { path: path.to_owned(), reason });
+        return Err(RunError::File { path: path.to_owned(), reason });
     }
     let mut next: BTreeMap<(String, String), u32> = BTreeMap::new();
     let distinct = episodes.iter().map(|episode| &episode.key).collect::<HashSet<_>>().len() == episodes.len();
@@ -92,10 +87,10 @@ pub fn write_log(path: &Path, episodes: &mut [Episode]) -> Result<(), RunError> 
     let digest = crate::stages::calibrate::digest(episodes);
     let aside = path.with_extension("jsonl.new");
     let _ = std::fs::remove_file(&aside);
-    let mut log = EpisodeLog::open(&aside, digest.as_str())?;
+    let mut log = EpisodeLog::open(&aside, Origin::of(digest.as_str()))?;
     log.append(episodes)?;
     std::fs::rename(&aside, path)
-        .map_err(|e| RunError::Import { path: path.to_owned(), reason: format!("cannot be written: {e}") })
+        .map_err(|e| RunError::File { path: path.to_owned(), reason: format!("cannot be written: {e}") })
 }
 
 struct Found<'f> {

@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 use rolegraft_checkpoint::{Checkpoint, Digest, write_atomic};
 use rolegraft_saliency::union_overlap;
 use rolegraft_suites::{Library, Split, TaskSet};
-use rolegraft_trajectory::{Episode, EpisodeKey};
+use rolegraft_trajectory::{Episode, EpisodeKey, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(crate) type Trajectories = BTreeMap<String, (Vec<Episode>, String)>;
 struct Logged<'k> {
     library: &'k Library,
     tasks: TaskSet,
-    digest: Digest,
+    origin: Origin,
     path: PathBuf,
 }
 
@@ -243,7 +243,7 @@ impl<'k> Kept<'k> {
         let tasks = library.tasks(share.split, Some(share.tasks))?;
         let inputs = evaluate::inputs(player, library, &tasks, self.machine.seed);
         let path = self.store.place("episodes", &inputs).with_extension("jsonl");
-        Ok(Logged { library, tasks, digest: evaluate::log_digest(&inputs), path })
+        Ok(Logged { library, tasks, origin: evaluate::origin(&inputs, library), path })
     }
 
     fn logged(
@@ -253,9 +253,9 @@ impl<'k> Kept<'k> {
         player: &evaluate::Player<'_>,
         open: &mut evaluate::Open<'_>,
     ) -> Result<(PathBuf, Vec<EpisodeKey>), RunError> {
-        let Logged { library, tasks, digest, path } = self.log_of(suite, share, player)?;
+        let Logged { library, tasks, origin, path } = self.log_of(suite, share, player)?;
         let trials = share.trials;
-        let wanted = evaluate::played(self.machine, library, tasks, trials, player, (&path, digest.as_str()), open)?;
+        let wanted = evaluate::played(self.machine, library, tasks, trials, player, (&path, origin), open)?;
         self.files.push((format!("episodes/{}-{suite}-{}.jsonl", split.as_str(), player.name), path.clone()));
         Ok((path, wanted))
     }

@@ -2,7 +2,7 @@
 
 use crate::error::RunError;
 use rolegraft_checkpoint::Digest;
-use rolegraft_trajectory::{Episode, EpisodeKey, Episodes, LogError, LogWriter, Served};
+use rolegraft_trajectory::{Episode, EpisodeKey, Episodes, LogError, LogWriter, Origin};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -36,23 +36,21 @@ pub fn list_logs(paths: &[PathBuf]) -> Result<Vec<Listed>, RunError> {
         }
         let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
         let suites = tasks.into_iter().map(|(suite, (tasks, episodes, sum))| (suite, (tasks.len(), episodes, sum)));
-        let road = log.served().map(|served| served.road.as_str());
+        let road = log.origin().served.as_ref().map(|served| served.road.as_str());
         Ok(Listed { path: path.clone(), bytes, version: log.version(), suites: suites.collect(), road })
     };
     paths.iter().map(list).collect()
 }
 
-/// Hands on the episodes of logs, each with its log and line; `with` says whether to go on.
+/// Hands on the episodes of logs, each with its log.
 ///
 /// # Errors
 /// If a log cannot be read.
-pub fn each_episode(paths: &[PathBuf], with: &mut dyn FnMut(&Path, usize, &Episode) -> bool) -> Result<(), RunError> {
+pub fn each_episode(paths: &[PathBuf], with: &mut dyn FnMut(&Path, &Episode)) -> Result<(), RunError> {
     for path in paths {
         let mut log = Episodes::open(path)?;
         while let Some(episode) = log.next().transpose()? {
-            if !with(path, log.line(), &episode) {
-                return Ok(());
-            }
+            with(path, &episode);
         }
     }
     Ok(())
@@ -83,27 +81,19 @@ pub struct LogsMerged {
 /// # Errors
 /// If a log cannot be read, or breaks the rules, or the disk refuses.
 pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<LogsMerged, RunError> {
-    let mut digests: Vec<String> = Vec::new();
-    let mut served: Vec<Option<Served>> = Vec::new();
+    let mut origins: Vec<Origin> = Vec::new();
     for path in paths {
-        let log = Episodes::open(path)?;
-        if let Some(first) = digests.first().filter(|first| **first != log.digest() && !rules.mixed) {
-            let (path, found, expected) = (path.clone(), log.digest().to_owned(), first.clone());
+        let origin = Episodes::open(path)?.origin().clone();
+        if let Some(first) = origins.first().filter(|first| first.digest != origin.digest && !rules.mixed) {
+            let (path, found, expected) = (path.clone(), &origin.digest, &first.digest);
             let reason = format!(
                 "is of other inputs than `{}` (digest {found}, not {expected}: other tasks, model, seed or scorer); put them together all the same with --mixed",
                 paths[0].display()
             );
-            return Err(RunError::Export { path, reason });
+            return Err(RunError::File { path, reason });
         }
-        digests.push(log.digest().to_owned());
-        served.push(log.served().cloned());
+        origins.push(origin);
     }
-    digests.dedup();
-    served.dedup();
-    let digest = match digests.as_slice() {
-        [only] => only.clone(),
-        several => Digest::of_parts(several.iter().map(|digest| ("log", digest.as_bytes()))).to_string(),
-    };
     let mut merged = LogsMerged::default();
     // Where each episode stays.
     let mut last: HashMap<EpisodeKey, (usize, usize)> = HashMap::new();
@@ -120,8 +110,7 @@ pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<Lo
             }
         }
     }
-    let mut writer =
-        LogWriter::create(out, &digest, served.first().filter(|_| served.len() == 1).and_then(Option::as_ref))?;
+    let mut writer = LogWriter::create(out, &common(origins))?;
     for (at, path) in paths.iter().enumerate() {
         let mut log = Episodes::open(path)?;
         while let Some(episode) = log.next_good(&mut |_| {})? {
@@ -135,12 +124,28 @@ pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<Lo
     Ok(merged)
 }
 
+/// What can be said of logs together: how they were played where that is one way, and of each suite the rules that all
+/// agree on.
+fn common(origins: Vec<Origin>) -> Origin {
+    let mut digests: Vec<&str> = origins.iter().map(|origin| origin.digest.as_str()).collect();
+    digests.dedup();
+    let digest = match digests.as_slice() {
+        [only] => (*only).to_owned(),
+        several => Digest::of_parts(several.iter().map(|digest| ("log", digest.as_bytes()))).to_string(),
+    };
+    let all: BTreeSet<(&String, &String)> = origins.iter().flat_map(|origin| &origin.rules).collect();
+    let agreed = |suite: &String| all.iter().filter(|(of, _)| *of == suite).count() == 1;
+    let rules = all.iter().filter(|(suite, _)| agreed(suite)).map(|(s, r)| ((*s).clone(), (*r).clone())).collect();
+    let first = origins.first().and_then(|first| first.served.clone());
+    Origin { digest, rules, served: first.filter(|first| origins.iter().all(|o| o.served.as_ref() == Some(first))) }
+}
+
 /// Takes a log apart into one a suite, `SUITE-NAME` in a directory: the files, with their episodes.
 ///
 /// # Errors
 /// If the log cannot be read, a file is there already, or the disk refuses.
 pub fn split_log(path: &Path, out: &Path) -> Result<Vec<(PathBuf, usize)>, RunError> {
-    let fail = |source: std::io::Error| RunError::Export { path: out.to_owned(), reason: source.to_string() };
+    let fail = |source: std::io::Error| RunError::File { path: out.to_owned(), reason: source.to_string() };
     std::fs::create_dir_all(out).map_err(fail)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut log = Episodes::open(path)?;
@@ -148,7 +153,7 @@ pub fn split_log(path: &Path, out: &Path) -> Result<Vec<(PathBuf, usize)>, RunEr
     while let Some(episode) = log.next().transpose()? {
         if !writers.contains_key(&episode.key.suite) {
             let file = out.join(format!("{}-{name}", episode.key.suite.replace('/', "-")));
-            let writer = LogWriter::create(&file, log.digest(), log.served())?;
+            let writer = LogWriter::create(&file, log.origin())?;
             writers.insert(episode.key.suite.clone(), (file, writer, 0));
         }
         if let Some((_, writer, count)) = writers.get_mut(&episode.key.suite) {

@@ -4,7 +4,7 @@ use crate::error::RunError;
 use crate::store::StoreError;
 use rolegraft_checkpoint::write_atomic;
 use rolegraft_report::{DATA, LogsReport, Price, Put, Tally, Wanted};
-use rolegraft_trajectory::{Episodes, LogError};
+use rolegraft_trajectory::{Episodes, LogError, log_name};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -25,14 +25,13 @@ pub fn logs_report(
     for (i, path) in paths.iter().enumerate() {
         if let Some(first) = paths[..i].iter().find(|first| same_file(first, path)) {
             let reason = format!("is given twice (also as `{}`); give each log once", first.display());
-            return Err(RunError::Export { path: path.clone(), reason });
+            return Err(RunError::File { path: path.clone(), reason });
         }
     }
     let mut models: BTreeMap<(usize, String), Vec<PathBuf>> = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
         for file in files(path)? {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let stem = name.trim_end_matches(".zst").trim_end_matches(".jsonl").to_owned();
+            let stem = log_name(&file);
             let first = Episodes::open(&file)?.next().transpose()?;
             let suite = first.map_or_else(String::new, |e| e.key.suite);
             let of_run = stem.strip_prefix(TEST).and_then(|s| s.strip_prefix(&suite)?.strip_prefix('-'));
@@ -59,12 +58,15 @@ pub fn logs_report(
 ///
 /// # Errors
 /// If a log cannot be read, or the disk refuses; or if text that a server changed stands beside text as it was written,
-/// unless that is wanted (`mixed`).
+/// unless that is wanted (`mixed`); or if logs of one suite were played by other rules.
 pub fn write_logs_report(
     report: &LogsReport,
     page: Option<&Path>,
     mixed: bool,
 ) -> Result<Vec<(String, Tally)>, RunError> {
+    if !mixed {
+        one_game(report)?;
+    }
     let Some(dir) = page else {
         let models = report.tallies()?;
         alike(&models, mixed)?;
@@ -75,6 +77,21 @@ pub fn write_logs_report(
         alike(&report.tallies()?, mixed)?;
     }
     write_report(dir, |put| report.write(put))
+}
+
+/// That all logs of a suite were played by the same rules, where they say by which.
+fn one_game(report: &LogsReport) -> Result<(), RunError> {
+    let mut games: BTreeMap<String, (String, &PathBuf)> = BTreeMap::new();
+    for log in report.models.iter().flat_map(|(_, logs)| logs) {
+        for (suite, rules) in &Episodes::open(log)?.origin().rules {
+            let (known, first) = games.entry(suite.clone()).or_insert_with(|| (rules.clone(), log));
+            if known != rules {
+                let (first, second, suite) = (first.clone(), log.clone(), suite.clone());
+                return Err(RunError::OtherRules { first, second, suite });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// That figures may be compared.

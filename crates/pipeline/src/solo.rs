@@ -12,7 +12,7 @@ use crate::machine::{Machine, Member};
 use crate::progress::Progress;
 use crate::stages::calibrate::solutions;
 use crate::stages::evaluate::{
-    ORACLE, Open, Player, Seated, identity, inputs, log_digest, opener, played, served_identity,
+    ORACLE, Open, Player, Seated, identity, inputs, opener, origin, played, served_identity,
 };
 use rolegraft_decoder::{DeviceName, Precision};
 use rolegraft_suites::{Library, Setup, Speaker, Split, TaskSet};
@@ -99,7 +99,7 @@ pub fn evaluate(
 /// Says of a log that belongs to something else which server played it, where it was another.
 fn by_another(error: RunError, now: &str) -> RunError {
     let RunError::Log(LogError::OtherInputs { path, .. }) = &error else { return error };
-    let before = Episodes::open(path).ok().and_then(|log| log.served().map(served_identity));
+    let before = Episodes::open(path).ok().and_then(|log| log.origin().served.as_ref().map(served_identity));
     match before {
         Some(before) if before != now => RunError::OtherServer { path: path.clone(), before, now: now.to_owned() },
         _ => error,
@@ -133,8 +133,8 @@ fn play(
     log: &Path,
     open: &mut Open<'_>,
 ) -> Result<Vec<EpisodeKey>, RunError> {
-    let digest = log_digest(&inputs(player, library, &tasks, solo.seed));
-    played(machine, library, tasks, solo.trials, player, (log, digest.as_str()), open)
+    let origin = origin(&inputs(player, library, &tasks, solo.seed), library);
+    played(machine, library, tasks, solo.trials, player, (log, origin), open)
 }
 
 impl Solo<'_> {

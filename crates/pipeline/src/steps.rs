@@ -33,9 +33,9 @@ pub fn tokenize(
 ) -> Result<Calibration, RunError> {
     let mut episodes = Vec::new();
     for log in logs {
-        if out.exists() && log.canonicalize().ok() == out.canonicalize().ok() {
+        if same_file(log, out) {
             let reason = "is one of the logs that are read; choose another --out".into();
-            return Err(RunError::Import { path: out.to_owned(), reason });
+            return Err(RunError::File { path: out.to_owned(), reason });
         }
         episodes.extend(EpisodeLog::read(log)?.1);
     }
@@ -45,7 +45,7 @@ pub fn tokenize(
     if let Some(twice) = episodes.iter().find(|episode| !seen.insert((episode.key.clone(), said(episode)))) {
         let (task, trial) = (&twice.key.task, twice.key.trial);
         let reason = format!("would hold one trajectory twice (task `{task}`, trial {trial}); give each log once");
-        return Err(RunError::Import { path: out.to_owned(), reason });
+        return Err(RunError::File { path: out.to_owned(), reason });
     }
     let Some(first) = episodes.first() else { return Err(RunError::NoTrajectories) };
     let benchmark = benchmark.unwrap_or(&first.key.suite).to_owned();
@@ -97,7 +97,7 @@ pub fn gram(
 /// Calibration sets, each once, none of them the output.
 fn read_sets(paths: &[PathBuf], out: &Path) -> Result<Vec<(PathBuf, Calibration)>, RunError> {
     for (at, path) in paths.iter().enumerate() {
-        let refuse = |reason: &str| RunError::Export { path: path.clone(), reason: reason.into() };
+        let refuse = |reason: &str| RunError::File { path: path.clone(), reason: reason.into() };
         if same_file(path, out) {
             return Err(refuse("is one of the sets that are read; choose another --out"));
         }

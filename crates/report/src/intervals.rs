@@ -114,8 +114,14 @@ pub(crate) fn counts(pairs: &[(f64, f64)]) -> Option<[usize; 4]> {
     Some(counts)
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// The unbiased variance of two values or more.
+pub(crate) fn variance(values: &[f64]) -> f64 {
+    let middle = mean(values);
+    values.iter().map(|value| (value - middle).powi(2)).sum::<f64>() / (values.len() - 1) as f64
 }
 
 /// The bootstrap's interval of the suites that vary, with that of those that do not.

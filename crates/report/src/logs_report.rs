@@ -127,7 +127,7 @@ impl LogsReport {
     /// If a log cannot be read.
     pub fn has_servers(&self) -> Result<bool, LogError> {
         for log in self.models.iter().flat_map(|(_, logs)| logs) {
-            if Episodes::open(log)?.served().is_some() {
+            if Episodes::open(log)?.origin().served.is_some() {
                 return Ok(true);
             }
         }
@@ -199,7 +199,7 @@ pub(crate) fn read<'p, E: From<LogError>>(
         let mut first: HashMap<EpisodeKey, usize> = HashMap::new();
         for (at, log) in logs.iter().enumerate() {
             let mut episodes = Episodes::open(log)?;
-            tally.served(episodes.served());
+            tally.served(episodes.origin().served.as_ref());
             // What is read next is read while this is counted.
             std::thread::scope(|scope| {
                 let (send, batches) = sync_channel(1);

@@ -1,5 +1,6 @@
 //! How many tasks and trials to play: a table of finished logs.
 
+use crate::intervals::{mean, variance};
 use crate::power::Spread;
 use crate::{ModelScores, Table};
 use std::collections::BTreeSet;
@@ -40,16 +41,12 @@ pub fn power_table(models: &[ModelScores], differences: &[f64], power: f64) -> T
 fn spread_of(models: &[ModelScores], suite: &str) -> Option<Spread> {
     let of: Vec<_> = models.iter().filter_map(|model| model.rewards.get(suite)).collect();
     if let [only] = of.as_slice() {
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let rewards: Vec<f64> = only.values().map(|trials| mean(trials)).collect();
         let share = (rewards.iter().sum::<f64>() + 2.0) / (rewards.len() as f64 + 4.0);
         let whole = 2.0 * share * (1.0 - share);
         let trials = only.values().map(Vec::len).min()?;
-        let variance = |trials: &Vec<f64>| {
-            let middle = mean(trials);
-            trials.iter().map(|reward| (reward - middle).powi(2)).sum::<f64>() / (trials.len() - 1) as f64
-        };
-        let within = (trials > 1).then(|| (2.0 * mean(&only.values().map(variance).collect::<Vec<_>>())).min(whole));
+        let within = (trials > 1)
+            .then(|| (2.0 * mean(&only.values().map(|trials| variance(trials)).collect::<Vec<_>>())).min(whole));
         let between = whole - within.unwrap_or_default();
         return Some(Spread { tasks: rewards.len(), trials, between, within });
     }

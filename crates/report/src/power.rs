@@ -4,7 +4,7 @@
 //! which McNemar's test is the case of rewards 0 and 1). Of k trials a task m is what differs between tasks, and a kth of what differs
 //! between trials.
 
-use crate::intervals::z95;
+use crate::intervals::{mean, variance, z95};
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// The chance with which a difference is to be shown, where nothing else is said.
@@ -57,13 +57,8 @@ impl Spread {
     pub fn of(pairs: &[(&Vec<f64>, &Vec<f64>)]) -> Option<Self> {
         let trials =
             pairs.iter().map(|(ours, theirs)| ours.len().min(theirs.len())).min().filter(|least| *least > 0)?;
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let squares: f64 = pairs.iter().map(|(ours, theirs)| (mean(ours) - mean(theirs)).powi(2)).sum();
         let square = (squares + 2.0) / (pairs.len() as f64 + 4.0);
-        let variance = |values: &[f64]| {
-            let middle = mean(values);
-            values.iter().map(|value| (value - middle).powi(2)).sum::<f64>() / (values.len() - 1) as f64
-        };
         let within = (trials > 1).then(|| {
             let all: f64 = pairs.iter().map(|(ours, theirs)| variance(ours) + variance(theirs)).sum();
             (all / pairs.len() as f64).min(square * trials as f64)

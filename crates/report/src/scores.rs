@@ -1,7 +1,7 @@
 //! Scores per benchmark, AVG, WS, RHM: the paper's tables 1 and 3.
 
 use crate::Table;
-use crate::intervals::{Stratum, counts, of_differences, of_means, resampled};
+use crate::intervals::{Stratum, counts, mean, of_differences, of_means, resampled};
 use crate::power::{POWER, Spread};
 use crate::significance::{holm, mcnemar, permutation};
 use rolegraft_trajectory::Episode;
@@ -25,10 +25,6 @@ pub struct ModelScores {
     pub name: String,
     /// Rewards between 0 and 1.
     pub rewards: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 impl ModelScores {

@@ -67,7 +67,7 @@ impl Tally {
     pub fn of_log(log: &Path, wanted: Option<&HashSet<EpisodeKey>>) -> Result<Self, LogError> {
         let mut tally = Self::default();
         let mut episodes = Episodes::open(log)?;
-        tally.served(episodes.served());
+        tally.served(episodes.origin().served.as_ref());
         while let Some(episode) = episodes.next().transpose()? {
             if wanted.is_none_or(|wanted| wanted.contains(&episode.key)) && !tally.add(&episode) {
                 return Err(LogError::twice(log, episodes.line(), &episode.key, None));

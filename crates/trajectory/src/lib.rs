@@ -19,7 +19,7 @@ pub use chat::{CHAT_RULES, ChatTokenizer, Contexts, ReplyTokens, Sequence, text_
 pub use context::{Context, Part, Recorded, Shown};
 pub use episode::{Episode, EpisodeKey, Finish, Spent, Status, Turn, reasoning, recorded};
 pub use error::ChatError;
-pub use log::{EpisodeLog, Episodes, LogError, LogWriter, Road, Served};
+pub use log::{EpisodeLog, Episodes, LogError, LogWriter, Origin, Road, Served, begins_log, log_name};
 pub use message::{Message, Role};
 pub use seed::{Key, Rng, Seed};
 pub use template::{ArgumentError, ChatArguments, ChatTemplate, TemplateError};

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -22,10 +22,29 @@ const WITH_CONTEXTS: u32 = 2;
 #[derive(Serialize, Deserialize)]
 struct Header {
     rolegraft_log: u32,
-    digest: String,
+    #[serde(flatten)]
+    origin: Origin,
+}
+
+/// Where a log's episodes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Origin {
+    /// Digest of everything that the episodes depend on: tasks, model, seed and rules.
+    pub digest: String,
+    /// Digests of the rules alone, by suite: prompts, limits, formats and scorers. Absent from logs that are older.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, String>,
     /// Absent where the replies come from no server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    served: Option<Served>,
+    pub served: Option<Served>,
+}
+
+impl Origin {
+    /// Of which only the digest is known.
+    #[must_use]
+    pub fn of(digest: impl Into<String>) -> Self {
+        Self { digest: digest.into(), ..Self::default() }
+    }
 }
 
 /// How a log's replies came from a server.
@@ -107,7 +126,7 @@ impl LogError {
 /// An open log.
 pub struct EpisodeLog {
     path: PathBuf,
-    digest: String,
+    origin: Origin,
     file: File,
     done: HashSet<EpisodeKey>,
     torn: bool,
@@ -178,7 +197,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// If it is there, or the disk refuses.
-    pub fn create(path: &Path, digest: &str, served: Option<&Served>) -> Result<Self, LogError> {
+    pub fn create(path: &Path, origin: &Origin) -> Result<Self, LogError> {
         let at = |source| LogError::Io { path: path.to_owned(), source };
         if path.exists() {
             return Err(at(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; choose another name")));
@@ -189,9 +208,8 @@ impl LogWriter {
             true => Compressed::Zstd(zstd::Encoder::new(file, 3).map_err(at)?),
             false => Compressed::Not(file),
         };
-        let header = Header { rolegraft_log: VERSION, digest: digest.to_owned(), served: served.cloned() };
-        let line = serde_json::to_vec(&header).map_err(|e| at(e.into()))?;
-        file.write_all(&line).and_then(|()| file.write_all(b"\n")).map_err(at)?;
+        let line = header(origin).map_err(at)?;
+        file.write_all(&line).map_err(at)?;
         Ok(Self { path: path.to_owned(), aside, file: Some(file) })
     }
 
@@ -236,7 +254,7 @@ impl EpisodeLog {
     ///
     /// # Errors
     /// If the log cannot be read or written, or belongs to other inputs.
-    pub fn open(path: &Path, digest: &str) -> Result<Self, LogError> {
+    pub fn open(path: &Path, origin: Origin) -> Result<Self, LogError> {
         let at = |source| LogError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at)?;
@@ -255,13 +273,12 @@ impl EpisodeLog {
             file.seek(SeekFrom::End(0)).map_err(at)?;
         }
         if found.whole == 0 {
-            let header = Header { rolegraft_log: VERSION, digest: digest.to_owned(), served: None };
-            write(&mut file, &header).map_err(at)?;
-        } else if found.digest != digest {
-            let (path, found, expected) = (path.to_owned(), found.digest, digest.to_owned());
+            write(&mut file, &origin).map_err(at)?;
+        } else if found.origin.digest != origin.digest {
+            let (path, found, expected) = (path.to_owned(), found.origin.digest, origin.digest);
             return Err(LogError::OtherInputs { path, found, expected });
         }
-        Ok(Self { path: path.to_owned(), digest: digest.to_owned(), file, done, torn, _lock: lock })
+        Ok(Self { path: path.to_owned(), origin, file, done, torn, _lock: lock })
     }
 
     /// Says how the replies come from a server, if there are none yet.
@@ -270,8 +287,8 @@ impl EpisodeLog {
     /// If the disk refuses.
     pub fn set_served(&mut self, served: &Served) -> Result<(), LogError> {
         if self.done.is_empty() {
-            let header = Header { rolegraft_log: VERSION, digest: self.digest.clone(), served: Some(served.clone()) };
-            let written = self.file.set_len(0).and_then(|()| write(&mut self.file, &header));
+            self.origin.served = Some(served.clone());
+            let written = self.file.set_len(0).and_then(|()| write(&mut self.file, &self.origin));
             written.map_err(|source| LogError::Io { path: self.path.clone(), source })?;
         }
         Ok(())
@@ -328,14 +345,19 @@ impl EpisodeLog {
     pub fn read(path: &Path) -> Result<(String, Vec<Episode>), LogError> {
         let mut episodes = Episodes::open(path)?;
         let all = episodes.by_ref().collect::<Result<_, _>>()?;
-        Ok((episodes.digest, all))
+        Ok((episodes.origin.digest, all))
     }
 }
 
-fn write(file: &mut File, header: &Header) -> io::Result<()> {
-    let mut line = serde_json::to_vec(header)?;
+/// A log's first line.
+fn header(origin: &Origin) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Header { rolegraft_log: VERSION, origin: origin.clone() })?;
     line.push(b'\n');
-    file.write_all(&line)?;
+    Ok(line)
+}
+
+fn write(file: &mut File, origin: &Origin) -> io::Result<()> {
+    file.write_all(&header(origin)?)?;
     file.sync_data()
 }
 
@@ -353,6 +375,19 @@ const BATCH: usize = 1 << 20;
 /// What a file of zstd begins with.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// Whether a file begins as a log does, packed or not.
+#[must_use]
+pub fn begins_log(bytes: &[u8]) -> bool {
+    bytes.starts_with(&ZSTD) || bytes.starts_with(b"{\"rolegraft_log\"")
+}
+
+/// A log's file name without `.jsonl` or `.jsonl.zst`.
+#[must_use]
+pub fn log_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.trim_end_matches(".zst").trim_end_matches(".jsonl").to_owned()
+}
+
 /// A log's text, compressed or not.
 fn reader(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
@@ -369,8 +404,7 @@ pub struct Episodes {
     reader: Box<dyn BufRead + Send>,
     line: usize,
     version: u32,
-    digest: String,
-    served: Option<Served>,
+    origin: Origin,
     /// Bytes of the whole lines read so far.
     whole: u64,
     ended: bool,
@@ -393,14 +427,12 @@ impl Episodes {
 
     fn opened(path: &Path, takes_last: bool) -> Result<Self, LogError> {
         let reader = reader(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
-        let (path, digest) = (path.to_owned(), String::new());
         let mut log = Self {
-            path,
+            path: path.to_owned(),
             reader,
             line: 0,
             version: VERSION,
-            digest,
-            served: None,
+            origin: Origin::default(),
             whole: 0,
             ended: false,
             cut: false,
@@ -413,21 +445,15 @@ impl Episodes {
             if header.rolegraft_log > VERSION {
                 return Err(LogError::Newer { path: log.path, found: header.rolegraft_log });
             }
-            (log.digest, log.version, log.served) = (header.digest, header.rolegraft_log, header.served);
+            (log.origin, log.version) = (header.origin, header.rolegraft_log);
         }
         Ok(log)
     }
 
-    /// How the replies came from a server; `None` where they come from none, or the log is older.
+    /// What the log says of where its episodes come from.
     #[must_use]
-    pub fn served(&self) -> Option<&Served> {
-        self.served.as_ref()
-    }
-
-    /// The digest of the inputs that the log says it is of.
-    #[must_use]
-    pub fn digest(&self) -> &str {
-        &self.digest
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The format's version that the log is in.
@@ -586,18 +612,18 @@ mod tests {
     fn a_log_cut_anywhere_loses_only_the_last_episode() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
-        let mut log = EpisodeLog::open(&path, "d").unwrap();
+        let mut log = EpisodeLog::open(&path, Origin::of("d")).unwrap();
         log.append(&[episode("a")]).unwrap();
         log.append(&["b", "c", "b"].map(episode)).unwrap();
         // It has one writer.
-        assert!(EpisodeLog::open(&path, "d").is_err());
+        assert!(EpisodeLog::open(&path, Origin::of("d")).is_err());
         drop(log);
         let bytes = std::fs::read(&path).unwrap();
         let ends: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] == b'\n').map(|i| i + 1).collect();
         for cut in 0..=bytes.len() {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             let whole = ends.iter().filter(|e| **e <= cut).count().saturating_sub(1);
-            let mut log = EpisodeLog::open(&path, "d").unwrap();
+            let mut log = EpisodeLog::open(&path, Origin::of("d")).unwrap();
             assert_eq!(log.done().len(), whole, "cut at {cut}");
             log.append(&[episode("z")]).unwrap();
             log.append(&[episode("z")]).unwrap();
@@ -609,8 +635,8 @@ mod tests {
     fn other_inputs_newer_formats_and_bad_lines_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
-        EpisodeLog::open(&path, "one").unwrap();
-        assert!(matches!(EpisodeLog::open(&path, "two"), Err(LogError::OtherInputs { .. })));
+        EpisodeLog::open(&path, Origin::of("one")).unwrap();
+        assert!(matches!(EpisodeLog::open(&path, Origin::of("two")), Err(LogError::OtherInputs { .. })));
         std::fs::write(&path, "{\"rolegraft_log\":9,\"digest\":\"\"}\n").unwrap();
         assert!(matches!(EpisodeLog::read(&path), Err(LogError::Newer { found: 9, .. })));
         std::fs::write(&path, "{\"rolegraft_log\":1,\"digest\":\"\"}\n{}\n{\"k").unwrap();

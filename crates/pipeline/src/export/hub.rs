@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), RunError> {
     let name = format!("{}_{}", plain(&log.model), plain(&log.suite));
     let path = out.join("data").join(format!("{name}.jsonl"));
-    let fail = |source: std::io::Error| RunError::Export { path: path.clone(), reason: source.to_string() };
+    let fail = |source: std::io::Error| RunError::File { path: path.clone(), reason: source.to_string() };
     std::fs::create_dir_all(out.join("data")).map_err(fail)?;
     let mut file = BufWriter::new(create(&path)?);
     let mut count = 0;

@@ -5,6 +5,8 @@ use super::source::{Log, call, create, plain, rest, turn_of};
 use crate::error::RunError;
 use rolegraft_trajectory::{Episode, Finish, Role};
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use zip::ZipWriter;
@@ -13,23 +15,28 @@ use zip::write::SimpleFileOptions;
 pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), RunError> {
     let (task, id) = (plain(&log.suite), log.id("task"));
     let path = out.join(format!("{}_{task}-{}_{id}.eval", log.written.replace(':', "-"), plain(&log.model)));
-    let fail = |reason: String| RunError::Export { path: path.clone(), reason };
+    let fail = |reason: String| RunError::File { path: path.clone(), reason };
     let mut archive = ZipWriter::new(BufWriter::new(create(&path)?));
     let mut member = |name: &str, value: &Value| {
         let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
         archive.start_file(name, options).map_err(|e| fail(e.to_string()))?;
         archive.write_all(value.to_string().as_bytes()).map_err(|e| fail(e.to_string()))
     };
+    let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     let (mut summaries, mut ids, mut rewards, mut epochs, mut spent) = (Vec::new(), Vec::new(), 0.0, 1, [0, 0]);
     for episode in log.episodes()? {
         let episode = episode?;
         let sample = sample(&episode, &log.model);
         let epoch = episode.key.trial + 1;
-        member(&format!("samples/{}_epoch_{epoch}.json", plain(&episode.key.task)), &sample)?;
+        let mut name = format!("samples/{}_epoch_{epoch}.json", sought(&episode.key.task));
+        while !names.insert(name.clone()) {
+            name.insert("samples/".len(), '_');
+        }
+        member(&name, &sample)?;
         summaries.push(json!({
             "id": sample["id"], "epoch": epoch, "input": sample["input"], "target": "", "scores": sample["scores"], "completed": true,
         }));
-        if !ids.contains(&sample["id"]) {
+        if seen.insert(episode.key.task.clone()) {
             ids.push(sample["id"].clone());
         }
         rewards += episode.reward;
@@ -61,6 +68,13 @@ pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), 
     member("header.json", &header)?;
     archive.finish().map_err(|e| fail(e.to_string()))?.flush().map_err(|e| fail(e.to_string()))?;
     Ok((vec![path], count))
+}
+
+/// The name by which a task's sample is sought: its id, whatever it holds; but one that would leave the folder where the archive
+/// is unpacked is made harmless.
+fn sought(task: &str) -> Cow<'_, str> {
+    let leaves = task.split(['/', '\\']).any(|part| part.is_empty() || part == "..") || task.contains('\0');
+    if leaves { plain(task).into() } else { task.into() }
 }
 
 fn usage(read: u64, written: u64) -> Value {

@@ -14,7 +14,7 @@ pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), 
         folder.join(format!("samples_{}_{date}.jsonl", plain(&log.suite))),
         folder.join(format!("results_{date}.json")),
     );
-    let fail = |source: std::io::Error| RunError::Export { path: samples.clone(), reason: source.to_string() };
+    let fail = |source: std::io::Error| RunError::File { path: samples.clone(), reason: source.to_string() };
     std::fs::create_dir_all(&folder).map_err(fail)?;
     let mut file = BufWriter::new(create(&samples)?);
     let (mut count, mut sum) = (0, 0.0);

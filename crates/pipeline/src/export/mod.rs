@@ -9,7 +9,7 @@ mod source;
 mod tau2;
 
 use crate::error::RunError;
-use rolegraft_trajectory::Episodes;
+use rolegraft_trajectory::{Episodes, log_name};
 use source::{Log, moment};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub struct Exported {
 /// # Errors
 /// If a log cannot be read, holds an episode twice, without texts or of several suites, a file is there already, or the disk refuses.
 pub fn export(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, RunError> {
-    let at = |path: &Path, source: io::Error| RunError::Export { path: path.to_owned(), reason: source.to_string() };
+    let at = |path: &Path, source: io::Error| RunError::File { path: path.to_owned(), reason: source.to_string() };
     let fresh = !out.exists();
     std::fs::create_dir_all(out).map_err(|source| at(out, source))?;
     let written = staged(logs, form, out);
@@ -69,18 +69,16 @@ pub fn export(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported
 
 /// Writes all files beside their places, and moves them there when they are whole.
 fn staged(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, RunError> {
-    let at = |path: &Path, source: io::Error| RunError::Export { path: path.to_owned(), reason: source.to_string() };
+    let at = |path: &Path, source: io::Error| RunError::File { path: path.to_owned(), reason: source.to_string() };
     let stage = tempfile::Builder::new().prefix(".export-").tempdir_in(out).map_err(|source| at(out, source))?;
     let mut exported = Exported::default();
     for (number, path) in logs.iter().enumerate() {
         let mut episodes = Episodes::open(path)?;
         let Some(first) = episodes.next().transpose()? else {
-            return Err(RunError::Export { path: path.clone(), reason: "holds no finished episode".into() });
+            return Err(RunError::File { path: path.clone(), reason: "holds no finished episode".into() });
         };
         let written = std::fs::metadata(path).and_then(|meta| meta.modified()).map_err(|source| at(path, source))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let model = name.trim_end_matches(".zst").trim_end_matches(".jsonl").to_owned();
-        let log = Log { path, model, suite: first.key.suite, written: moment(written) };
+        let log = Log { path, model: log_name(path), suite: first.key.suite, written: moment(written) };
         // A folder of its own, so that two logs of one name are told from a file that is there.
         let folder = stage.path().join(number.to_string());
         std::fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
@@ -96,10 +94,10 @@ fn staged(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, Ru
             let card = form == ExportForm::Hub && to.file_name().is_some_and(|name| name == "README.md");
             if exported.files.contains(&to) && !card {
                 let reason = format!("would be written to `{}`, as another log of its name; rename one", to.display());
-                return Err(RunError::Export { path: path.clone(), reason });
+                return Err(RunError::File { path: path.clone(), reason });
             }
             if to.exists() && !card {
-                return Err(RunError::Export {
+                return Err(RunError::File {
                     path: to,
                     reason: "is there already; remove it, or choose another --out".into(),
                 });

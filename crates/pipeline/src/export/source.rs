@@ -50,7 +50,7 @@ impl Log<'_> {
     }
 
     fn refuse(&self, reason: String) -> RunError {
-        RunError::Export { path: self.path.to_owned(), reason }
+        RunError::File { path: self.path.to_owned(), reason }
     }
 
     /// A number that differs from log to log, and not from call to call.
@@ -70,7 +70,7 @@ pub(super) fn create(path: &Path) -> Result<std::fs::File, RunError> {
     let fail = |source: io::Error| {
         let mend =
             if source.kind() == io::ErrorKind::AlreadyExists { "; remove it, or choose another --out" } else { "" };
-        RunError::Export { path: path.to_owned(), reason: format!("cannot be written: {source}{mend}") }
+        RunError::File { path: path.to_owned(), reason: format!("cannot be written: {source}{mend}") }
     };
     std::fs::File::create_new(path).map_err(fail)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), RunError> {
     let path = out.join(format!("{}_{}.json", plain(&log.model), plain(&log.suite)));
-    let fail = |source: std::io::Error| RunError::Export { path: path.clone(), reason: source.to_string() };
+    let fail = |source: std::io::Error| RunError::File { path: path.clone(), reason: source.to_string() };
     let mut file = BufWriter::new(create(&path)?);
     let (mut tasks, mut count, mut policy) = (BTreeSet::new(), 0, Value::Null);
     write!(file, "{{\"timestamp\": {}, \"simulations\": [", json!(log.written)).map_err(fail)?;

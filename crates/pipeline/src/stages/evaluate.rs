@@ -8,7 +8,7 @@ use rolegraft_checkpoint::Digest;
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_model::ChatModel;
 use rolegraft_suites::{Library, TaskSet};
-use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Seed, Served};
+use rolegraft_trajectory::{Episode, EpisodeKey, EpisodeLog, Origin, Seed, Served};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,22 +37,28 @@ pub(crate) const ORACLE: Player<'static> = Player { name: "oracle", identity: "o
 
 /// Everything that episodes depend on.
 pub(crate) fn inputs(player: &Player<'_>, library: &Library, tasks: &TaskSet, seed: u64) -> Value {
-    let rules = &library.suite;
-    serde_json::json!([
-        player.identity,
-        rules.id(),
-        rules.version(),
-        rules.settings(),
-        rules.limits(),
-        rules.format().source(),
-        tasks.digest,
-        seed,
-    ])
+    let [id, version, settings, limits, format] = rules(library);
+    serde_json::json!([player.identity, id, version, settings, limits, format, tasks.digest, seed])
 }
 
-/// What the log of episodes says that it belongs to.
-pub(crate) fn log_digest(inputs: &Value) -> Digest {
-    Digest::of(&serde_json::to_vec(inputs).unwrap_or_default())
+/// What of these is the suite's, whoever plays what.
+fn rules(library: &Library) -> [Value; 5] {
+    let suite = &library.suite;
+    let said = |value: serde_json::Result<Value>| value.unwrap_or_default();
+    [
+        suite.id().into(),
+        suite.version().into(),
+        suite.settings(),
+        said(serde_json::to_value(suite.limits())),
+        said(serde_json::to_value(suite.format().source())),
+    ]
+}
+
+/// What the log of episodes of these inputs says that it belongs to.
+pub(crate) fn origin(inputs: &Value, library: &Library) -> Origin {
+    let digest = |said: Value| Digest::of(&serde_json::to_vec(&said).unwrap_or_default()).to_string();
+    let rules = BTreeMap::from([(library.suite.id().to_owned(), digest(rules(library).to_vec().into()))]);
+    Origin { digest: digest(inputs.clone()), rules, served: None }
 }
 
 /// Every episode of tasks.
@@ -78,11 +84,11 @@ pub(crate) fn played(
     tasks: TaskSet,
     trials: u32,
     player: &Player<'_>,
-    (path, digest): (&Path, &str),
+    (path, origin): (&Path, Origin),
     open: &mut Open<'_>,
 ) -> Result<Vec<EpisodeKey>, RunError> {
     let suite = library.suite.clone();
-    let mut log = EpisodeLog::open(path, digest)?;
+    let mut log = EpisodeLog::open(path, origin)?;
     if log.was_torn() {
         machine.progress.note(&format!(
             "`{}` ended in a torn line, which was dropped; its episode is played again",

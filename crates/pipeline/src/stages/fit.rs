@@ -11,6 +11,7 @@ use rolegraft_least_squares::{
     Calibration as CalibratedBy, Expert, LeastSquaresError, Means, Sample, Sets, Step, Sums, record,
 };
 use rolegraft_merge::{Execution, Fit, MergeError, Outcome, Plan, TokenWeights};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -120,7 +121,7 @@ pub(crate) fn gram(
         check_set(path, set, &tokenizer, checkpoint.dir())?;
         check_weights(path, set, weights)?;
     }
-    let digests: Vec<Digest> = sets.iter().map(|(_, set)| Digest::of(&set.encode())).collect();
+    let digests: Vec<Digest> = sets.iter().map(|(_, set)| set.digest_of(|run| Some(Cow::Borrowed(run)))).collect();
     let said = [
         ("rolegraft", SUMS.to_owned()),
         ("format", FORMAT.to_string()),
