@@ -38,10 +38,15 @@ impl Location {
         if path.exists() {
             return Ok(plain());
         }
+        Ok(Self::parted(Path::new(""), path).unwrap_or_else(plain))
+    }
+
+    /// `BASE+ADAPTER`, parted at the first `+` with a directory on either side.
+    fn parted(here: &Path, path: &Path) -> Option<Self> {
         let text = path.to_string_lossy();
-        let parts = text.match_indices('+').map(|(at, _)| (Path::new(&text[..at]), Path::new(&text[at + 1..])));
-        let found = parts.into_iter().find(|(base, adapter)| base.is_dir() && adapter.is_dir());
-        Ok(found.map_or_else(plain, |(dir, adapter)| Self { dir: dir.to_owned(), adapter: Some(adapter.to_owned()) }))
+        let mut parts = text.match_indices('+').map(|(at, _)| (here.join(&text[..at]), here.join(&text[at + 1..])));
+        let (dir, adapter) = parts.find(|(dir, adapter)| dir.is_dir() && adapter.is_dir())?;
+        Some(Self { dir, adapter: Some(adapter) })
     }
 
     /// A path that a file in the folder `here` says, as [`Self::of`] takes it: both sides of a `+` are relative to the folder,
@@ -55,10 +60,7 @@ impl Location {
             _ if joined.exists() => return joined,
             _ => {}
         }
-        let text = path.to_string_lossy();
-        let parts = text.match_indices('+').map(|(at, _)| (here.join(&text[..at]), here.join(&text[at + 1..])));
-        let found = parts.into_iter().find(|(dir, adapter)| dir.is_dir() && adapter.is_dir());
-        found.map_or(joined, |(dir, adapter)| Self { dir, adapter: Some(adapter) }.path())
+        Self::parted(here, path).map_or(joined, |location| location.path())
     }
 
     /// Its tensors, with the adapter applied. `config`, that of the base, is made to say it where a tied head has parted.

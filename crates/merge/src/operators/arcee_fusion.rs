@@ -82,12 +82,13 @@ struct Pair {
     q: Vec<f64>,
 }
 
+/// 1/(2k + 1): ln(p/q) = 2·artanh(z) = 2z·Σ z²ᵏ/(2k + 1), z = (p − q)/(p + q), small where the models are close.
+const ODD: [f64; 8] = [1.0, 1.0 / 3.0, 1.0 / 5.0, 1.0 / 7.0, 1.0 / 9.0, 1.0 / 11.0, 1.0 / 13.0, 1.0 / 15.0];
+
 /// Σ p·ln(p/q) over a row.
 #[inline(always)]
 fn divergence<R: Arithmetic>(expert: &[f32], base: &[f32], Pair { p, q }: &mut Pair) -> f64 {
-    exponentials(expert, p);
-    exponentials(base, q);
-    let (sum_p, sum_q) = (sum(p), sum(q));
+    let (sum_p, sum_q) = (exponentials(expert, p), exponentials(base, q));
     if R::ROUNDS {
         let terms = p.iter().zip(&*q).map(|(p, q)| {
             let (p, q) = (R::r(R::r64(p / sum_p) + 1e-8), R::r(R::r64(q / sum_q) + 1e-8));
@@ -95,38 +96,48 @@ fn divergence<R: Arithmetic>(expert: &[f32], base: &[f32], Pair { p, q }: &mut P
         });
         return f64::from(R::r64(terms.sum()));
     }
-    // ln(p/q) = 2·artanh(z), z = (p − q)/(p + q), small where the models are close.
-    let (scale_p, scale_q) = (1.0 / sum_p, 1.0 / sum_q);
-    let mut largest = [0.0f64; 16];
-    for (p, q) in p.chunks_mut(16).zip(q.chunks_mut(16)) {
-        for ((p, q), largest) in p.iter_mut().zip(q).zip(&mut largest) {
-            *p = *p * scale_p + 1e-8;
-            *q = *q * scale_q + 1e-8;
-            let z = (*p - *q) / (*p + *q);
-            *largest = if z.abs() > *largest { z.abs() } else { *largest };
-            *q = z;
-        }
-    }
-    let largest = largest.into_iter().fold(0.0, f64::max);
-    // Σ z²ᵏ/(2k + 1): what is left out is below 1e-16 of it.
-    let series = |z: f64, terms: [f64; 8]| {
-        let square = z * z;
-        terms.into_iter().rev().fold(0.0, |sum: f64, term| sum.mul_add(square, term))
-    };
-    const TERMS: [f64; 8] = [1.0, 1.0 / 3.0, 1.0 / 5.0, 1.0 / 7.0, 1.0 / 9.0, 1.0 / 11.0, 1.0 / 13.0, 1.0 / 15.0];
+    let shares = Shares { p, q, scales: [1.0 / sum_p, 1.0 / sum_q] };
+    // Σ is taken before it is known whether it has enough terms: it nearly always has.
+    let (sum, largest) = shares.logarithms(odd_series::<4>);
     if largest < 0.01 {
-        let [a, b, c, d, ..] = TERMS;
-        for (p, z) in p.iter_mut().zip(&*q) {
-            let square = z * z;
-            *p *= 2.0 * z * d.mul_add(square, c).mul_add(square, b).mul_add(square, a);
-        }
-    } else if largest < 0.1 {
-        p.iter_mut().zip(&*q).for_each(|(p, z)| *p *= 2.0 * z * series(*z, TERMS));
-    } else {
-        p.iter_mut().zip(&*q).for_each(|(p, z)| *p *= 2.0 * z.atanh());
+        return sum;
     }
-    sum(p)
+    if largest < 0.1 { shares.logarithms(odd_series::<8>).0 } else { shares.logarithms(f64::atanh).0 }
 }
+
+/// artanh z by so many terms: below 0.01 four, below 0.1 eight leave out less than 1e-16 of it.
+#[inline(always)]
+fn odd_series<const TERMS: usize>(z: f64) -> f64 {
+    let square = z * z;
+    z * ODD[..TERMS].iter().rev().fold(0.0, |sum: f64, term| sum.mul_add(square, *term))
+}
+
+/// Exponentials of two rows, with what makes shares of them.
+struct Shares<'a> {
+    p: &'a [f64],
+    q: &'a [f64],
+    scales: [f64; 2],
+}
+
+impl Shares<'_> {
+    /// Σ p·2·artanh(z), and the largest |z|.
+    #[inline(always)]
+    fn logarithms(&self, artanh: impl Fn(f64) -> f64) -> (f64, f64) {
+        let (mut largest, mut sums) = ([0.0f64; LANES], [0.0f64; LANES]);
+        for (p, q) in self.p.chunks(LANES).zip(self.q.chunks(LANES)) {
+            for (((p, q), largest), sum) in p.iter().zip(q).zip(&mut largest).zip(&mut sums) {
+                let (p, q) = (*p * self.scales[0] + 1e-8, *q * self.scales[1] + 1e-8);
+                let z = (p - q) / (p + q);
+                *largest = if z.abs() > *largest { z.abs() } else { *largest };
+                *sum += p * 2.0 * artanh(z);
+            }
+        }
+        (sums.into_iter().sum(), largest.into_iter().fold(0.0, f64::max))
+    }
+}
+
+/// Numbers worked on side by side; the order of summation is fixed by it.
+const LANES: usize = 16;
 
 /// 1/k!.
 const FACTORS: [f64; 13] = {
@@ -138,15 +149,15 @@ const FACTORS: [f64; 13] = {
     factors
 };
 
-/// exp(wᵢ − max w) by Taylor's sum.
+/// exp(wᵢ − max w) by Taylor's sum, and Σ of them.
 ///
 /// Where no exponent x is below −1/8, to x⁹: what is left out is at most |x|¹⁰/10! of the value, below 2.6e-16. Elsewhere x = k·ln 2 + r with |r| ≤ ln 2/2,
 /// and eʳ is summed to r¹²: what is left out is at most e^|r|·|r|¹³/13!, below 2.4e-16. With the rounding of each step, at most 2⁻⁵³ of a sum between
 /// 0.7 and 1.5, the error is below 2e-15 of the value.
 #[inline(always)]
-fn exponentials(row: &[f32], out: &mut Vec<f64>) {
-    let mut ends = [(f32::INFINITY, f32::NEG_INFINITY); 16];
-    for run in row.chunks(16) {
+fn exponentials(row: &[f32], out: &mut Vec<f64>) -> f64 {
+    let mut ends = [(f32::INFINITY, f32::NEG_INFINITY); LANES];
+    for run in row.chunks(LANES) {
         for ((low, top), w) in ends.iter_mut().zip(run) {
             *low = if *w < *low { *w } else { *low };
             *top = if *w > *top { *w } else { *top };
@@ -155,39 +166,38 @@ fn exponentials(row: &[f32], out: &mut Vec<f64>) {
     let (low, top) = ends.into_iter().fold(ends[0], |all, end| (all.0.min(end.0), all.1.max(end.1)));
     out.resize(row.len(), 0.0);
     if top - low <= 0.125 {
-        for (o, w) in out.iter_mut().zip(row) {
-            let x = f64::from(*w) - f64::from(top);
-            *o = FACTORS[..10].iter().rev().fold(0.0, |sum: f64, factor| sum.mul_add(x, *factor));
-        }
-        return;
+        return fill(row, out, |w| {
+            let x = f64::from(w) - f64::from(top);
+            FACTORS[..10].iter().rev().fold(0.0, |sum: f64, factor| sum.mul_add(x, *factor))
+        });
     }
     // 1.5·2⁵²: what is added to it is rounded to a whole number, in the low bits.
     const WHOLE: f64 = 6_755_399_441_055_744.0;
     // ln 2 in two parts, the first with so few bits that its products with k are exact.
     const LN2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
-    for (o, w) in out.iter_mut().zip(row) {
-        let x = f64::from(*w) - f64::from(top);
+    fill(row, out, |w| {
+        let x = f64::from(w) - f64::from(top);
         // Below, 2ᵏ would be no normal number.
         let x = if x > -700.0 { x } else { -700.0 };
         let shifted = x * std::f64::consts::LOG2_E + WHOLE;
         let k = shifted - WHOLE;
         let r = (x - k * LN2[0]) - k * LN2[1];
         let e = FACTORS.iter().rev().fold(0.0, |sum: f64, factor| sum.mul_add(r, *factor));
-        *o = f64::from_bits(e.to_bits().wrapping_add(shifted.to_bits() << 52));
-    }
+        f64::from_bits(e.to_bits().wrapping_add(shifted.to_bits() << 52))
+    })
 }
 
-/// Σ, sixteen partial sums side by side.
+/// Fills `out` with what `exp` makes of a row, and sums it.
 #[inline(always)]
-fn sum(values: &[f64]) -> f64 {
-    let mut lanes = [0.0; 16];
-    let (chunks, tail) = values.as_chunks::<16>();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += v;
+fn fill(row: &[f32], out: &mut [f64], exp: impl Fn(f32) -> f64) -> f64 {
+    let mut sums = [0.0; LANES];
+    for (out, row) in out.chunks_mut(LANES).zip(row.chunks(LANES)) {
+        for ((out, w), sum) in out.iter_mut().zip(row).zip(&mut sums) {
+            *out = exp(*w);
+            *sum += *out;
         }
     }
-    lanes.iter().sum::<f64>() + tail.iter().sum::<f64>()
+    sums.into_iter().sum()
 }
 
 struct Fusion<R> {

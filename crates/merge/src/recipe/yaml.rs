@@ -1,7 +1,8 @@
 //! YAML as PyYAML 6.0's safe loader reads it, which is YAML 1.1, where mergekit's recipes come from: repeated keys (the last counts),
 //! anchors, merge keys, several documents, and the words and numbers of plain scalars.
 //!
-//! Two things differ: `1e-5`, a text there, is the number that everybody means, and dates stay texts.
+//! Three things differ: `1e-5`, a text there, is the number that everybody means; dates stay texts; and an anchor's name may be
+//! given again, as YAML itself has it, where PyYAML stops.
 
 use super::node::{Entry, Kind, Node};
 use regex::Regex;
