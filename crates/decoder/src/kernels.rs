@@ -130,6 +130,53 @@ pub(crate) fn softmax(scores: &mut [f32], (from, to): (usize, usize), scale: f32
     );
 }
 
+/// Scores of a query with keys in blocks of (width of the query, 32) each: 32 scores a block.
+pub(crate) fn block_scores(scores: &mut [f32], query: &[f32], keys: &[f32]) {
+    const BLOCK: usize = 32;
+    wide(
+        #[inline(always)]
+        || {
+            for (scores, block) in scores.chunks_exact_mut(BLOCK).zip(keys.chunks_exact(query.len() * BLOCK)) {
+                let mut sums = [0.0f32; BLOCK];
+                for (q, keys) in query.iter().zip(block.as_chunks::<BLOCK>().0) {
+                    for (sum, key) in sums.iter_mut().zip(keys) {
+                        *sum = key.mul_add(*q, *sum);
+                    }
+                }
+                scores.copy_from_slice(&sums);
+            }
+        },
+    );
+}
+
+/// Rows of a width, weighted and summed: four sums side by side, each in the order of the rows.
+pub(crate) fn weighted(out: &mut [f32], weights: &[f32], rows: &[f32]) {
+    const WIDTH: usize = 32;
+    const SUMS: usize = 4;
+    let width = out.len();
+    wide(
+        #[inline(always)]
+        || {
+            for (from, out) in (0..).step_by(WIDTH).zip(out.chunks_mut(WIDTH)) {
+                let mut sums = [[0.0f32; WIDTH]; SUMS];
+                for (weights, rows) in weights.chunks(SUMS).zip(rows.chunks(SUMS * width)) {
+                    for ((sums, weight), row) in sums.iter_mut().zip(weights).zip(rows.chunks_exact(width)) {
+                        let row = &row[from..from + out.len()];
+                        match <&[f32; WIDTH]>::try_from(row) {
+                            Ok(row) => sums.iter_mut().zip(row).for_each(|(sum, v)| *sum = v.mul_add(*weight, *sum)),
+                            Err(_) => sums.iter_mut().zip(row).for_each(|(sum, v)| *sum = v.mul_add(*weight, *sum)),
+                        }
+                    }
+                }
+                let [a, b, c, d] = sums;
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = (a[i] + b[i]) + (c[i] + d[i]);
+                }
+            }
+        },
+    );
+}
+
 /// Adds magnitudes.
 pub fn add_magnitudes(sums: &mut [f64], row: &[f32]) {
     wide(

@@ -10,6 +10,7 @@
 mod decoder;
 mod error;
 mod gemm;
+mod host;
 mod kernels;
 mod layer;
 mod pace;
@@ -17,7 +18,7 @@ mod pass;
 mod place;
 mod rotary;
 
-pub use decoder::{Cache, Decoder};
+pub use decoder::{Cache, Decoder, Next};
 pub use error::{DecoderError, Result};
 pub use gemm::{Matrix, multiply_transposed};
 pub use kernels::add_magnitudes;

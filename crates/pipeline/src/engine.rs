@@ -1,15 +1,16 @@
 //! Models by name: a checkpoint under one of two engines, or an endpoint.
 
 use crate::compute::{Bytes, free_memory};
+use crate::decoding::OwnEngine;
 use rolegraft_checkpoint::{Architecture, Checkpoint, OpenError};
-use rolegraft_decoder::{Cache, Decoder, DecoderError, DeviceName, Place, Precision};
-use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request};
+use rolegraft_decoder::{DecoderError, DeviceName, Place, Precision};
+use rolegraft_model::{ChatModel, ModelError};
 use rolegraft_serve::{InProcess, ServeError, Serving, lacks};
 use rolegraft_servers::FleetError;
-use rolegraft_trajectory::{ChatArguments, ChatError, ChatTokenizer, EpisodeKey, Finish};
+use rolegraft_trajectory::{ChatArguments, ChatError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What plays checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -125,7 +126,7 @@ pub async fn open_checkpoint(
         EngineKind::Mistralrs | EngineKind::Candle => {
             // All who play share one copy.
             fitting(Copies::Exactly(1))?;
-            Arc::new(CandleEngine::open(&checkpoint, copies.most(), chat, &place)?)
+            Arc::new(OwnEngine::open(&checkpoint, copies.most(), chat, &place)?)
         }
     };
     Ok(Opened { model, notes })
@@ -166,84 +167,4 @@ pub(crate) fn fitting(
     }
     let fit = format!("{room} of {wanted} copies, of {size} each, fit into the {free} of memory that are free");
     Ok((wanted.min(room), (room < wanted).then_some(fit)))
-}
-
-/// Caches kept between turns of open episodes.
-const KEPT: usize = 64;
-
-/// The tracer's decoder as an engine.
-struct CandleEngine(Arc<Shared>);
-
-struct Shared {
-    decoder: Decoder,
-    chat: ChatTokenizer,
-    concurrency: usize,
-    caches: Mutex<Vec<(EpisodeKey, Cache)>>,
-}
-
-impl CandleEngine {
-    fn open(checkpoint: &Checkpoint, engines: usize, chat: &ChatArguments, place: &Place) -> Result<Self, EngineError> {
-        Ok(Self(Arc::new(Shared {
-            decoder: Decoder::load(checkpoint, place)?,
-            chat: ChatTokenizer::open(Path::new(checkpoint.dir()), chat)?,
-            concurrency: engines.max(1),
-            caches: Mutex::new(Vec::new()),
-        })))
-    }
-}
-
-impl Shared {
-    fn take(&self, key: &EpisodeKey) -> Option<Cache> {
-        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = caches.iter().position(|(k, _)| k == key)?;
-        Some(caches.swap_remove(at).1)
-    }
-    fn keep(&self, key: EpisodeKey, cache: Cache) {
-        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
-        if caches.len() >= KEPT {
-            caches.remove(0);
-        }
-        caches.push((key, cache));
-    }
-
-    fn answer(&self, request: &Request) -> Result<Completion, EngineError> {
-        let prompt = self.chat.prompt_ids(&request.messages, &request.recorded)?;
-        let room = self.decoder.architecture().max_position_embeddings.saturating_sub(prompt.len() + 1);
-        let limit = request.sampling.max_tokens.min(room);
-        let mut ids = Vec::new();
-        let mut finish = if limit == 0 { Finish::ContextLimit } else { Finish::Length };
-        if limit > 0 {
-            let mut cache = self.take(&request.episode).unwrap_or_else(|| self.decoder.cache());
-            let shared = cache.ids().iter().zip(&prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
-            self.decoder.rewind(&mut cache, shared)?;
-            let chooser = Chooser::new(request.sampling, request.key, self.chat.vocabulary().size());
-            let mut logits = self.decoder.forward(&prompt[shared..], &mut cache)?;
-            while ids.len() < limit {
-                let pick = chooser.pick(&logits, ids.len());
-                if self.chat.end_ids().contains(&pick) {
-                    finish = Finish::Stop;
-                    break;
-                }
-                ids.push(pick);
-                if ids.len() < limit {
-                    logits = self.decoder.forward(&[pick], &mut cache)?;
-                }
-            }
-            self.keep(request.episode.clone(), cache);
-        }
-        Ok(Completion::of_tokens(self.chat.vocabulary().decode(&ids), ids, finish, prompt.len()))
-    }
-}
-
-impl ChatModel for CandleEngine {
-    fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a> {
-        Box::pin(async move {
-            let (shared, request) = (self.0.clone(), request.clone());
-            let answered = tokio::task::spawn_blocking(move || shared.answer(&request)).await;
-            answered.map_err(|e| ModelError::Fatal(e.to_string()))?.map_err(|e| ModelError::Fatal(e.to_string()))
-        })
-    }
-    fn concurrency(&self) -> usize {
-        self.0.concurrency
-    }
 }

@@ -10,6 +10,7 @@ mod ask;
 mod chat;
 mod columns;
 mod compute;
+mod decoding;
 mod endpoints;
 mod energy;
 mod engine;

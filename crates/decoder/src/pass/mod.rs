@@ -15,6 +15,7 @@ use rolegraft_checkpoint::{Architecture, Checkpoint};
 pub use rows::{Activations, See, Segment, Site, Want};
 pub use states::States;
 pub use waves::{Wave, waves};
+pub(crate) use weights::{Maps, Scratch};
 
 /// A layer's weights, and what working with them needs.
 pub enum Pass {

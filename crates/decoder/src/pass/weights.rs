@@ -5,20 +5,20 @@ use rayon::prelude::*;
 use rolegraft_checkpoint::{Architecture, Checkpoint, Map, OpenError};
 
 /// Linear maps of the same input, side by side: (inputs, outputs of the first, outputs of the second, …).
-pub(super) struct Maps {
+pub(crate) struct Maps {
     maps: Vec<Map>,
-    pub(super) weight: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
     /// Empty, if they have none.
-    pub(super) bias: Vec<f32>,
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
+    pub(crate) bias: Vec<f32>,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
 }
 
 /// Rows of a stored matrix that are turned at a time.
 const SLAB: usize = 64;
 
 impl Maps {
-    pub(super) fn new(architecture: &Architecture, maps: &[Map]) -> Self {
+    pub(crate) fn new(architecture: &Architecture, maps: &[Map]) -> Self {
         let outputs = maps.iter().map(|map| architecture.widths(*map).1).sum();
         let inputs = maps.first().map_or(0, |map| architecture.widths(*map).0);
         let bias = maps.iter().any(|map| architecture.has_bias(*map));
@@ -26,7 +26,7 @@ impl Maps {
         Self { maps: maps.to_vec(), weight: vec![0.0; inputs * outputs], bias, inputs, outputs }
     }
 
-    pub(super) fn load(&mut self, checkpoint: &Checkpoint, layer: usize, scratch: &mut Scratch) -> Result<()> {
+    pub(crate) fn load(&mut self, checkpoint: &Checkpoint, layer: usize, scratch: &mut Scratch) -> Result<()> {
         let mut at = 0;
         for map in self.maps.clone() {
             let name = |part: &str| Architecture::in_layer(layer, &format!("{}.{part}", map.module()));
@@ -62,21 +62,21 @@ fn missing(checkpoint: &Checkpoint, name: &str) -> OpenError {
 
 /// Memory for parts of tensors as they lie in files.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     bytes: Vec<u8>,
     values: Vec<f32>,
 }
 
 impl Scratch {
     /// Bytes it grows to.
-    pub(super) fn bytes(architecture: &Architecture) -> usize {
+    pub(crate) fn bytes(architecture: &Architecture) -> usize {
         let widest = Map::ALL.into_iter().map(|map| architecture.widths(map).0).max().unwrap_or(0);
         widest * SLAB * (size_of::<f32>() + size_of::<f64>())
     }
 
     /// `count` numbers of a tensor, from its number `first` on. They are read, not mapped: pages of a map would count as
     /// memory of ours.
-    pub(super) fn read(&mut self, checkpoint: &Checkpoint, name: &str, first: usize, count: usize) -> Result<&[f32]> {
+    pub(crate) fn read(&mut self, checkpoint: &Checkpoint, name: &str, first: usize, count: usize) -> Result<&[f32]> {
         let tensor = checkpoint.tensor(name).ok_or_else(|| missing(checkpoint, name))?;
         let size = tensor.dtype.size();
         self.bytes.resize(count * size, 0);
