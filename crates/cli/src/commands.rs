@@ -1,10 +1,12 @@
 //! The subcommands: options to calls.
 
 use crate::events::EventFlags;
+use crate::suites::{HERE, suites_folder};
 use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use rolegraft_nano::build::{Progress as NanoProgress, build, write_tasks};
+use rolegraft_nano::builtin::EXPERIMENTS;
 use rolegraft_pipeline::{Bytes, ChatArguments, DeviceName, Endpoints, EngineKind, Experiment, Progress, run};
 use rolegraft_spans::Format;
 use serde_json::Value;
@@ -108,7 +110,7 @@ impl EndpointFlags {
 /// An experiment, and what of it is said on the command line.
 #[derive(Args)]
 pub(crate) struct ExperimentFlags {
-    /// The experiment file.
+    /// The experiment file, or the name of a built-in one: `nano`.
     experiment: PathBuf,
     /// Where results land: `cache/` and `runs/NAME/`.
     #[arg(long, default_value = "results", env = "ROLEGRAFT_RESULTS")]
@@ -131,7 +133,7 @@ pub(crate) struct ExperimentFlags {
 impl ExperimentFlags {
     /// The experiment as it is to be run.
     pub(crate) fn read(&self) -> Result<Experiment> {
-        let mut experiment = Experiment::read(&self.experiment)?;
+        let mut experiment = Experiment::read(&file_of(&self.experiment)?)?;
         if let Some(engine) = self.engine {
             experiment.engine = engine.into();
         }
@@ -141,6 +143,14 @@ impl ExperimentFlags {
         let Endpoints { agent, user } = self.endpoints.over(experiment.endpoints())?;
         (experiment.endpoint, experiment.user_endpoint) = (agent, user);
         Ok(experiment)
+    }
+}
+
+/// The file of an experiment, which may be one that comes with the program.
+fn file_of(said: &Path) -> Result<PathBuf> {
+    match EXPERIMENTS.iter().find(|name| Path::new(name) == said) {
+        Some(name) if !said.exists() => Ok(suites_folder()?.join("experiments").join(format!("{name}.toml"))),
+        _ => Ok(said.to_owned()),
     }
 }
 
@@ -209,7 +219,7 @@ pub(crate) enum Nano {
     /// Write the suites' task files.
     Tasks {
         /// Folder of the suites' folders.
-        #[arg(long, default_value = "benchmarks")]
+        #[arg(long, default_value = HERE)]
         suites: PathBuf,
         /// Seed of the tasks.
         #[arg(long, default_value_t = 1)]
@@ -218,6 +228,8 @@ pub(crate) enum Nano {
         #[arg(long, default_value_t = 300)]
         count: u64,
     },
+    /// Say in which folder the suites and, in `nano-pool`, the checkpoints are that commands take where none is named.
+    Where,
 }
 
 impl Nano {
@@ -248,6 +260,10 @@ impl Nano {
                         Ok(ExitCode::SUCCESS)
                     }
                 }
+            }
+            Self::Where => {
+                say(&suites_folder()?.display().to_string());
+                Ok(ExitCode::SUCCESS)
             }
             Self::Tasks { suites, seed, count } => {
                 write_tasks(suites, rolegraft_nano::seed(*seed), *count)?;

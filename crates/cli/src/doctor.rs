@@ -70,11 +70,11 @@ impl Doctor {
         }
         for suite in setup.registry.iter().flat_map(|benchmark| benchmark.kinds()) {
             let path = SuiteFile::path_of(setup.suites, suite);
-            let mend = format!("`{}` not found; run from the project's root or give --suites", path.display());
+            let mend = format!("`{}` not found; leave out --suites, and the built-in one is played", path.display());
             line(true, &format!("suite {suite}"), there(&path, mend));
         }
         let pool = setup.suites.join("nano-pool/base");
-        let mend = format!("`{}` not found; run `rolegraft nano build`", pool.display());
+        let mend = format!("`{}` not found; `rolegraft nano build` makes it anew", pool.display());
         line(true, "nano pool", there(&pool, mend));
         for benchmark in setup.registry.iter() {
             let settings = setup.settings.get(benchmark.name()).cloned().unwrap_or_else(Settings::default);

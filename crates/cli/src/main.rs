@@ -13,12 +13,13 @@ mod log;
 mod merge;
 mod plan;
 mod report;
+mod shell;
 mod stages;
 mod suites;
 mod talk;
 mod view;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// A run opens a dozen models one after another; glibc would keep an arena of each.
@@ -87,6 +88,10 @@ enum Command {
     Data(data::Data),
     /// Say what works on this machine and what is missing.
     Doctor(doctor::Doctor),
+    /// Print completions for a shell: `rolegraft completions bash > ~/.local/share/bash-completion/completions/rolegraft`.
+    Completions(shell::Completions),
+    /// Write man pages.
+    Man(shell::Man),
 }
 
 fn main() -> ExitCode {
@@ -116,6 +121,8 @@ fn main() -> ExitCode {
         Command::Nano(c) => c.execute(),
         Command::Data(c) => c.execute(),
         Command::Doctor(c) => c.execute(),
+        Command::Completions(c) => c.execute(Arguments::command()),
+        Command::Man(c) => c.execute(Arguments::command()),
     };
     match outcome {
         Ok(code) => code,

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::builder::{PossibleValuesParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use rolegraft_nano::builtin::benchmarks;
 use rolegraft_suites::{AllSettings, Registry, Setup, Taken};
 use std::path::{Path, PathBuf};
 
@@ -16,13 +17,13 @@ pub(crate) const PLAYING: u8 = Taken::Playing as u8;
 /// Where suites are.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Places {
-    /// Folder of the suites' folders.
-    #[arg(long, default_value = "benchmarks")]
-    pub(crate) suites: PathBuf,
+    /// Folder of the suites' folders [default: `benchmarks` where it is here, else the built-in one].
+    #[arg(long, value_name = "DIR")]
+    suites: Option<PathBuf>,
     /// Play the official tasks in this folder, where a suite has any (`rolegraft data` lists them), instead of the built-in
     /// ones.
     #[arg(long, env = "ROLEGRAFT_DATA")]
-    pub(crate) data: Option<PathBuf>,
+    data: Option<PathBuf>,
 }
 
 /// The benchmarks' own settings: their flags, and `--set`.
@@ -38,7 +39,7 @@ pub(crate) struct SettingFlags<const TAKEN: u8> {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SuiteFlags<const TAKEN: u8> {
     #[command(flatten)]
-    pub(crate) places: Places,
+    places: Places,
     #[command(flatten)]
     pub(crate) settings: SettingFlags<TAKEN>,
 }
@@ -47,7 +48,22 @@ pub(crate) struct SuiteFlags<const TAKEN: u8> {
 pub(crate) struct Resolved<'f> {
     registry: Registry,
     settings: AllSettings,
-    places: &'f Places,
+    suites: PathBuf,
+    data: Option<&'f Path>,
+}
+
+/// The folder of the suites' folders that is meant where none is named.
+pub(crate) const HERE: &str = "benchmarks";
+
+/// What is here wins over what comes with the program.
+pub(crate) fn suites_folder() -> Result<PathBuf> {
+    let here = Path::new(HERE);
+    Ok(if here.is_dir() { here.to_owned() } else { benchmarks()? })
+}
+
+/// A whole number, as it is written.
+fn whole_number(text: &str) -> Result<String, String> {
+    text.parse::<u32>().map(|number| number.to_string()).map_err(|e| e.to_string())
 }
 
 const fn taken(kind: u8) -> Taken {
@@ -67,6 +83,7 @@ impl<const TAKEN: u8> Args for SettingFlags<TAKEN> {
             let arg = Arg::new(flag.name).long(flag.name).help(flag.help).conflicts_with_all(flag.conflicts);
             let arg = match flag.value {
                 None => arg.action(ArgAction::SetTrue),
+                Some(value) if flag.number => arg.value_name(value).value_parser(whole_number),
                 Some(value) if flag.values.is_empty() => arg.value_name(value).value_parser(ValueParser::string()),
                 Some(value) => arg.value_name(value).value_parser(PossibleValuesParser::new(flag.values)),
             };
@@ -124,6 +141,7 @@ impl<const TAKEN: u8> SettingFlags<TAKEN> {
                 let settings = settings.entry((*benchmark).to_owned()).or_default();
                 match flag.value {
                     None => settings.set(key, true),
+                    Some(_) if flag.number => settings.set(key, value.parse::<i64>()?),
                     Some(_) => settings.set(key, value),
                 }
             }
@@ -140,13 +158,13 @@ impl<const TAKEN: u8> SuiteFlags<TAKEN> {
     pub(crate) fn resolve(&self, more: &[(&str, &str)]) -> Result<Resolved<'_>> {
         let registry = Registry::default();
         let settings = self.settings.resolve(&registry, more)?;
-        Ok(Resolved { registry, settings, places: &self.places })
+        let suites = self.places.suites.clone().map_or_else(suites_folder, Ok)?;
+        Ok(Resolved { registry, settings, suites, data: self.places.data.as_deref() })
     }
 }
 
 impl Resolved<'_> {
     pub(crate) fn as_setup(&self) -> Setup<'_> {
-        let data: Option<&Path> = self.places.data.as_deref();
-        Setup { registry: &self.registry, suites: &self.places.suites, data, settings: &self.settings }
+        Setup { registry: &self.registry, suites: &self.suites, data: self.data, settings: &self.settings }
     }
 }

@@ -5,6 +5,7 @@
 //! trained by a forward and backward pass of our own over `gemm`, on oracle trajectories.
 
 pub mod build;
+pub mod builtin;
 pub mod dialogues;
 pub mod tasks;
 pub mod tokenizer;

@@ -24,6 +24,11 @@ pub enum OfficialError {
     NoGame { path: PathBuf, game: String },
 }
 
+/// Folders that games' paths may start from.
+fn roots(data: &Path) -> [PathBuf; 3] {
+    ["data/alfworld", "alfworld", ""].map(|folder| data.join(folder))
+}
+
 /// Where the tasks and the games lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Official {
@@ -37,10 +42,16 @@ impl Official {
     /// # Errors
     /// If there are none.
     pub fn open(data: &Path) -> Result<Self, OfficialError> {
-        let roots = ["data/alfworld", "alfworld", ""].map(|folder| data.join(folder));
-        let lists = roots.iter().flat_map(|root| [root.join("tasks"), root.clone()].map(|lists| (root.clone(), lists)));
+        let lists = roots(data)
+            .into_iter()
+            .flat_map(|root| [root.join("tasks"), root.clone()].map(|lists| (root.clone(), lists)));
         let found = lists.into_iter().find(|(_, lists)| lists.join("standard.json").is_file());
         found.map(|(root, lists)| Self { root, lists }).ok_or_else(|| OfficialError::Missing { path: data.to_owned() })
+    }
+
+    /// The folder that a game's path starts from, whether or not there are lists of tasks.
+    pub(crate) fn root_of(data: &Path, game: &str) -> Option<PathBuf> {
+        roots(data).into_iter().find(|root| root.join(game).is_file())
     }
 
     /// The folder that games' paths start from.

@@ -13,13 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Steps of an episode.
 const STEPS: usize = 35;
 
-/// Replays recorded steps. `data` holds the games.
+/// Replays recorded steps. `data` holds the games; lists of tasks are not needed.
 ///
 /// # Errors
-/// If the recordings or the games' folder cannot be read.
+/// If the recordings cannot be read.
 pub(crate) fn replay(traces: &Path, data: &Path) -> Result<Report, UnreadableError> {
-    let root = Official::open(data).map_err(|e| UnreadableError::Data(e.into()))?.root().to_owned();
-    let games = Games { root, known: Mutex::default() };
+    let games = Games { data: data.to_owned(), known: Mutex::default() };
     cases(traces, |kind, _, case| {
         Some(Replayed::Compared(match kind {
             "names" => names(&games, case),
@@ -33,18 +32,26 @@ pub(crate) fn replay(traces: &Path, data: &Path) -> Result<Report, UnreadableErr
 
 /// Games that were read, by path and generation.
 struct Games {
-    root: PathBuf,
+    data: PathBuf,
     known: Mutex<HashMap<(String, Profile), Arc<Game>>>,
 }
 
 impl Games {
+    /// The folder that the path of a case's game starts from.
+    fn root(&self, case: &Value) -> Result<PathBuf, String> {
+        let game = text(case, "game");
+        Official::root_of(&self.data, game).ok_or_else(|| {
+            format!("there is no game `{game}` in `{}`; give the folder that its path starts from", self.data.display())
+        })
+    }
+
     fn get(&self, case: &Value) -> Result<Arc<Game>, String> {
         let (path, profile) = (text(case, "game").to_owned(), profile(case));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(game) = known.get(&(path.clone(), profile)) {
             return Ok(game.clone());
         }
-        let game = Arc::new(Game::open(&self.root.join(&path), profile).map_err(|e| e.to_string())?);
+        let game = Arc::new(Game::open(&self.root(case)?.join(&path), profile).map_err(|e| e.to_string())?);
         known.insert((path, profile), game.clone());
         Ok(game)
     }
@@ -105,7 +112,7 @@ fn transcript(games: &Games, case: &Value) -> Result<(), String> {
         protocol: AgentBenchProtocol::Text,
         profile: profile(case),
         prompts: Prompts::upstream().clone(),
-        games: games.root.clone(),
+        games: games.root(case)?,
         logic: None,
     };
     let suite = AlfWorldSuite::new(format, limits, setup);

@@ -1,11 +1,11 @@
 //! AgentBench WebShop as an entry of the registry.
 
-use crate::replay::{replay, reply};
+use crate::replay::{RECORDED_PRICES, replay, reply};
 use crate::{Catalogue, FORMAT, Prompts, Settings as CatalogueSettings, WebShopSuite};
 use rolegraft_suite::recordings::{ReplayReply, Report, UnreadableError};
 use rolegraft_suite::{
     AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, OfficialData, OpenError, Opening, Settings, SettingsError,
-    SuiteFile, Task, TaskSet, agentbench_limits,
+    SuiteFile, Taken, Task, TaskSet, agentbench_limits,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -96,7 +96,13 @@ impl Benchmark for WebShop {
         Ok(Library::with_dev(WebShopSuite::new(protocol, format, limits, prompts, Some(Arc::new(catalogue))), sets))
     }
     fn flags(&self) -> Vec<Flag> {
-        vec![AgentBenchProtocol::flag()]
+        vec![
+            AgentBenchProtocol::flag(),
+            Flag::number("price-seed", Taken::Always).sets("catalogue.price_seed").help(
+                "The seed that prices of WebShop's official goals are drawn with, which upstream leaves open [default: 233; for \
+                 recordings 7]",
+            ),
+        ]
     }
     fn former(&self) -> &'static [(&'static str, &'static str)] {
         &[("agentbench.protocol", "protocol"), ("agentbench.webshop_dev", "dev"), ("agentbench.webshop", "catalogue")]
@@ -122,7 +128,9 @@ impl Benchmark for WebShop {
     fn recordings(&self) -> Option<&'static str> {
         Some("WebShop's pages, searches and rewards, and AgentBench's episodes on them; needs the catalogue")
     }
-    fn replay(&self, traces: &Path, data: &Path, _: &Settings) -> Result<Report, UnreadableError> {
-        replay(traces, data)
+    fn replay(&self, traces: &Path, data: &Path, settings: &Settings) -> Result<Report, UnreadableError> {
+        let options: Options = settings.read(NAME).map_err(|e| UnreadableError::Data(e.into()))?;
+        let said = settings.has("catalogue.price_seed").then_some(options.catalogue.price_seed);
+        replay(traces, data, said.unwrap_or(RECORDED_PRICES))
     }
 }

@@ -146,9 +146,7 @@ fn described(folder: &Path, names: &[&str]) -> Result<Vec<SourceFile>, Catalogue
 
 /// Where indexes go that cannot lie beside their catalogue.
 fn cache() -> PathBuf {
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    base.unwrap_or_else(std::env::temp_dir).join("rolegraft")
+    dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("rolegraft")
 }
 
 /// Where a catalogue's index may lie: beside it, or in the cache.

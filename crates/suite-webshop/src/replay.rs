@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 /// Rounds of an episode.
 const ROUNDS: usize = 10;
-/// The seed that the recordings drew prices with.
-const PRICE_SEED: u64 = 7;
+/// The seed that recordings drew prices with, where nothing else is said.
+pub(crate) const RECORDED_PRICES: u64 = 7;
 /// How far recorded scores of a search may be off: the recorder breaks ties by small amounts.
 const SCORES: f64 = 2e-3;
 
@@ -25,8 +25,8 @@ const SCORES: f64 = 2e-3;
 ///
 /// # Errors
 /// If the recordings or the catalogue cannot be read.
-pub(crate) fn replay(traces: &Path, data: &Path) -> Result<Report, UnreadableError> {
-    let shop = Shop::open(&Catalogue::folder(data, &Settings::default()))?;
+pub(crate) fn replay(traces: &Path, data: &Path, price_seed: u64) -> Result<Report, UnreadableError> {
+    let shop = Shop::open(&Catalogue::folder(data, &Settings::default()), price_seed)?;
     cases(traces, |kind, line, case| {
         Some(Replayed::Compared(match kind {
             "sessions" => shop.session(case),
@@ -102,10 +102,10 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(folder: &Path) -> Result<Self, UnreadableError> {
+    fn open(folder: &Path, price_seed: u64) -> Result<Self, UnreadableError> {
         let data = |e: crate::CatalogueError| UnreadableError::Data(e.into());
         let open = |human_goals| {
-            let settings = Settings { price_seed: PRICE_SEED, human_goals, ..Settings::default() };
+            let settings = Settings { price_seed, human_goals, ..Settings::default() };
             Catalogue::open(folder, &settings, &|_| {})
         };
         let read = |name: &str| -> Result<Value, UnreadableError> {

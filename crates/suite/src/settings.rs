@@ -113,6 +113,8 @@ pub struct Flag {
     pub key: &'static str,
     /// What the value is called in help; none for a switch.
     pub value: Option<&'static str>,
+    /// Whether the value is a whole number, not a text.
+    pub number: bool,
     /// The values there are; any if empty.
     pub values: Vec<&'static str>,
     /// Which is meant where nothing is said.
@@ -138,6 +140,11 @@ impl Flag {
     pub fn text(name: &'static str, taken: Taken, value: &'static str) -> Self {
         Self { value: Some(value), ..Self::switch(name, taken) }
     }
+    /// A flag with a number.
+    #[must_use]
+    pub fn number(name: &'static str, taken: Taken) -> Self {
+        Self { number: true, ..Self::text(name, taken, "N") }
+    }
     /// A flag without a value.
     #[must_use]
     pub fn switch(name: &'static str, taken: Taken) -> Self {
@@ -145,6 +152,7 @@ impl Flag {
             name,
             key: name,
             value: None,
+            number: false,
             values: Vec::new(),
             default: None,
             env: None,
