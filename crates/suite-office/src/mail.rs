@@ -1,14 +1,11 @@
 //! The mail app: `emails/NAME/SUBJECT.eml`.
 
+use crate::arithmetic::truth;
 use crate::files::Testbed;
-use mail_builder::MessageBuilder;
-use mail_builder::headers::raw::Raw;
+use crate::message::message;
 use mail_parser::{Message, MessageParser, MimeHeaders};
 use rolegraft_python::Object;
 use std::path::{Path, PathBuf};
-
-/// Longest subject that fits into a line, in bytes.
-const MAX_PLAIN: usize = 60;
 
 /// A user's folder. A name that would lead elsewhere has none.
 fn folder(user: &str) -> Option<PathBuf> {
@@ -21,9 +18,15 @@ fn folder(user: &str) -> Option<PathBuf> {
 /// upstream's tool crashes, the error as Python words it if it fails.
 pub(crate) fn send(bed: &Testbed, arguments: &[Object]) -> Option<Result<(), String>> {
     let [sender, recipient, subject, content, ..] = arguments else { return None };
-    // `'@' in name` fails on what cannot hold anything.
+    // `'@' in name` fails on what cannot hold anything, and what holds a lone `@` cannot be split.
     for name in [sender, recipient] {
-        if !matches!(name, Object::Str(_) | Object::Tuple(_) | Object::List(_) | Object::Set(_) | Object::Dict(_)) {
+        let held: Vec<&Object> = match name {
+            Object::Str(_) => vec![],
+            Object::Tuple(items) | Object::List(items) | Object::Set(items) => items.iter().collect(),
+            Object::Dict(pairs) => pairs.iter().map(|(key, _)| key).collect(),
+            _ => return None,
+        };
+        if held.iter().any(|item| matches!(item, Object::Str(text) if text == "@")) {
             return None;
         }
     }
@@ -31,55 +34,46 @@ pub(crate) fn send(bed: &Testbed, arguments: &[Object]) -> Option<Result<(), Str
 }
 
 fn write(bed: &Testbed, sender: &Object, recipient: &Object, subject: &Object, content: &Object) -> Result<(), String> {
-    let (Object::Str(sender), Object::Str(recipient)) = (sender, recipient) else {
-        return Err("can only concatenate str to str".into());
-    };
-    let users = [sender, recipient].map(|user| user.split('@').next().unwrap_or_default());
+    let users = [sender, recipient].map(|user| match user {
+        Object::Str(user) => user.split('@').next().unwrap_or_default().to_owned(),
+        other => other.text(),
+    });
     let outside = || "the folder lies outside the task's".to_owned();
-    let folders = [folder(users[0]).ok_or_else(outside)?, folder(users[1]).ok_or_else(outside)?];
+    let folders = [folder(&users[0]).ok_or_else(outside)?, folder(&users[1]).ok_or_else(outside)?];
     for folder in &folders {
         bed.make_parent(&folder.join("x")).map_err(|e| e.to_string())?;
     }
+    if !matches!((sender, recipient), (Object::Str(_), Object::Str(_))) {
+        return Err("can only concatenate str to str".into());
+    }
     let shown = match subject {
         Object::Str(subject) => subject.as_str(),
-        Object::None => "",
+        empty if !truth(empty) => "",
         Object::Tuple(_) | Object::List(_) => {
             return Err(format!("'{}' object has no attribute 'startswith'", subject.kind()));
         }
         Object::Dict(_) => return Err("0".into()),
         other => return Err(format!("'{}' object is not subscriptable", other.kind())),
     };
-    if users.iter().chain([&shown]).any(|text| text.contains(['\n', '\r', '\0'])) {
+    if users.iter().any(|user| has_lines(user)) || has_lines(shown) {
         return Err("Header values may not contain linefeed or carriage return characters".into());
     }
     let Object::Str(content) = content else { return Err(format!("'builtins.{}'", content.kind())) };
+    let [from, to] = users.each_ref().map(|user| format!("{user}@example.com"));
+    let message = message(&from, &to, shown, content);
     let file = format!("{}.eml", subject.text());
-    if file.contains('/') {
-        return Err(format!("[Errno 2] No such file or directory: '{file}'"));
+    for folder in &folders {
+        // A subject with a slash leads on from the folder.
+        let path = format!("{}/{file}", folder.display());
+        let absent = |_| format!("[Errno 2] No such file or directory: '{file}'");
+        bed.write(Path::new(&path), message.as_bytes()).map_err(absent)?;
     }
-    let address = |user: &str| Raw::new(format!("{}@example.com", encoded(user)));
-    let mut message = MessageBuilder::new()
-        .header("From", address(users[0]))
-        .header("To", address(users[1]))
-        .date(0i64)
-        .message_id("0@example.com")
-        .text_body(format!("{}\n", content.strip_suffix('\n').unwrap_or(content)));
-    // What needs neither code nor fold is written as it is, blanks at its ends included.
-    message = match shown.is_ascii() && shown.len() <= MAX_PLAIN {
-        true => message.header("Subject", Raw::new(shown)),
-        false => message.subject(shown),
-    };
-    let message = message.write_to_vec().map_err(|e| e.to_string())?;
-    folders.iter().try_for_each(|folder| bed.write(&folder.join(&file), &message)).map_err(|e| e.to_string())
+    Ok(())
 }
 
-/// A name as a header holds it: RFC 2047's Q encoding where it is not ASCII.
-fn encoded(name: &str) -> String {
-    if name.is_ascii() {
-        return name.to_owned();
-    }
-    let code = |b: u8| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("={b:02X}") };
-    format!("=?utf-8?q?{}?=", name.bytes().map(code).collect::<String>())
+/// Whether Python's `splitlines` finds an end of line.
+fn has_lines(text: &str) -> bool {
+    text.contains(['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}', '\0'])
 }
 
 struct Mail {

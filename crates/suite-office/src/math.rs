@@ -1,6 +1,6 @@
-//! Python's `math`, and the few builtins that upstream's calculator knows.
+//! Python's `math`.
 
-use crate::arithmetic::{bounded, float, integer, items, less, operate};
+use crate::arithmetic::{bounded, float, integer, items, operate};
 use num_bigint::BigInt;
 use num_traits::{Signed, ToPrimitive, Zero};
 use rolegraft_python::Object;
@@ -8,7 +8,6 @@ use rustpython_parser::ast::Operator;
 
 /// Names that can be called.
 pub(crate) const FUNCTIONS: &[&str] = &[
-    "abs",
     "acos",
     "acosh",
     "asin",
@@ -45,14 +44,11 @@ pub(crate) const FUNCTIONS: &[&str] = &[
     "isqrt",
     "lcm",
     "ldexp",
-    "len",
     "lgamma",
     "log",
     "log10",
     "log1p",
     "log2",
-    "max",
-    "min",
     "modf",
     "nextafter",
     "perm",
@@ -62,9 +58,7 @@ pub(crate) const FUNCTIONS: &[&str] = &[
     "remainder",
     "sin",
     "sinh",
-    "sorted",
     "sqrt",
-    "sum",
     "tan",
     "tanh",
     "trunc",
@@ -74,35 +68,8 @@ pub(crate) const FUNCTIONS: &[&str] = &[
 /// Calls one.
 pub(crate) fn function(name: &str, arguments: &[Object]) -> Result<Object, String> {
     match (name, arguments) {
-        ("min" | "max", all) if !all.is_empty() => {
-            let all = if let [one] = all { items(one)? } else { all.to_vec() };
-            let mut best = all.first().cloned().ok_or_else(|| format!("{name}() arg is an empty sequence"))?;
-            for item in &all[1..] {
-                if if name == "min" { less(item, &best)? } else { less(&best, item)? } {
-                    best = item.clone();
-                }
-            }
-            Ok(best)
-        }
-        ("sum", [of]) => items(of)?.iter().try_fold(Object::Int(0.into()), |sum, x| operate(&sum, Operator::Add, x)),
         ("prod", [of]) => items(of)?.iter().try_fold(Object::Int(1.into()), |p, x| operate(&p, Operator::Mult, x)),
         ("fsum", [of]) => exact_sum(&items(of)?).map(Object::Float),
-        ("len", [of]) => Ok(Object::Int(items(of)?.len().into())),
-        ("sorted", [of]) => {
-            let mut all = items(of)?;
-            for pair in all.windows(2) {
-                less(&pair[1], &pair[0])?;
-            }
-            all.sort_by(|a, b| {
-                let before = |x, y| less(x, y).unwrap_or(false);
-                before(b, a).cmp(&before(a, b))
-            });
-            Ok(Object::List(all))
-        }
-        ("abs", [x]) => Ok(match integer(x) {
-            Some(i) => Object::Int(i.abs()),
-            None => Object::Float(float(x)?.abs()),
-        }),
         ("floor" | "ceil" | "trunc", [x]) => {
             if let Some(i) = integer(x) {
                 return Ok(Object::Int(i));
