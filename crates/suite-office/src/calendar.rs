@@ -1,12 +1,14 @@
 //! The calendar app: `calendar/USER.ics`, read and written as icalendar 6.1.0 does.
 
+mod line;
+
 use crate::files::Testbed;
 use chrono::{NaiveDateTime, TimeDelta, TimeZone};
 use chrono_tz::Tz;
+use line::{Parts, Property, escaped, fold, lines, parts, typed};
+use rolegraft_python::{Object, strip};
 use std::path::{Path, PathBuf};
 
-/// Longest chunk of a folded line, in bytes.
-const FOLD: usize = 74;
 /// Components that may nest.
 const MAX_DEPTH: usize = 20;
 
@@ -19,37 +21,70 @@ fn path(user: &str) -> Option<PathBuf> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Component {
     name: String,
-    /// Name, parameters and value of each property, in the file's order.
-    properties: Vec<(String, String, String)>,
+    /// In the file's order.
+    properties: Vec<Property>,
     components: Vec<Component>,
 }
 
 impl Component {
-    /// Parses a file: its first component.
+    /// Parses a file, which must hold one component. An event does without the lines that are wrong.
     fn parse(text: &str) -> Option<Self> {
-        let unfolded = text.replace("\r\n", "\n").replace('\r', "\n").replace("\n ", "").replace("\n\t", "");
-        let mut open: Vec<Self> = Vec::new();
-        for line in unfolded.split('\n').filter(|l| !l.is_empty()) {
-            let (name, parameters, value) = property(line)?;
-            match name.as_str() {
-                "BEGIN" if open.len() < MAX_DEPTH => {
+        let (mut open, mut done): (Vec<Self>, Vec<Self>) = (Vec::new(), Vec::new());
+        for line in lines(text) {
+            let lenient = open.last().is_some_and(|component| component.name == "VEVENT");
+            let Some(parts) = parts(&line) else {
+                if lenient {
+                    continue;
+                }
+                return None;
+            };
+            let Parts { name, value, .. } = &parts;
+            match (name.to_uppercase().as_str(), open.last_mut()) {
+                ("BEGIN", _) => {
+                    if open.len() == MAX_DEPTH {
+                        return None;
+                    }
                     open.push(Self { name: value.to_uppercase(), ..Self::default() });
                 }
-                "END" => {
-                    let done = open.pop()?;
-                    match open.last_mut() {
-                        Some(parent) => parent.components.push(done),
-                        None => return Some(done),
-                    }
+                ("END", _) => {
+                    let component = open.pop()?;
+                    open.last_mut().map_or(&mut done, |parent| &mut parent.components).push(component);
                 }
-                _ => open.last_mut()?.properties.push((name, parameters, value)),
+                ("X-COMMENT", None) => break,
+                (_, None) => return None,
+                (_, Some(component)) => match typed(&parts) {
+                    Some(property) => component.properties.push(property),
+                    None if lenient => {}
+                    None => return None,
+                },
             }
         }
-        None
+        if done.len() == 1 { done.pop() } else { None }
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
-        self.properties.iter().find(|(n, ..)| n == name).map(|(.., v)| v.as_str())
+    fn all(&self, name: &str) -> Vec<&Property> {
+        self.properties.iter().filter(|property| property.name == name).collect()
+    }
+
+    /// A text as Python shows it: several are a list of icalendar's texts.
+    fn text(&self, name: &str) -> String {
+        match self.all(name).as_slice() {
+            [] => "None".into(),
+            [one] => one.shown.clone().unwrap_or_else(|| one.value.clone()),
+            several => {
+                let repr = |one: &&Property| format!("vText({})", Object::Bytes(one.value.clone().into_bytes()).repr());
+                format!("[{}]", several.iter().map(repr).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
+    /// A time as upstream shows it; `None` where it fails, over several or what is no point in time.
+    fn time(&self, name: &str) -> Option<String> {
+        match self.all(name).as_slice() {
+            [] => Some("None".into()),
+            [one] => one.shown.clone(),
+            _ => None,
+        }
     }
 
     /// Writes it, properties in icalendar's order.
@@ -72,15 +107,15 @@ impl Component {
             "VTIMEZONE" => &["TZID"],
             _ => &[],
         };
-        fold(&format!("BEGIN:{}", self.name), out);
+        fold(&format!("BEGIN:{}", escaped(&self.name)), out);
         let rank = |name: &str| first.iter().position(|f| *f == name).unwrap_or(first.len());
         let mut properties: Vec<_> = self.properties.iter().collect();
-        properties.sort_by(|a, b| (rank(&a.0), &a.0).cmp(&(rank(&b.0), &b.0)));
-        for (name, parameters, value) in properties {
+        properties.sort_by(|a, b| (rank(&a.name), &a.name).cmp(&(rank(&b.name), &b.name)));
+        for Property { name, parameters, value, .. } in properties {
             fold(&format!("{name}{parameters}:{value}"), out);
         }
         self.components.iter().for_each(|c| c.write(out));
-        fold(&format!("END:{}", self.name), out);
+        fold(&format!("END:{}", escaped(&self.name)), out);
     }
 
     /// Events in it, in the file's order.
@@ -94,77 +129,13 @@ impl Component {
     }
 }
 
-/// A content line's name, parameters (sorted, semicolons included) and value.
-fn property(line: &str) -> Option<(String, String, String)> {
-    let (mut quoted, mut split) = (false, None);
-    for (i, c) in line.char_indices() {
-        match c {
-            '"' => quoted = !quoted,
-            ':' if !quoted => {
-                split = Some(i);
-                break;
-            }
-            _ => {}
-        }
-    }
-    let (head, value) = (&line[..split?], &line[split? + 1..]);
-    let mut parts = head.split(';');
-    let name = parts.next()?.to_uppercase();
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-        return None;
-    }
-    let mut parameters: Vec<String> = parts.map(str::to_owned).collect();
-    parameters.sort();
-    Some((name, parameters.iter().map(|p| format!(";{p}")).collect(), value.to_owned()))
-}
-
-/// Adds a line, folded as icalendar folds.
-fn fold(line: &str, out: &mut String) {
-    let mut width = 0;
-    for c in line.chars() {
-        if width + c.len_utf8() > FOLD {
-            out.push_str("\r\n ");
-            width = 0;
-        }
-        width += c.len_utf8();
-        out.push(c);
-    }
-    out.push_str("\r\n");
-}
-
-fn escaped(text: &str) -> String {
-    text.replace("\\N", "\n")
-        .replace('\\', "\\\\")
-        .replace(';', "\\;")
-        .replace(',', "\\,")
-        .replace("\r\n", "\\n")
-        .replace('\n', "\\n")
-}
-
-fn unescaped(text: &str) -> String {
-    let mut out = String::new();
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, chars.clone().next()) {
-            ('\\', Some('n' | 'N')) => {
-                chars.next();
-                out.push('\n');
-            }
-            ('\\', Some(next @ (',' | ';' | '\\'))) => {
-                chars.next();
-                out.push(next);
-            }
-            _ => out.push(c),
-        }
-    }
-    out
-}
-
 fn empty() -> Component {
-    let property = |name: &str, value: &str| (name.to_owned(), String::new(), value.to_owned());
     Component {
         name: "VCALENDAR".into(),
-        properties: vec![property("PRODID", "-//My Calendar Product//mxm.dk//"), property("VERSION", "2.0")],
+        properties: vec![
+            Property::text("PRODID", "-//My Calendar Product//mxm.dk//"),
+            Property::text("VERSION", "2.0"),
+        ],
         components: Vec::new(),
     }
 }
@@ -204,28 +175,24 @@ fn stamp(time: &str) -> Option<String> {
 }
 
 /// Appends an event; `now` is the task's clock, so that the same episode writes the same bytes.
-pub(crate) fn create_event(bed: &Testbed, user: &str, summary: &str, start: &str, end: &str, now: &str) -> String {
+pub(crate) fn create_event(bed: &Testbed, user: &str, summary: &Object, start: &str, end: &str, now: &str) -> String {
     let write = || -> Option<()> {
         let file = path(user)?;
         bed.make_parent(&file).ok()?;
         let mut calendar = if bed.exists(&file) {
-            Component::parse(&String::from_utf8(bed.read(&file).ok()?).ok()?)?
+            Component::parse(&String::from_utf8_lossy(&bed.read(&file).ok()?))?
         } else {
             empty()
         };
-        let property = |name: &str, value: String| (name.to_owned(), String::new(), value);
-        calendar.components.push(Component {
-            name: "VEVENT".into(),
-            properties: vec![
-                property("SUMMARY", escaped(summary)),
-                property("DTSTART", stamp(start)?),
-                property("DTEND", stamp(end)?),
-                property("DTSTAMP", now.to_owned()),
-                property("DESCRIPTION", "This is a test event".into()),
-                property("LOCATION", "Online".into()),
-            ],
-            components: Vec::new(),
-        });
+        let mut properties = Property::of("SUMMARY", summary);
+        properties.extend([
+            Property::text("DTSTART", &stamp(start)?),
+            Property::text("DTEND", &stamp(end)?),
+            Property::text("DTSTAMP", now),
+            Property::text("DESCRIPTION", "This is a test event"),
+            Property::text("LOCATION", "Online"),
+        ]);
+        calendar.components.push(Component { name: "VEVENT".into(), properties, components: Vec::new() });
         save(bed, &file, &calendar)
     };
     match write() {
@@ -238,9 +205,9 @@ pub(crate) fn create_event(bed: &Testbed, user: &str, summary: &str, start: &str
 pub(crate) fn delete_event(bed: &Testbed, user: &str, summary: &str) -> String {
     let delete = || -> Option<()> {
         let file = path(user)?;
-        let mut calendar = Component::parse(&String::from_utf8(bed.read(&file).ok()?).ok()?)?;
+        let mut calendar = Component::parse(&String::from_utf8_lossy(&bed.read(&file).ok()?))?;
         let before = calendar.components.len();
-        let named = |c: &Component| c.name == "VEVENT" && c.value("SUMMARY").map(unescaped).as_deref() == Some(summary);
+        let named = |c: &Component| c.name == "VEVENT" && c.text("SUMMARY") == summary;
         calendar.components.retain(|component| !named(component));
         if calendar.components.len() == before {
             return None;
@@ -260,42 +227,29 @@ pub(crate) fn list_events(bed: &Testbed, user: &str) -> Option<String> {
         save(bed, &file, &empty())?;
         return Some(format!("No events found for {user}."));
     }
-    let text = bed.read(&file).ok().and_then(|b| String::from_utf8(b).ok());
-    let Some(calendar) = text.and_then(|t| Component::parse(&t)) else {
+    let text = bed.read(&file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let calendar = text.and_then(|text| Component::parse(&text));
+    let Some(listed) = calendar.and_then(|calendar| calendar.events().into_iter().map(shown).collect()) else {
         return Some(format!("Error: [calendar] Failed to list events for {user}."));
     };
-    let mut out = String::new();
-    for event in calendar.events() {
-        let text = |name: &str| event.value(name).map_or("None".into(), unescaped);
-        let time = |name: &str| event.value(name).map_or("None".into(), shown_time);
-        out += &format!(
-            "Summary: {}\nStart Time: {}\nEnd Time: {}\nDescription: {}\nLocation: {}\n{}\n",
-            text("SUMMARY"),
-            time("DTSTART"),
-            time("DTEND"),
-            text("DESCRIPTION"),
-            text("LOCATION"),
-            "-".repeat(50),
-        );
-    }
-    Some(match out.trim() {
+    let listed: String = listed;
+    Some(match strip(&listed) {
         "" => format!("No events found for {user}."),
         listed => format!("Successfully list events for {user}:\n{listed}"),
     })
 }
 
-/// `20240517T140000Z` as `2024-05-17 14:00:00`, its zone dropped; a date at midnight.
-fn shown_time(value: &str) -> String {
-    let digits: Vec<char> = value.chars().filter(char::is_ascii_digit).collect();
-    let part = |from: usize, to: usize| digits[from..to].iter().collect::<String>();
-    match digits.len() {
-        14 => {
-            let (date, time) = ([part(0, 4), part(4, 6), part(6, 8)], [part(8, 10), part(10, 12), part(12, 14)]);
-            format!("{} {}", date.join("-"), time.join(":"))
-        }
-        8 => format!("{}-{}-{} 00:00:00", part(0, 4), part(4, 6), part(6, 8)),
-        _ => value.to_owned(),
-    }
+/// What a listing says of an event.
+fn shown(event: &Component) -> Option<String> {
+    Some(format!(
+        "Summary: {}\nStart Time: {}\nEnd Time: {}\nDescription: {}\nLocation: {}\n{}\n",
+        event.text("SUMMARY"),
+        event.time("DTSTART")?,
+        event.time("DTEND")?,
+        event.text("DESCRIPTION"),
+        event.text("LOCATION"),
+        "-".repeat(50),
+    ))
 }
 
 /// Whether events, sorted by start, end before the next begins. Times count as UTC, whatever their zone.
@@ -307,11 +261,9 @@ pub(crate) fn no_overlap(text: &str) -> Result<bool, String> {
     let mut events = Vec::new();
     for component in &calendar.components {
         let time = |name: &str| -> Result<i64, String> {
-            let (_, parameters, value) = component
-                .properties
-                .iter()
-                .find(|(n, ..)| n == name)
-                .ok_or_else(|| format!("a component without {name}"))?;
+            let [Property { parameters, value, .. }] = component.all(name)[..] else {
+                return Err(format!("a component without one {name}"));
+            };
             instant(parameters, value).ok_or_else(|| format!("a component whose {name} is no point in time"))
         };
         let start = time("DTSTART")?;
@@ -347,18 +299,26 @@ mod tests {
     fn events_are_written_and_listed() {
         let bed = Testbed::new("").unwrap();
         assert_eq!(list_events(&bed, "Bob").unwrap(), "No events found for Bob.");
-        let done = create_event(&bed, "Bob", "a, b", "2024-05-17 14:00:00", "2024-5-17  15:00:00", "20240501T000000Z");
+        let done = create_event(
+            &bed,
+            "Bob",
+            &Object::Str("a, b".into()),
+            "2024-05-17 14:00:00",
+            "2024-5-17  15:00:00",
+            "20240501T000000Z",
+        );
         assert_eq!(done, "Successfully create a new event to Bob's calendar.");
         let listed = list_events(&bed, "Bob").unwrap();
         assert!(
             listed.contains("Summary: a, b\nStart Time: 2024-05-17 14:00:00\nEnd Time: 2024-05-17 15:00:00"),
             "{listed}"
         );
+        let x = Object::Str("x".into());
         for bad in ["2024-02-30 10:00:00", "tomorrow", "2024-05-17", "2024-05-17 25:00:00", "24-05-17 10:00:00"] {
-            assert!(create_event(&bed, "Bob", "x", bad, bad, "").starts_with("Failed"), "{bad}");
+            assert!(create_event(&bed, "Bob", &x, bad, bad, "").starts_with("Failed"), "{bad}");
         }
         assert!(
-            create_event(&bed, "../Bob", "x", "2024-05-17 14:00:00", "2024-05-17 14:00:00", "").starts_with("Failed")
+            create_event(&bed, "../Bob", &x, "2024-05-17 14:00:00", "2024-05-17 14:00:00", "").starts_with("Failed")
         );
     }
 
@@ -384,5 +344,89 @@ mod tests {
         let mut folded = String::new();
         fold(&"a".repeat(150), &mut folded);
         assert_eq!(folded.split("\r\n ").map(|l| l.trim_end().len()).collect::<Vec<_>>(), [74, 74, 2]);
+    }
+
+    #[test]
+    fn summaries_are_what_icalendar_makes_of_python_values() {
+        // Written and listed by icalendar 6.1.0, the words read by python-fire 0.5.0.
+        let cases = [
+            ("[1, 2]", "SUMMARY:1\r\nSUMMARY:2\r\n", "[vText(b'1'), vText(b'2')]"),
+            ("[1]", "SUMMARY:1\r\n", "1"),
+            ("[]", "", "None"),
+            ("(1, 2)", "SUMMARY:(1\\, 2)\r\n", "(1, 2)"),
+            ("()", "SUMMARY:()\r\n", "()"),
+            ("{a: 1}", "SUMMARY:{'a': 1}\r\n", "{'a': 1}"),
+            ("{}", "SUMMARY:{}\r\n", "{}"),
+            ("42", "SUMMARY:42\r\n", "42"),
+            ("3.50", "SUMMARY:3.5\r\n", "3.5"),
+            ("None", "SUMMARY:None\r\n", "None"),
+            ("True", "SUMMARY:True\r\n", "True"),
+            ("[[1, 2], 3]", "SUMMARY:[1\\, 2]\r\nSUMMARY:3\r\n", "[vText(b'[1\\\\, 2]'), vText(b'3')]"),
+            ("[a, b]", "SUMMARY:a\r\nSUMMARY:b\r\n", "[vText(b'a'), vText(b'b')]"),
+            ("['a;b', 'c,d']", "SUMMARY:a\\;b\r\nSUMMARY:c\\,d\r\n", "[vText(b'a\\\\;b'), vText(b'c\\\\,d')]"),
+            (
+                "[None, True, 1.5]",
+                "SUMMARY:None\r\nSUMMARY:True\r\nSUMMARY:1.5\r\n",
+                "[vText(b'None'), vText(b'True'), vText(b'1.5')]",
+            ),
+            ("{1,}", "SUMMARY:{1}\r\n", "{1}"),
+            ("...", "SUMMARY:Ellipsis\r\n", "Ellipsis"),
+            ("b'x'", "SUMMARY:x\r\n", "x"),
+            ("[b'\\xff', 'é']", "SUMMARY:�\r\nSUMMARY:é\r\n", "[vText(b'\\xef\\xbf\\xbd'), vText(b'\\xc3\\xa9')]"),
+            ("Meeting", "SUMMARY:Meeting\r\n", "Meeting"),
+            ("a, b", "SUMMARY:('a'\\, 'b')\r\n", "('a', 'b')"),
+            ("x; y", "SUMMARY:x\\; y\r\n", "x; y"),
+            ("back\\\\slash", "SUMMARY:back\\\\\\\\slash\r\n", "back\\slash"),
+            ("a\\nb", "SUMMARY:a\\\\nb\r\n", "a\nb"),
+            ("a\\Nb", "SUMMARY:a\\nb\r\n", "a\nb"),
+            ("line\nbreak", "SUMMARY:line\\nbreak\r\n", "line\nbreak"),
+            (
+                "[('a', 1), {b: c}]",
+                "SUMMARY:('a'\\, 1)\r\nSUMMARY:{'b': 'c'}\r\n",
+                "[vText(b\"('a'\\\\, 1)\"), vText(b\"{'b': 'c'}\")]",
+            ),
+            ("100% sure", "SUMMARY:100% sure\r\n", "100% sure"),
+            ("a%2Cb", "SUMMARY:a%2Cb\r\n", "a,b"),
+            ("it's", "SUMMARY:it's\r\n", "it's"),
+            ("'quoted'", "SUMMARY:quoted\r\n", "quoted"),
+            ("a\rb", "SUMMARY:a\rb\r\n", "a\rb"),
+            ("a\r", "SUMMARY:a\r\n", "a"),
+            ("  x", "SUMMARY:  x\r\n", "  x"),
+            ("x  ", "SUMMARY:x\r\n", "x"),
+            ("[\"\"]", "SUMMARY:\r\n", ""),
+            ("[\"q\\\"q\", 'it']", "SUMMARY:q\"q\r\nSUMMARY:it\r\n", "[vText(b'q\"q'), vText(b'it')]"),
+            ("1e3", "SUMMARY:1000.0\r\n", "1000.0"),
+            ("0x10", "SUMMARY:16\r\n", "16"),
+            ("[a,[b,[c]]]", "SUMMARY:a\r\nSUMMARY:['b'\\, ['c']]\r\n", "[vText(b'a'), vText(b\"['b'\\\\, ['c']]\")]"),
+            ("-", "SUMMARY:-\r\n", "-"),
+            ("1,234", "SUMMARY:(1\\, 234)\r\n", "(1, 234)"),
+            ("[1,2]+[3]", "SUMMARY:[1\\,2]+[3]\r\n", "[1,2]+[3]"),
+            ("2024-05-01", "SUMMARY:2024-05-01\r\n", "2024-05-01"),
+            ("a\\\\nb", "SUMMARY:a\\\\\\\\nb\r\n", "a\\\nb"),
+        ];
+        for (word, written, listed) in cases {
+            let bed = Testbed::new("").unwrap();
+            let summary = rolegraft_python::read(word).unwrap();
+            create_event(&bed, "U", &summary, "2024-05-01 10:00:00", "2024-05-01 11:00:00", "20240101T000000Z");
+            let file = String::from_utf8(bed.read(Path::new("calendar/U.ics")).unwrap()).unwrap();
+            assert!(file.contains(&format!("BEGIN:VEVENT\r\n{written}DTSTART:20240501T100000\r\n")), "{word}: {file}");
+            let shown = list_events(&bed, "U").unwrap();
+            assert!(shown.contains(&format!("Summary: {listed}\nStart Time: 2024")), "{word}: {shown}");
+        }
+    }
+
+    #[test]
+    fn values_are_rewritten_by_their_types() {
+        let (read, expected) = (
+            "BEGIN:VCALENDAR\r\nPRODID:x\r\nBEGIN:VEVENT\r\nSUMMARY:a\\\\nb\r\nSUMMARY:%2C\r\nDTEND:bad\r\nDTSTART:20240501T100000Z\r\nCATEGORIES:a,b\\,c\r\nSEQUENCE:01\r\nDURATION:PT90M\r\nRRULE:COUNT=3;FREQ=weekly\r\nX-FOO;B=2;A=\"x y\":z,w\r\nbadline\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n",
+            "BEGIN:VCALENDAR\r\nPRODID:x\r\nBEGIN:VEVENT\r\nSUMMARY:a\\nb\r\nSUMMARY:\\,\r\nDTSTART:20240501T100000Z\r\nDURATION:PT1H30M\r\nSEQUENCE:1\r\nRRULE:FREQ=WEEKLY;COUNT=3\r\nCATEGORIES:a,b,c\r\nX-FOO;A=\"x y\";B=2:z\\,w\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n",
+        );
+        let mut out = String::new();
+        Component::parse(read).unwrap().write(&mut out);
+        assert_eq!(out, expected);
+        // Several starts have no time to show.
+        let twice = read.replace("DTEND:bad", "DTSTART:20240501");
+        assert_eq!(shown(Component::parse(&twice).unwrap().events()[0]), None);
+        assert!(Component::parse(&read.replace("PRODID:x", "x")).is_none());
     }
 }

@@ -87,7 +87,14 @@ pub(crate) fn run(place: &Place<'_>, app: &str, action: &str, arguments: &[Objec
                 Some(Object::Str(time)) => time.clone(),
                 _ => String::new(),
             };
-            let said = calendar::create_event(bed, &at(0), &at(1), &time(2), &time(3), place.now);
+            let said = calendar::create_event(
+                bed,
+                &at(0),
+                arguments.get(1).unwrap_or(&Object::None),
+                &time(2),
+                &time(3),
+                place.now,
+            );
             Printed { before, ..returned(said) }
         }
         ("calendar", "delete_event") if place.mode == Mode::Sane => {
