@@ -71,7 +71,7 @@ fn act(cut: &str, taken: &mut Taken) -> Option<()> {
                 .for_each(|(_, v)| *v = Object::Str("system".into()));
         }
         ("system", "finish_task") => {
-            taken.answer = Some(format!("{}\n", field("answer")?.text().replace(['\'', '"'], "")));
+            taken.answer = Some(echoed(&field("answer").map_or_else(|| "None".into(), Object::text))?);
             taken.observation = Some("Task finished".into());
         }
         ("system", "got_stuck") => taken.observation = Some("Task failed".into()),
@@ -105,6 +105,17 @@ fn act(cut: &str, taken: &mut Taken) -> Option<()> {
     }
     taken.shown = Object::Dict(fields).repr();
     Some(())
+}
+
+/// What an answer leaves in its file, its quotes deleted: bash's `echo` takes some for options. `None` if it cannot be run.
+fn echoed(answer: &str) -> Option<String> {
+    let answer = answer.replace(['\'', '"'], "");
+    let options = answer.strip_prefix('-').filter(|o| !o.is_empty() && o.chars().all(|c| "neE".contains(c)));
+    match options {
+        _ if answer.contains('\0') => None,
+        Some(options) => Some(if options.contains('n') { String::new() } else { "\n".into() }),
+        None => Some(answer + "\n"),
+    }
 }
 
 /// The words that `/bin/bash -c """ LINE """` becomes without a shell: Python's `shlex.split`.
@@ -154,6 +165,20 @@ mod tests {
             "none",
         ] {
             assert_eq!(take(bad, "pdf").observation.as_deref(), Some(MALFORMED), "{bad}");
+        }
+        for (answer, left) in [
+            ("", "None\n"),
+            (", 'answer': None", "None\n"),
+            (", 'answer': 'it\\'s'", "its\n"),
+            (", 'answer': ''", "\n"),
+            (", 'answer': '-n'", ""),
+            (", 'answer': '-e'", "\n"),
+            (", 'answer': '-n 5'", "-n 5\n"),
+            (", 'answer': ['-5']", "-5\n"),
+        ] {
+            let taken = take(&format!("{{'app': 'system', 'action': 'finish_task'{answer}}}"), "pdf");
+            assert_eq!(taken.observation.as_deref(), Some("Task finished"), "{answer}");
+            assert_eq!((taken.answer.as_deref(), taken.done), (Some(left), true), "{answer}");
         }
         let taken = take("{'app': 'word', 'action': 'read_file', 'file_path': 'a b\"c d\"'}", "pdf");
         let line = " python3 /apps/word_app/word_read_file.py --file_path a bc d ";
