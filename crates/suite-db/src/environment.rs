@@ -2,7 +2,7 @@
 
 use crate::compare;
 use crate::entry::Entry;
-use crate::server::{Database, Server, ServerError, open};
+use crate::server::{Database, Make, Server, ServerError, open};
 use regex::Regex;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::{
@@ -19,9 +19,11 @@ pub const FORMAT: &str = "agentbench-db";
 /// Which server the databases are made on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Place {
-    /// A private MariaDB, started when the first episode needs it.
+    /// A private one, started when the first episode needs it: MySQL where that is installed, else MariaDB.
     #[default]
     Private,
+    /// A private one of that make.
+    PrivateOf(Make),
     /// One that runs already: `mysql://USER:PASSWORD@HOST:PORT`.
     Url(String),
     /// One in a container of an image of the Docker daemon, started when the first episode needs it.
@@ -29,14 +31,20 @@ pub enum Place {
 }
 
 impl Place {
-    /// What `--db` says: a URL, or `docker:IMAGE`; nothing: a private one.
+    /// What `--db` says: a URL, `docker:IMAGE`, or the make of a private one; nothing: a private one.
     #[must_use]
     pub fn named(db: Option<&str>) -> Self {
-        match db.map(|db| db.strip_prefix("docker:").ok_or(db)) {
-            None => Self::Private,
-            Some(Ok(image)) => Self::Docker(image.to_owned()),
-            Some(Err(url)) => Self::Url(url.to_owned()),
+        let Some(db) = db else { return Self::Private };
+        match (db.strip_prefix("docker:"), Make::named(db)) {
+            (Some(image), _) => Self::Docker(image.to_owned()),
+            (None, Some(make)) => Self::PrivateOf(make),
+            (None, None) => Self::Url(db.to_owned()),
         }
+    }
+
+    /// Whether the server is one of our own, of this machine's programs.
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self, Self::Private | Self::PrivateOf(_))
     }
 }
 
@@ -100,6 +108,7 @@ impl DbSuite {
         }
         let started = Arc::new(match &self.place {
             Place::Private => Server::private()?,
+            Place::PrivateOf(make) => Server::private_of(Some(*make))?,
             Place::Url(url) => Server::at(url)?,
             Place::Docker(image) => Server::contained(image)?,
         });

@@ -6,12 +6,14 @@ mod benchmark;
 pub mod compare;
 mod entry;
 mod environment;
+mod md5;
 mod replay;
 mod server;
 mod show;
 mod statement;
+mod words;
 
 pub use benchmark::DbBench;
 pub use entry::{Column, Entry, Info, KNOWN_BAD, OfficialError, SETS, Table, Tables, entries, folder};
 pub use environment::{Called, DbSuite, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out};
-pub use server::{Database, Server, ServerError, open};
+pub use server::{Database, Make, Server, ServerError, open};

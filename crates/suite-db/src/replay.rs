@@ -8,9 +8,11 @@
 //! | `db_episodes.jsonl` | replies to a task on a real server: observations, status, answer, whether it is right |
 //! | `db_repr.jsonl` | SQL on a real server, in order: the text of the result |
 //!
-//! Error messages that name the server's make are compared as if it were MySQL.
+//! Recorded errors are compared in MySQL's words, whichever server gave them.
 
-use crate::{Called, DbSuite, Entry, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out, compare, entries, folder};
+use crate::{
+    Called, DbSuite, Entry, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out, compare, entries, folder, words,
+};
 use rolegraft_spans::Format;
 use rolegraft_suite::recordings::{self, Replayed, Report, UnreadableError, cases, same, text};
 use rolegraft_suite::{AgentBenchProtocol, Limits, Suite, Task};
@@ -171,27 +173,27 @@ fn calls(tasks: &Tasks, case: &Value) -> Result<(), String> {
     }
 }
 
-/// A server's make has no part in what is compared.
-fn of_no_make(text: &str) -> String {
-    text.replace("MariaDB server version", "MySQL server version")
-}
-
 fn episode(tasks: &Tasks, suite: &DbSuite, case: &Value) -> Result<(), String> {
     let fields = tasks.get(text(case, "data"), case["index"].as_u64().unwrap_or_default())?.clone();
     let task = Task { id: text(case, "id").to_owned(), fields };
     let mut environment = suite.start(&task).map_err(|e| e.to_string())?;
     environment.open().map_err(|e| e.to_string())?;
-    let (mut observations, mut status) = (Vec::new(), None);
+    let format = Format::builtin(FORMAT).map_err(|e| e.to_string())?;
+    let mut talk = Talk { rounds: ROUNDS, taken: 0, answer: String::new() };
+    let mut recorded = case["observations"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let (mut expected, mut observations, mut status) = (Vec::new(), Vec::new(), None);
     for reply in case["replies"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if let Turn::Run(sql) = talk.take(reply, &format.read(reply, None)) {
+            expected.extend(recorded.next().map(|said| words::of_mysql(said, &sql)));
+        }
         let step = environment.step(reply).map_err(|e| e.to_string())?;
-        observations.extend(step.observations.iter().map(|m| of_no_make(&m.content)));
+        observations.extend(step.observations.into_iter().map(|m| m.content));
         status = step.ended;
         if status.is_some() {
             break;
         }
     }
-    let expected: Vec<String> =
-        case["observations"].as_array().into_iter().flatten().filter_map(Value::as_str).map(of_no_make).collect();
+    expected.extend(recorded.map(str::to_owned));
     same("observations", &json!(expected), &json!(observations))?;
     same("status", &case["status"], &status.map_or("unknown".into(), word).into())?;
     let outcome = environment.outcome();
@@ -211,9 +213,10 @@ fn results(suite: &DbSuite, session: &Mutex<Option<Results>>, traces: &Path, cas
     };
     match case.get("sql") {
         None => Ok(()),
-        Some(_) => {
+        Some(sql) => {
             let got = results.get(text(case, "id")).ok_or("not replayed")?;
-            same("result", &of_no_make(text(case, "result")).into(), &got.as_str().into())
+            let expected = words::of_mysql(text(case, "result"), sql.as_str().unwrap_or_default());
+            same("result", &expected.into(), &got.as_str().into())
         }
     }
 }

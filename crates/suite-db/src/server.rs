@@ -1,11 +1,12 @@
 //! A real server, and a database on it for each episode.
 //!
-//! A private one is MariaDB in a sandbox: no network, its data on a tmpfs of limited size, reached through a socket. It
+//! A private one is MySQL or MariaDB in a sandbox: no network, its data on a tmpfs of limited size, reached through a socket. It
 //! ends with us, however we end. An episode's SQL runs as a user of its own, who may do anything in the episode's database
 //! and nothing outside it.
 
 use crate::entry::{Entry, Table};
-use crate::{show, statement};
+use crate::md5::hex;
+use crate::{show, statement, words};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder, Value as Cell};
 use rolegraft_python::Object;
@@ -14,7 +15,8 @@ use rolegraft_suite::sandbox::{Mount, SandboxError, is_orphan, service};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -34,28 +36,37 @@ const DISK: u64 = 1 << 30;
 const SOCKET_FOLDER: &str = "/work/socket";
 /// How the names of such folders begin; our process id follows.
 const PREFIX: &str = "rolegraft-db-";
-/// Makes the system tables, as `mariadb-install-db` or `mysqld --initialize-insecure` does, and becomes the server.
+/// Where server programs are, which not every user's PATH names.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
+/// Makes the system tables, as `mysqld --initialize-insecure` or `mariadb-install-db` does, and becomes the server: of the make
+/// that is named, else MySQL where there is one. A `mysqld` may be MariaDB's.
 const START: &str = r#"exec 2>&1
+make=$1
 mkdir -p /data/db /data/tmp /data/none
-common="--socket=/work/socket/s --skip-networking --sql-mode= --character-set-server=utf8mb4 --secure-file-priv=/data/none
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+options="--no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --skip-log-bin --performance-schema=0
+    --innodb-buffer-pool-size=64M"
+common="--socket=/work/socket/s --pid-file=/data/pid --skip-networking --sql-mode= --character-set-server=utf8mb4
     --local-infile=0 --max-allowed-packet=16M --tmp-table-size=64M --max-heap-table-size=64M --max-connections=512
     --innodb-flush-log-at-trx-commit=0"
-if ! command -v mariadbd >/dev/null; then
-    options="--no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --skip-log-bin --performance-schema=0
-        --innodb-buffer-pool-size=64M"
+version=$(mysqld --no-defaults --version 2>/dev/null)
+if [ "$make" != mariadb ] && [ -n "$version" ] && [[ $version != *MariaDB* ]]; then
     mysqld $options --initialize-insecure || exit 1
-    exec mysqld $options $common --mysqlx=OFF
+    exec mysqld $options $common --mysqlx=OFF --secure-file-priv=NULL
 fi
 scripts=/usr/share/mysql
 [ -f /usr/share/mariadb/mariadb_system_tables.sql ] && scripts=/usr/share/mariadb
-options="--no-defaults --user=root --datadir=/data/db --tmpdir=/data/tmp --skip-log-bin --performance-schema=0
-    --innodb-buffer-pool-size=64M --innodb-log-file-size=16M"
+options="$options --innodb-log-file-size=16M"
 {
     printf '%s;\n' 'create database mysql' 'use mysql' 'set @auth_root_socket=NULL, @skip_auth_anonymous=1'
     cat $scripts/m*_system_tables.sql $scripts/m*_performance_tables.sql $scripts/m*_system_tables_data.sql \
         $scripts/maria_add_gis_sp_bootstrap.sql
 } | mariadbd $options --bootstrap || exit 1
-exec mariadbd $options $common"#;
+exec mariadbd $options $common --secure-file-priv=/data/none"#;
+/// Brings MD5() back to MySQL 9.
+const CLASSIC_HASHING: &str = "INSTALL COMPONENT 'file://component_classic_hashing'";
+/// Characters that MySQL's GROUP_CONCAT gives unless told otherwise.
+const GROUP_CONCAT: usize = 1024;
 /// Names that are the server's own.
 const RESERVED: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
 
@@ -64,9 +75,11 @@ const RESERVED: [&str; 4] = ["information_schema", "mysql", "performance_schema"
 #[allow(missing_docs, reason = "the messages are the documentation")]
 pub enum ServerError {
     #[error(
-        "no MariaDB or MySQL server is installed; install the package `mariadb-server-core`, or name a server with --db mysql://USER:PASSWORD@HOST"
+        "no MySQL or MariaDB server is installed, or no bubblewrap; install the packages `mysql-server-core` or `mariadb-server-core`, and `bubblewrap`, or name a server with --db mysql://USER:PASSWORD@HOST"
     )]
     NotInstalled,
+    #[error("no server program of {} is installed", .0.word())]
+    NoProgram(Make),
     #[error("the private server does not start: {0}")]
     NotStarted(String),
     #[error("the database server: {0}")]
@@ -83,11 +96,43 @@ impl From<mysql::Error> for ServerError {
     }
 }
 
+/// Who made a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    /// The reference.
+    MySql,
+    /// What stands in for it.
+    MariaDb,
+}
+
+impl Make {
+    /// Its name in settings.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::MySql => "mysql",
+            Self::MariaDb => "mariadb",
+        }
+    }
+    /// Whether its program is installed: a `mysqld` may be MariaDB's.
+    fn is_installed(self) -> bool {
+        match self {
+            Self::MySql => program("mysqld").is_some_and(|path| !is_mariadbs(&path)),
+            Self::MariaDb => program("mariadbd").is_some(),
+        }
+    }
+    /// Its name, read.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        [Self::MySql, Self::MariaDb].into_iter().find(|make| make.word() == word)
+    }
+}
+
 /// A running server.
 pub struct Server {
     admin: Mutex<Conn>,
     opts: Opts,
-    mariadb: bool,
+    make: Make,
+    /// Whether it has MD5().
+    md5: bool,
     /// How long a statement may take, in seconds.
     limit: u64,
     /// Names of databases in use.
@@ -128,21 +173,32 @@ fn random() -> String {
 }
 
 impl Server {
-    /// Whether a private server can be had.
+    /// Whether a private server can be had: a program of either make, and bubblewrap for its box.
     #[must_use]
     pub fn installed() -> bool {
-        let folders = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
-        folders.iter().any(|folder| Path::new(folder).join("mariadbd").exists())
+        (Make::MySql.is_installed() || Make::MariaDb.is_installed()) && in_path("bwrap")
     }
 
-    /// Starts a private one.
+    /// Starts a private one, of MySQL where that is installed.
     ///
     /// # Errors
-    /// If MariaDB or the sandbox is missing, or it does not start.
+    /// If there is none, or no sandbox, or it does not start.
     pub fn private() -> Result<Self, ServerError> {
+        Self::private_of(None)
+    }
+
+    /// Starts a private one of that make.
+    ///
+    /// # Errors
+    /// As [`Self::private`].
+    pub fn private_of(make: Option<Make>) -> Result<Self, ServerError> {
         if !Self::installed() {
             return Err(ServerError::NotInstalled);
         }
+        if let Some(make) = make.filter(|make| !make.is_installed()) {
+            return Err(ServerError::NoProgram(make));
+        }
+        let word = make.map_or("", Make::word);
         let folder = socket_folder()?;
         let (ended, end) = channel::<()>();
         let (started, start) = channel();
@@ -151,7 +207,7 @@ impl Server {
         // The sandbox dies with the thread that made it: this one lives as long as the server is wanted.
         std::thread::spawn(move || {
             let mounts = [Mount { from: &path, to: SOCKET_FOLDER, writable: true }];
-            match service(&mounts, "/data", DISK, &["bash", "-c", START]) {
+            match service(&mounts, "/data", DISK, &["bash", "-c", START, "start", word]) {
                 Err(error) => drop(started.send(Err(error))),
                 Ok(mut child) => {
                     let output = child.stdout.take();
@@ -180,7 +236,7 @@ impl Server {
     pub fn contained(image: &str) -> Result<Self, ServerError> {
         let folder = socket_folder()?;
         let mounts = [Mount { from: folder.path(), to: SOCKET_FOLDER, writable: true }];
-        let (container, streams) = Container::start(image, &mounts, &["bash", "-c", START])?;
+        let (container, streams) = Container::start(image, &mounts, &["bash", "-c", START, "start", ""])?;
         Self::once_started(Own { _end: End::Container(container, streams.input), folder }, streams.output)
     }
 
@@ -229,16 +285,25 @@ impl Server {
 
     fn with(mut conn: Conn, opts: Opts, own: Option<Own>) -> Result<Self, ServerError> {
         let version: Option<String> = conn.query_first("SELECT VERSION()")?;
-        let mariadb = version.is_some_and(|v| v.contains("MariaDB"));
+        let make = if version.is_some_and(|v| v.contains("MariaDB")) { Make::MariaDb } else { Make::MySql };
+        // Where the user may not, we hash ourselves.
+        let md5 = has_md5(&mut conn) || (conn.query_drop(CLASSIC_HASHING).is_ok() && has_md5(&mut conn));
         Ok(Self {
             admin: Mutex::new(conn),
             opts,
-            mariadb,
+            make,
+            md5,
             limit: STATEMENT_LIMIT,
             names: Mutex::default(),
             freed: Condvar::new(),
             _own: own,
         })
+    }
+
+    /// Who made it.
+    #[must_use]
+    pub fn make(&self) -> Make {
+        self.make
     }
 
     /// The same server with another limit of a statement's time, in seconds.
@@ -280,6 +345,26 @@ impl Server {
         made.create(tables)?;
         Ok(made)
     }
+}
+
+/// An installed server program.
+fn program(name: &str) -> Option<PathBuf> {
+    FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
+}
+
+fn is_mariadbs(program: &Path) -> bool {
+    let said = Command::new(program).args(["--no-defaults", "--version"]).output();
+    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("MariaDB"))
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// MySQL 9 has lost it to a component.
+fn has_md5(conn: &mut Conn) -> bool {
+    matches!(conn.query_first::<String, _>("SELECT MD5('a')"), Ok(Some(_)))
 }
 
 /// A folder for the socket of a server of our own.
@@ -356,9 +441,9 @@ impl Database {
 
     fn connect(&self) -> Result<Conn, mysql::Error> {
         let server = &self.server;
-        let limit = match server.mariadb {
-            true => format!("max_statement_time={}", server.limit),
-            false => format!("max_execution_time={}", server.limit * 1000),
+        let limit = match server.make {
+            Make::MariaDb => format!("max_statement_time={}", server.limit),
+            Make::MySql => format!("max_execution_time={}", server.limit * 1000),
         };
         let opts = OptsBuilder::from_opts(server.opts.clone())
             .user(Some(&self.user))
@@ -379,11 +464,7 @@ impl Database {
         if statement::is_empty(sql) {
             return "[]".into();
         }
-        let conn = match self.kept.take() {
-            Some(conn) => Ok(conn),
-            None => self.connect(),
-        };
-        let text = conn.and_then(|mut conn| {
+        let text = self.connection().and_then(|mut conn| {
             let text = run(&mut conn, sql)?;
             conn.query_drop("COMMIT")?;
             if keep {
@@ -391,15 +472,20 @@ impl Database {
             }
             Ok(text)
         });
-        shortened(text.unwrap_or_else(|error| self.shown(&error)))
+        shortened(text.unwrap_or_else(|error| self.shown(&error, sql)))
     }
 
-    /// An error as upstream shows it, in MySQL's name.
-    fn shown(&self, error: &mysql::Error) -> String {
+    /// The connection that was kept, else a new one.
+    fn connection(&mut self) -> Result<Conn, mysql::Error> {
+        self.kept.take().map_or_else(|| self.connect(), Ok)
+    }
+
+    /// An error as upstream shows it, in MySQL's words.
+    fn shown(&self, error: &mysql::Error, sql: &str) -> String {
         match error {
             mysql::Error::MySqlError(e) => {
-                let message = e.message.replace("MariaDB server version", "MySQL server version");
-                format!("{} ({}): {message}", e.code, e.state)
+                let said = format!("{} ({}): {}", e.code, e.state, e.message);
+                if self.server.make == Make::MariaDb { words::of_mysql(&said, sql) } else { said }
             }
             other => format!("2013 (HY000): Lost connection to MySQL server during query: {other}"),
         }
@@ -408,14 +494,34 @@ impl Database {
     /// The text of the query that hashes a table.
     pub fn hash(&mut self, table: &Table) -> String {
         let columns: Vec<String> = table.info.columns.iter().map(|c| name(&c.name)).collect();
+        let (columns, table) = (columns.join(","), name(&table.name));
+        if !self.server.md5 {
+            return self.hash_of_our_own(&columns, &table);
+        }
         let sql = format!(
-            "select md5(group_concat(rowhash order by rowhash)) as hash from( SELECT substring(MD5(CONCAT_WS(',', {})), 1, 5) AS \
-             rowhash FROM {}) as sub;",
-            columns.join(","),
-            name(&table.name)
+            "select md5(group_concat(rowhash order by rowhash)) as hash from( SELECT substring(MD5(CONCAT_WS(',', {columns})), 1, 5) \
+             AS rowhash FROM {table}) as sub;"
         );
         self.execute(&sql, false)
     }
+
+    /// The same of a server that has no MD5().
+    fn hash_of_our_own(&mut self, columns: &str, table: &str) -> String {
+        let sql = format!("SELECT CONCAT_WS(',', {columns}) FROM {table} LIMIT {}", u64::MAX);
+        let rows = self.connection().and_then(|mut conn| conn.query::<Vec<u8>, _>(&sql));
+        match rows {
+            Ok(rows) => format!("[({},)]", table_hash(&rows).map_or("None".into(), |hash| format!("'{hash}'"))),
+            Err(error) => shortened(self.shown(&error, &sql)),
+        }
+    }
+}
+
+/// The hash of a table whose rows are joined by commas; an empty one has none.
+fn table_hash(rows: &[Vec<u8>]) -> Option<String> {
+    let mut hashes: Vec<String> = rows.iter().map(|row| hex(row)[..5].to_owned()).collect();
+    hashes.sort();
+    let joined = hashes.join(",");
+    (!rows.is_empty()).then(|| hex(&joined.as_bytes()[..joined.len().min(GROUP_CONCAT)]))
 }
 
 impl Drop for Database {
@@ -483,4 +589,43 @@ pub fn open(server: &Arc<Server>, entry: &Entry, calls: bool) -> Result<Database
     let tables = entry.table.all();
     let named = tables.first().map_or("dbbench", |table| table.name.as_str());
     if calls { server.open(&format!("dbbench_{}", random()), tables) } else { server.open(named, tables) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_hashed_as_the_server_does() {
+        let rows = |rows: &[&str]| rows.iter().map(|row| row.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!(table_hash(&[]), None);
+        assert_eq!(table_hash(&rows(&["a"])).as_deref(), Some(hex(b"0cc17").as_str()));
+        assert_eq!(table_hash(&rows(&["a", ""])).as_deref(), Some(hex(b"0cc17,d41d8").as_str()));
+        assert_eq!(table_hash(&rows(&["", "a"])), table_hash(&rows(&["a", ""])));
+    }
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn our_hash_is_the_servers() {
+        let server = match Server::private() {
+            Ok(server) => Arc::new(server),
+            Err(error @ (ServerError::NotInstalled | ServerError::Sandbox(_))) => {
+                eprintln!("skipped: {error}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert!(server.md5);
+        for rows in [
+            serde_json::json!([]),
+            serde_json::json!([["a", "b"]]),
+            serde_json::json!([["é", null], [null, null], ["", ""], ["it's", "\u{a0}"], ["漢,字", "1.5"], [1, 2.5]]),
+        ] {
+            let info = serde_json::json!({"columns": [{"name": "a b"}, {"name": "c`d"}], "rows": rows});
+            let table = serde_json::from_value(serde_json::json!({"table_name": "t", "table_info": info})).unwrap();
+            let mut database = server.open("hashes", std::slice::from_ref(&table)).unwrap();
+            assert_eq!(database.hash_of_our_own("`a b`,`c``d`", "`t`"), database.hash(&table));
+            database.execute("ALTER TABLE t DROP `a b`", false);
+            assert_eq!(database.hash_of_our_own("`a b`,`c``d`", "`t`"), database.hash(&table));
+        }
+    }
 }
