@@ -133,6 +133,8 @@ pub struct Server {
     make: Make,
     /// Whether it has MD5().
     md5: bool,
+    /// Whether `_` and `%` stand for other characters in a grant.
+    wildcards: bool,
     /// How long a statement may take, in seconds.
     limit: u64,
     /// Names of databases in use.
@@ -286,6 +288,7 @@ impl Server {
     fn with(mut conn: Conn, opts: Opts, own: Option<Own>) -> Result<Self, ServerError> {
         let version: Option<String> = conn.query_first("SELECT VERSION()")?;
         let make = if version.is_some_and(|v| v.contains("MariaDB")) { Make::MariaDb } else { Make::MySql };
+        let wildcards = !matches!(conn.query_first::<u8, _>("SELECT @@partial_revokes"), Ok(Some(1)));
         // Where the user may not, we hash ourselves.
         let md5 = has_md5(&mut conn) || (conn.query_drop(CLASSIC_HASHING).is_ok() && has_md5(&mut conn));
         Ok(Self {
@@ -293,6 +296,7 @@ impl Server {
             opts,
             make,
             md5,
+            wildcards,
             limit: STATEMENT_LIMIT,
             names: Mutex::default(),
             freed: Condvar::new(),
@@ -421,8 +425,10 @@ impl Database {
             done => done?,
         }
         self.created = true;
-        // In a grant `_` and `%` stand for other characters.
-        let granted = database.replace('_', "\\_").replace('%', "\\%");
+        let granted = match server.wildcards {
+            true => database.replace('_', "\\_").replace('%', "\\%"),
+            false => database.clone(),
+        };
         server.admin(&format!("CREATE USER '{}'@'%' IDENTIFIED BY '{}'", self.user, self.password))?;
         server.admin(&format!("GRANT ALL ON {granted}.* TO '{}'@'%'", self.user))?;
         let mut conn = self.connect()?;
@@ -441,15 +447,16 @@ impl Database {
 
     fn connect(&self) -> Result<Conn, mysql::Error> {
         let server = &self.server;
-        let limit = match server.make {
-            Make::MariaDb => format!("max_statement_time={}", server.limit),
-            Make::MySql => format!("max_execution_time={}", server.limit * 1000),
+        // MySQL's limit holds for SELECT alone: what else takes too long is ended from here.
+        let (limit, patience) = match server.make {
+            Make::MariaDb => (format!("max_statement_time={}", server.limit), 10),
+            Make::MySql => (format!("max_execution_time={}", server.limit * 1000), 2),
         };
         let opts = OptsBuilder::from_opts(server.opts.clone())
             .user(Some(&self.user))
             .pass(Some(&self.password))
             .db_name(Some(&self.name))
-            .read_timeout(Some(Duration::from_secs(server.limit + 10)))
+            .read_timeout(Some(Duration::from_secs(server.limit + patience)))
             .prefer_socket(false)
             .init(vec![format!("SET SESSION sql_mode='', sql_select_limit={ROWS}, {limit}")]);
         Conn::new(opts)
@@ -465,7 +472,8 @@ impl Database {
             return "[]".into();
         }
         let text = self.connection().and_then(|mut conn| {
-            let text = run(&mut conn, sql)?;
+            let connection = conn.connection_id();
+            let text = run(&mut conn, sql).inspect_err(|error| self.end(connection, error))?;
             conn.query_drop("COMMIT")?;
             if keep {
                 self.kept = Some(conn);
@@ -473,6 +481,13 @@ impl Database {
             Ok(text)
         });
         shortened(text.unwrap_or_else(|error| self.shown(&error, sql)))
+    }
+
+    /// Ends a statement of which nothing was heard in time.
+    fn end(&self, connection: u32, error: &mysql::Error) {
+        if matches!(error, mysql::Error::IoError(_)) {
+            let _ = self.server.admin(&format!("KILL {connection}"));
+        }
     }
 
     /// The connection that was kept, else a new one.

@@ -22,7 +22,7 @@ const DIFFERENT: [(&str, usize, &[&str]); 2] = [
             "dev-000-bare",
         ],
     ),
-    ("db_repr.jsonl", 63, &[]),
+    ("db_repr.jsonl", 63, &["db-repr-068"]),
 ];
 
 fn data() -> Option<PathBuf> {
