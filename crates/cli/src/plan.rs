@@ -23,7 +23,6 @@ impl Plan {
         let reporter = Reporter::new();
         let found = forecast(&experiment, &self.given.results, self.episode_tokens as usize, &reporter);
         reporter.done();
-        let found = found?;
         let head = ["stage", "work", "reads", "writes", "memory", "tokens", "time"];
         let mut table = Table::new(&format!("What `{}` takes", experiment.name), &head);
         table.rows = found.stages.iter().map(row).collect();

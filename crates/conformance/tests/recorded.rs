@@ -30,6 +30,8 @@ fn replay(benchmark: &str, traces: &Path, data: &Path) -> Report {
             settings.entry("os".to_owned()).or_default().set(key, value);
         }
     }
+    // Which they were recorded on.
+    settings.entry("dbbench".to_owned()).or_default().set("server", "mariadb");
     registry.replay(benchmark, (traces, data), &settings).unwrap()
 }
 

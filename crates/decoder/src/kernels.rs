@@ -1,5 +1,7 @@
 //! What happens between products, a row at a time, in the widest vectors of the machine.
 
+use pulp::{Simd, WithSimd};
+
 /// Numbers that are summed side by side.
 const LANES: usize = 16;
 
@@ -151,30 +153,53 @@ pub(crate) fn block_scores(scores: &mut [f32], query: &[f32], keys: &[f32]) {
 
 /// Rows of a width, weighted and summed: four sums side by side, each in the order of the rows.
 pub(crate) fn weighted(out: &mut [f32], weights: &[f32], rows: &[f32]) {
-    const WIDTH: usize = 32;
-    const SUMS: usize = 4;
-    let width = out.len();
-    wide(
-        #[inline(always)]
-        || {
-            for (from, out) in (0..).step_by(WIDTH).zip(out.chunks_mut(WIDTH)) {
-                let mut sums = [[0.0f32; WIDTH]; SUMS];
-                for (weights, rows) in weights.chunks(SUMS).zip(rows.chunks(SUMS * width)) {
-                    for ((sums, weight), row) in sums.iter_mut().zip(weights).zip(rows.chunks_exact(width)) {
-                        let row = &row[from..from + out.len()];
-                        match <&[f32; WIDTH]>::try_from(row) {
-                            Ok(row) => sums.iter_mut().zip(row).for_each(|(sum, v)| *sum = v.mul_add(*weight, *sum)),
-                            Err(_) => sums.iter_mut().zip(row).for_each(|(sum, v)| *sum = v.mul_add(*weight, *sum)),
-                        }
-                    }
-                }
-                let [a, b, c, d] = sums;
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = (a[i] + b[i]) + (c[i] + d[i]);
+    pulp::Arch::new().dispatch(Weighted { out, weights, rows });
+}
+
+struct Weighted<'w> {
+    out: &'w mut [f32],
+    weights: &'w [f32],
+    rows: &'w [f32],
+}
+
+impl WithSimd for Weighted<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "so the sums stay in registers")]
+    fn with_simd<S: Simd>(self, simd: S) {
+        const SUMS: usize = 4;
+        let Self { out, weights, rows } = self;
+        let (width, step) = (out.len(), 2 * S::F32_LANES);
+        let (fours, rest) = weights.as_chunks::<SUMS>();
+        let (rows, last) = rows[..weights.len() * width].split_at(fours.len() * SUMS * width);
+        let whole = width / step * step;
+        for (from, out) in (0..).step_by(step).zip(out[..whole].chunks_exact_mut(step)) {
+            let mut sums = [[simd.splat_f32s(0.0); 2]; SUMS];
+            let add = |sum: [S::f32s; 2], row: &[f32], weight: f32| {
+                let (values, weight) = (S::as_simd_f32s(&row[..step]).0, simd.splat_f32s(weight));
+                [simd.mul_add_f32s(values[0], weight, sum[0]), simd.mul_add_f32s(values[1], weight, sum[1])]
+            };
+            for (weights, rows) in fours.iter().zip(rows.chunks_exact(SUMS * width)) {
+                for at in 0..SUMS {
+                    sums[at] = add(sums[at], &rows[at * width + from..], weights[at]);
                 }
             }
-        },
-    );
+            for (at, (weight, row)) in rest.iter().zip(last.chunks_exact(width)).enumerate() {
+                sums[at] = add(sums[at], &row[from..], *weight);
+            }
+            for (at, out) in S::as_mut_simd_f32s(out).0.iter_mut().enumerate() {
+                let [a, b, c, d] = sums.map(|sum| sum[at]);
+                *out = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+            }
+        }
+        for (at, out) in out.iter_mut().enumerate().skip(whole) {
+            let mut sums = [0.0f32; SUMS];
+            let each = weights.iter().zip(rows.chunks_exact(width).chain(last.chunks_exact(width))).enumerate();
+            each.for_each(|(i, (weight, row))| sums[i % SUMS] = row[at].mul_add(*weight, sums[i % SUMS]));
+            *out = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        }
+    }
 }
 
 /// Adds magnitudes.
@@ -209,6 +234,24 @@ mod tests {
             assert!(off < 2.5e-7, "{x}: {off}");
         }
         assert!(exp(-1000.0) < 1e-37);
+    }
+
+    #[test]
+    fn rows_are_weighted_in_their_order() {
+        let number = |i: usize| ((i * 7919 % 1009) as f32 - 504.0) / 311.0;
+        for (width, count) in [(32, 9), (128, 64), (20, 7), (80, 2), (5, 1)] {
+            let rows: Vec<f32> = (0..width * count).map(number).collect();
+            let weights: Vec<f32> = (0..count).map(|i| number(i + 17)).collect();
+            let mut out = vec![9.0; width];
+            weighted(&mut out, &weights, &rows);
+            for (at, ours) in out.iter().enumerate() {
+                let mut sums = [0.0f32; 4];
+                for (i, weight) in weights.iter().enumerate() {
+                    sums[i % 4] = rows[i * width + at].mul_add(*weight, sums[i % 4]);
+                }
+                assert_eq!(*ours, (sums[0] + sums[1]) + (sums[2] + sums[3]), "{width} {count} {at}");
+            }
+        }
     }
 
     #[test]

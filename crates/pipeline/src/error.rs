@@ -82,8 +82,10 @@ pub enum RunError {
     NoSolutions(String),
     #[error("benchmark `{benchmark}` is weak, but no donor serves it: name one with --donor {benchmark}=DIR")]
     NoDonor { benchmark: String },
+    #[error("{}", listed(what))]
+    Missing { what: Vec<String>, of_the_machine: bool },
     #[error("benchmark `{benchmark}` cannot be played here: it lacks {lacks}")]
-    Lacking { benchmark: String, lacks: &'static str },
+    Lacking { benchmark: String, lacks: String },
     #[error("benchmark `{benchmark}` cannot be traced: of {of} calibration trajectories none has a span of its role")]
     NoSpans { benchmark: String, of: usize },
     #[error("there is no [[candidate]]; name at least one operator")]
@@ -136,15 +138,18 @@ impl RunError {
         use rolegraft_model::ModelError::{Gone, Unavailable};
         matches!(
             self,
-            Self::Evaluation {
-                source: EvaluationError::Suite(rolegraft_suites::SuiteError::Environment { .. })
-                    | EvaluationError::Incomplete { .. }
-                    | EvaluationError::Model(Gone { .. }),
-                ..
-            } | Self::Engine(
-                EngineError::Model(Gone { .. } | Unavailable { .. })
-                    | EngineError::Server(FleetError::NoneLeft { .. } | FleetError::NoUrls(_))
-            )
+            Self::Missing { of_the_machine: true, .. }
+                | Self::Lacking { .. }
+                | Self::Evaluation {
+                    source: EvaluationError::Suite(rolegraft_suites::SuiteError::Environment { .. })
+                        | EvaluationError::Incomplete { .. }
+                        | EvaluationError::Model(Gone { .. }),
+                    ..
+                }
+                | Self::Engine(
+                    EngineError::Model(Gone { .. } | Unavailable { .. })
+                        | EngineError::Server(FleetError::NoneLeft { .. } | FleetError::NoUrls(_))
+                )
         ) || matches!(
             self,
             Self::Trace(TraceError::Memory { .. })
@@ -162,4 +167,12 @@ fn disk_refuses(error: &(dyn std::error::Error + 'static)) -> bool {
         let kind = e.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied))
     })
+}
+
+/// What is missing: a sentence, or a list of them.
+fn listed(what: &[String]) -> String {
+    match what {
+        [only] => only.clone(),
+        all => format!("{} things are missing or wrong; nothing was done\n- {}", all.len(), all.join("\n- ")),
+    }
 }

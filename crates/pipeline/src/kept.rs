@@ -31,7 +31,7 @@ use std::time::Instant;
 pub(crate) struct Kept<'k> {
     pub(crate) experiment: &'k Experiment,
     pub(crate) store: &'k Store,
-    pub(crate) suites: &'k BTreeMap<String, Library>,
+    pub(crate) suites: &'k Suites,
     pub(crate) machine: &'k Machine<'k>,
     /// Files of the run by the name that they get in its directory.
     pub(crate) files: Vec<(String, PathBuf)>,
@@ -67,12 +67,7 @@ pub(crate) struct Traces {
 }
 
 impl<'k> Kept<'k> {
-    fn new(
-        experiment: &'k Experiment,
-        store: &'k Store,
-        suites: &'k BTreeMap<String, Library>,
-        machine: &'k Machine<'k>,
-    ) -> Self {
+    fn new(experiment: &'k Experiment, store: &'k Store, suites: &'k Suites, machine: &'k Machine<'k>) -> Self {
         let (files, timings, passes) = (Vec::new(), Vec::new(), Vec::new());
         Self { experiment, store, suites, machine, files, timings, passes, arithmetic: machine.arithmetic() }
     }
@@ -100,7 +95,7 @@ impl<'k> Kept<'k> {
     }
 
     fn library(&self, suite: &str) -> Result<&'k Library, RunError> {
-        self.suites.get(suite).ok_or_else(|| RunError::UnknownSuite(suite.to_owned()))
+        self.suites.opened.get(suite).ok_or_else(|| RunError::UnknownSuite(suite.to_owned()))
     }
 
     /// Asks every model's chat template whether it takes what the suites say, before anything is done.
@@ -225,7 +220,7 @@ impl<'k> Kept<'k> {
             let tasks = library.tasks(Split::Test, Some(self.experiment.tasks.of(suite, Split::Test).tasks))?.tasks;
             Ok((suite.clone(), tasks.into_iter().map(|task| task.id).collect()))
         };
-        self.suites.iter().map(ids).collect()
+        self.suites.opened.iter().map(ids).collect()
     }
 
     /// What is played of these suites for a split.
@@ -525,17 +520,23 @@ pub(crate) fn with_stages<T>(
     work(&mut Kept::new(&experiment, &store, &suites, &machine))
 }
 
-/// Every suite of an experiment. A benchmark that only looks on is left out, with a note, where the machine lacks
-/// something for it.
+/// The suites of an experiment.
+pub(crate) struct Suites {
+    opened: BTreeMap<String, Library>,
+    /// Titles of benchmarks that are left out, with what this machine lacks for them.
+    pub(crate) left_out: Vec<(String, String)>,
+}
+
+/// Every suite of an experiment. A benchmark is left out, with a note, where the machine lacks something for it.
 ///
 /// # Errors
-/// If a suite cannot be opened, has too few tasks, or lacks something that the loop hangs on.
+/// If a suite cannot be opened or has too few tasks, or no benchmark is left that an expert serves.
 fn open_suites(
     experiment: &mut Experiment,
     runtime: &tokio::runtime::Runtime,
     progress: &dyn Progress,
-) -> Result<BTreeMap<String, Library>, RunError> {
-    let (mut suites, mut wanted) = (BTreeMap::new(), Vec::new());
+) -> Result<Suites, RunError> {
+    let (mut suites, mut wanted, mut left_out) = (BTreeMap::new(), Vec::new(), Vec::new());
     let (benchmarks, engine, chat) = (std::mem::take(&mut experiment.benchmark), experiment.engine, &experiment.chat);
     let endpoint = &experiment.user_endpoint;
     let device = experiment.compute.device;
@@ -544,7 +545,8 @@ fn open_suites(
         let mut lacking = None;
         for name in &benchmark.suites {
             let library = experiment.setup().open(name, &host)?;
-            lacking = lacking.or(library.lacks);
+            library.notes.iter().for_each(|note| progress.note(note));
+            lacking = lacking.or(library.lacks.clone());
             // What is missing is said now, not after hours of play.
             if let Some(error) = experiment.tasks.lacking(&benchmark, name, &library).next() {
                 return Err(error.into());
@@ -553,15 +555,25 @@ fn open_suites(
         }
         match lacking {
             None => wanted.push(benchmark),
-            // Nothing depends on a benchmark that is only looked at.
-            Some(lacks) if benchmark.expert.is_none() => {
-                progress.note(&format!("not run: benchmark {} lacks {lacks}", benchmark.id));
+            Some(lacks) => {
+                let shows = match &benchmark.expert {
+                    Some(expert) => format!("; what `{expert}` brings to it, this run does not show"),
+                    None => String::new(),
+                };
+                progress.note(&format!("not run: benchmark {} lacks {lacks}{shows}", benchmark.id));
+                left_out.push((benchmark, lacks));
             }
-            Some(lacks) => return Err(RunError::Lacking { benchmark: benchmark.id, lacks }),
         }
     }
+    let serves = |benchmark: &BenchmarkEntry| benchmark.expert.is_some() || experiment.candidate.is_empty();
+    if !wanted.iter().any(serves)
+        && let Some((benchmark, lacks)) = left_out.iter().find(|(benchmark, _)| serves(benchmark))
+    {
+        return Err(RunError::Lacking { benchmark: benchmark.id.clone(), lacks: lacks.clone() });
+    }
     experiment.benchmark = wanted;
-    Ok(suites)
+    let left_out = left_out.into_iter().map(|(benchmark, lacks)| (benchmark.title, lacks)).collect();
+    Ok(Suites { opened: suites, left_out })
 }
 
 /// Every model with every served benchmark.

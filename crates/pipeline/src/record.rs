@@ -29,6 +29,8 @@ pub(crate) struct Results {
     pub(crate) files: Vec<(String, PathBuf)>,
     pub(crate) overlap: (f64, f64),
     pub(crate) timings: Vec<(String, f64)>,
+    /// Benchmarks that were not run, with what the machine lacks for them.
+    pub(crate) left_out: Vec<(String, String)>,
     /// Trajectories with a span of the role, and all, by benchmark.
     pub(crate) traced: BTreeMap<String, (usize, usize)>,
 }
@@ -59,16 +61,19 @@ pub(crate) fn write(experiment: &Experiment, dir: &Path, results: &Results) -> R
         "format": 1, "program": env!("CARGO_PKG_VERSION"), "experiment": experiment,
         "suite": experiment.registry.check(&experiment.suite)?,
         "selection": results.selected.selection, "dev": results.selected.dev, "diagnosis": results.diagnosed.diagnosis, "plan": results.planned.plan,
-        "seconds": results.timings,
+        "seconds": results.timings, "not_run": results.left_out,
     });
     let bytes = serde_json::to_vec_pretty(&record).unwrap_or_default();
     write_atomic(&dir.join("run.json"), &bytes).map_err(|e| RunError::Store(e.into()))?;
     let shown = ["aos", "diagnosis", "transplant", "table1", "table3", "paired", "table6", "table8", "time"];
-    Ok(shown
-        .iter()
-        .filter_map(|n| tables.iter().find(|(t, _)| t == n))
-        .map(|(_, t)| t.render(Format::Markdown) + "\n")
-        .collect())
+    let tables = shown.iter().filter_map(|n| tables.iter().find(|(t, _)| t == n));
+    let tables: String = tables.map(|(_, t)| t.render(Format::Markdown) + "\n").collect();
+    Ok(tables + &not_run(&results.left_out))
+}
+
+/// Says what tables do not show.
+pub(crate) fn not_run(left_out: &[(String, String)]) -> String {
+    left_out.iter().map(|(title, lacks)| format!("Not run: {title}, for which this machine lacks {lacks}.\n")).collect()
 }
 
 /// Puts files of the store into a run's directory, each under its name there.
@@ -144,6 +149,9 @@ fn provenance(experiment: &Experiment, results: &Results) -> Vec<(String, String
         ("seed".to_owned(), experiment.seed.to_string()),
         ("engine".to_owned(), format!("{:?}", experiment.engine).to_lowercase()),
     ];
+    rows.extend(
+        results.left_out.iter().map(|(title, lacks)| ("not run".to_owned(), format!("{title}: lacks {lacks}"))),
+    );
     rows.extend(results.models.iter().map(|(m, _)| (format!("weights of {}", m.name), m.digest.to_string())));
     rows
 }

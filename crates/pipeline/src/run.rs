@@ -3,6 +3,7 @@
 use crate::energy::task_vector_energy;
 use crate::error::RunError;
 use crate::experiment::{Experiment, Source};
+use crate::forecast::check;
 use crate::kept::{Kept, with_stages};
 use crate::logs::write_logs_report;
 use crate::machine::Member;
@@ -35,6 +36,7 @@ pub fn run(
     stop: Arc<AtomicBool>,
     progress: &dyn Progress,
 ) -> Result<RunSummary, RunError> {
+    check(experiment, results)?;
     with_stages(experiment, results, stop, progress, |kept| {
         if experiment.candidate.is_empty() {
             return evaluate_pool(kept);
@@ -70,8 +72,8 @@ fn evaluate_pool(kept: &mut Kept<'_>) -> Result<RunSummary, RunError> {
     let models = write_logs_report(&report, Some(&dir), true)?;
     record::leave(&dir, &kept.files)?;
     let tables = overview(&models, experiment.seed, report.prices);
-    let tables = tables.iter().map(|table| table.render(Format::Markdown) + "\n").collect();
-    Ok(RunSummary { dir, tables })
+    let tables: String = tables.iter().map(|table| table.render(Format::Markdown) + "\n").collect();
+    Ok(RunSummary { dir, tables: tables + &record::not_run(&kept.suites.left_out) })
 }
 
 fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
@@ -99,5 +101,6 @@ fn all_stages(kept: &mut Kept<'_>) -> Result<Results, RunError> {
     let (traced, files, timings) =
         (traced.collect(), std::mem::take(&mut kept.files), std::mem::take(&mut kept.timings));
     let overlap = traces.overlap;
-    Ok(Results { models, tasks, selected, diagnosed, planned, energy, files, overlap, timings, traced })
+    let left_out = kept.suites.left_out.clone();
+    Ok(Results { models, tasks, selected, diagnosed, planned, energy, files, overlap, timings, left_out, traced })
 }

@@ -171,6 +171,10 @@ impl Solo<'_> {
         let device = self.device;
         let host = Players { runtime, engine, device, chat, endpoint, progress, person };
         let library = self.setup.open(self.suite, &host)?;
+        if let Some(lacks) = &library.lacks {
+            return Err(RunError::Lacking { benchmark: self.suite.to_owned(), lacks: lacks.clone() });
+        }
+        library.notes.iter().for_each(|note| progress.note(note));
         let tasks = library.tasks(self.split, self.tasks)?;
         for task in &library.not_run {
             machine.progress.note(&format!("not run: {} lacks {}", task.task, task.lacks));

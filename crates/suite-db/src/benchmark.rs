@@ -1,7 +1,7 @@
 //! AgentBench DB-bench as an entry of the registry.
 
 use crate::replay::{replay, reply};
-use crate::{DbSuite, FORMAT, KNOWN_BAD, OfficialError, Place, Prompt, Server, entries, folder};
+use crate::{DbSuite, FORMAT, KNOWN_BAD, Make, OfficialError, Place, Prompt, Server, entries, folder};
 use rolegraft_suite::recordings::{ReplayReply, Report, UnreadableError};
 use rolegraft_suite::{
     AGENTBENCH, AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, Need, OfficialData, OpenError, Opening,
@@ -16,6 +16,9 @@ const NAME: &str = "dbbench";
 /// What plays where there is neither a server of ours nor a named one.
 const NO_SERVER: &str = "MySQL or MariaDB (package: mysql-server-core or mariadb-server-core) and bubblewrap, or a server named with --db (`server` under \
      [suite.dbbench])";
+
+const STAND_IN: &str = "MariaDB stands in for MySQL, DB-bench's reference: they differ in some reserved words, in casts and in ties of ORDER BY \
+     (docs/agentbench.md)";
 
 /// AgentBench DB-bench.
 pub struct DbBench;
@@ -44,10 +47,11 @@ impl Benchmark for DbBench {
         let options: Options = opening.settings.read(NAME)?;
         let BuiltIn { format, limits, prompt, tasks, .. } = file.read()?;
         let (format, place) = (opening.format(&format)?, Place::named(options.server.as_deref()));
-        let lacking = place.is_private() && !Server::installed();
+        let make = place.is_private().then(Server::installed);
         let suite = DbSuite::new(AgentBenchProtocol::Text, format, limits, prompt, place);
         let mut library = Library::built_in(suite, file, tasks);
-        library.lacks = lacking.then_some(NO_SERVER);
+        library.lacks = (make == Some(None)).then(|| NO_SERVER.to_owned());
+        library.notes.extend((make == Some(Some(Make::MariaDb))).then(|| STAND_IN.to_owned()));
         Ok(library)
     }
     fn official(&self) -> &'static [&'static str] {
@@ -109,13 +113,10 @@ impl Benchmark for DbBench {
         vec![
             Need::Thing {
                 what: "MySQL or MariaDB, and bubblewrap, for a private server (suite dbbench)".into(),
-                found: Server::installed().then_some(()).ok_or_else(|| mend.into()),
+                found: Server::installed().map(|_| ()).ok_or_else(|| mend.into()),
                 needed: false,
             },
-            Need::Note(
-                "MySQL is DB-bench's reference; MariaDB differs in some words that are reserved, in casts and in ties of ORDER BY \
-                 (docs/agentbench.md)",
-            ),
+            Need::Note(STAND_IN),
         ]
     }
     fn replies(&self) -> Option<(&'static str, ReplayReply)> {

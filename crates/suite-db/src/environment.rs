@@ -131,7 +131,7 @@ impl Suite for DbSuite {
         (self.protocol == AgentBenchProtocol::Fc).then(|| Arc::new(self.prompt.tools.clone()))
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn settings(&self) -> Value {
         json!({"prompt": self.prompt, "protocol": self.protocol})

@@ -6,7 +6,6 @@ mod benchmark;
 pub mod compare;
 mod entry;
 mod environment;
-mod md5;
 mod replay;
 mod server;
 mod show;

@@ -5,13 +5,13 @@
 //! and nothing outside it.
 
 use crate::entry::{Entry, Table};
-use crate::md5::hex;
 use crate::{show, statement, words};
+use md5::{Digest, Md5};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder, Value as Cell};
 use rolegraft_python::Object;
 use rolegraft_suite::docker::Container;
-use rolegraft_suite::sandbox::{Mount, SandboxError, is_orphan, service};
+use rolegraft_suite::sandbox::{Mount, SandboxError, available, is_orphan, service};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -63,8 +63,6 @@ options="$options --innodb-log-file-size=16M"
         $scripts/maria_add_gis_sp_bootstrap.sql
 } | mariadbd $options --bootstrap || exit 1
 exec mariadbd $options $common --secure-file-priv=/data/none"#;
-/// Brings MD5() back to MySQL 9.
-const CLASSIC_HASHING: &str = "INSTALL COMPONENT 'file://component_classic_hashing'";
 /// Characters that MySQL's GROUP_CONCAT gives unless told otherwise.
 const GROUP_CONCAT: usize = 1024;
 /// Names that are the server's own.
@@ -175,10 +173,11 @@ fn random() -> String {
 }
 
 impl Server {
-    /// Whether a private server can be had: a program of either make, and bubblewrap for its box.
+    /// Whose private server can be had, if any: there has to be a box for it, too.
     #[must_use]
-    pub fn installed() -> bool {
-        (Make::MySql.is_installed() || Make::MariaDb.is_installed()) && in_path("bwrap")
+    pub fn installed() -> Option<Make> {
+        let make = [Make::MySql, Make::MariaDb].into_iter().find(|make| make.is_installed());
+        make.filter(|_| available().is_ok())
     }
 
     /// Starts a private one, of MySQL where that is installed.
@@ -194,7 +193,7 @@ impl Server {
     /// # Errors
     /// As [`Self::private`].
     pub fn private_of(make: Option<Make>) -> Result<Self, ServerError> {
-        if !Self::installed() {
+        if Self::installed().is_none() {
             return Err(ServerError::NotInstalled);
         }
         if let Some(make) = make.filter(|make| !make.is_installed()) {
@@ -289,8 +288,7 @@ impl Server {
         let version: Option<String> = conn.query_first("SELECT VERSION()")?;
         let make = if version.is_some_and(|v| v.contains("MariaDB")) { Make::MariaDb } else { Make::MySql };
         let wildcards = !matches!(conn.query_first::<u8, _>("SELECT @@partial_revokes"), Ok(Some(1)));
-        // Where the user may not, we hash ourselves.
-        let md5 = has_md5(&mut conn) || (conn.query_drop(CLASSIC_HASHING).is_ok() && has_md5(&mut conn));
+        let md5 = has_md5(&mut conn);
         Ok(Self {
             admin: Mutex::new(conn),
             opts,
@@ -361,12 +359,7 @@ fn is_mariadbs(program: &Path) -> bool {
     said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("MariaDB"))
 }
 
-fn in_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
-/// MySQL 9 has lost it to a component.
+/// MySQL 9 has lost it to a component, which is the administrator's to install.
 fn has_md5(conn: &mut Conn) -> bool {
     matches!(conn.query_first::<String, _>("SELECT MD5('a')"), Ok(Some(_)))
 }
@@ -531,6 +524,10 @@ impl Database {
     }
 }
 
+fn hex(text: &[u8]) -> String {
+    format!("{:x}", Md5::digest(text))
+}
+
 /// The hash of a table whose rows are joined by commas; an empty one has none.
 fn table_hash(rows: &[Vec<u8>]) -> Option<String> {
     let mut hashes: Vec<String> = rows.iter().map(|row| hex(row)[..5].to_owned()).collect();
@@ -629,7 +626,10 @@ mod tests {
             }
             Err(error) => panic!("{error}"),
         };
-        assert!(server.md5);
+        if !server.md5 {
+            eprintln!("skipped: the server has no MD5()");
+            return;
+        }
         for rows in [
             serde_json::json!([]),
             serde_json::json!([["a", "b"]]),

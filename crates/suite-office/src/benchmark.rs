@@ -3,6 +3,7 @@
 use crate::replay::{replay, reply};
 use crate::{Apps, Mode, OfficeSuite, Official, OfficialError, Program, SANE};
 use rolegraft_suite::recordings::{ReplayReply, Report, UnreadableError};
+use rolegraft_suite::sandbox::available;
 use rolegraft_suite::{
     Benchmark, BuiltIn, Flag, Library, Limits, Need, NotRun, OfficialData, OpenError, Opening, Settings, SettingsError,
     SuiteFile, Taken, TaskSet,
@@ -54,7 +55,10 @@ impl Benchmark for OfficeBench {
     }
     fn open(&self, file: &SuiteFile, opening: &Opening<'_>) -> Result<Library, OpenError> {
         let BuiltIn { format, limits, prompt, tasks, .. } = file.read()?;
-        Ok(Library::built_in(OfficeSuite::new(opening.format(&format)?, limits, prompt), file, tasks))
+        let mut library = Library::built_in(OfficeSuite::new(opening.format(&format)?, limits, prompt), file, tasks);
+        let boxless = |error| format!("OfficeBench's shell app and conversions fail in every episode: {error}");
+        library.notes.extend(available().err().map(boxless));
+        Ok(library)
     }
     fn official(&self) -> &'static [&'static str] {
         &["officebench-2-apps", "officebench-3-apps"]

@@ -3,9 +3,9 @@
 use crate::replay::{replay, reply};
 use crate::{FORMAT, KNOWN_BAD, Official, OfficialError, OsSuite, Prompt, Setup, Shell};
 use rolegraft_suite::recordings::{ReplayReply, Report, UnreadableError};
-use rolegraft_suite::sandbox::{BoxUser, Image};
+use rolegraft_suite::sandbox::{BoxUser, Image, available};
 use rolegraft_suite::{
-    AGENTBENCH, AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, Need, OfficialData, OpenError, Opening, Sandbox,
+    AGENTBENCH, AgentBenchProtocol, Benchmark, BuiltIn, Flag, Library, Need, OfficialData, OpenError, Opening,
     Settings, SettingsError, SuiteFile, Taken, TaskSet, agentbench_limits, docker,
 };
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,9 @@ impl Benchmark for Os {
     fn open(&self, file: &SuiteFile, opening: &Opening<'_>) -> Result<Library, OpenError> {
         let BuiltIn { format, limits, prompt, tasks, .. } = file.read()?;
         let setup = Setup { prompt, ..Default::default() };
-        Ok(Library::built_in(OsSuite::new(opening.format(&format)?, limits, setup), file, tasks))
+        let mut library = Library::built_in(OsSuite::new(opening.format(&format)?, limits, setup), file, tasks);
+        library.lacks = available().err().map(|error| format!("a sandbox for model-written shell: {error}"));
+        Ok(library)
     }
     fn official(&self) -> &'static [&'static str] {
         &[NAME]
@@ -141,7 +143,7 @@ impl Benchmark for Os {
         vec![
             Need::Thing {
                 what: "sandbox for model-written shell (suite os)".into(),
-                found: Sandbox::start().map(|_| ()).map_err(|e| e.to_string()),
+                found: available().map_err(|e| e.to_string()),
                 needed: true,
             },
             Need::Thing {

@@ -14,7 +14,9 @@ pub struct Library {
     /// Tasks of all splits that cannot be played here.
     pub not_run: Vec<NotRun>,
     /// What this machine lacks for any of its tasks.
-    pub lacks: Option<&'static str>,
+    pub lacks: Option<String>,
+    /// What a person should know of how it is played here.
+    pub notes: Vec<String>,
     /// Whether a person takes part: one episode at a time.
     pub person: bool,
     source: Source,
@@ -53,7 +55,7 @@ impl Library {
         Self::with_tasks(suite, sets)
     }
     fn new(suite: impl Suite + 'static, source: Source) -> Self {
-        Self { suite: Arc::new(suite), not_run: Vec::new(), lacks: None, person: false, source }
+        Self { suite: Arc::new(suite), not_run: Vec::new(), lacks: None, notes: Vec::new(), person: false, source }
     }
 
     /// The first `limit` tasks of a split.

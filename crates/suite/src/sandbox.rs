@@ -44,6 +44,18 @@ pub enum Image {
     Docker(String),
 }
 
+/// That boxes can be had here.
+///
+/// # Errors
+/// If bubblewrap is missing, or may not make namespaces.
+pub fn available() -> Result<(), SandboxError> {
+    let tried = run_once(&[], "/", &["true"], Duration::from_secs(10))?;
+    match tried.status {
+        Some(0) => Ok(()),
+        _ => Err(SandboxError::Broken(String::from_utf8_lossy(&tried.stderr).trim().to_owned())),
+    }
+}
+
 /// What has to end with a sandbox.
 enum Held {
     /// A container of ours, and its control group, which is dropped after the child has ended.

@@ -127,6 +127,7 @@ impl WithSimd for Panel<'_> {
 
 /// `ROWS` rows of a tile with a panel, two vectors of outputs at a time.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "so the sums stay in registers")]
 fn product<S: Simd, const ROWS: usize>(simd: S, tile: &[f32], panel: &[f32], out: &mut [f32]) {
     let (tile, panel) = (tile.as_chunks::<TILE>().0, panel.as_chunks::<PANEL>().0);
     let lanes = S::F32_LANES;
@@ -136,10 +137,9 @@ fn product<S: Simd, const ROWS: usize>(simd: S, tile: &[f32], panel: &[f32], out
         for (x, weights) in tile.iter().zip(panel) {
             let (vectors, _) = S::as_simd_f32s(&weights[from..]);
             let (a, b) = (vectors[0], vectors.get(1).copied().unwrap_or(vectors[0]));
-            for (sums, x) in sums.iter_mut().zip(x) {
-                let x = simd.splat_f32s(*x);
-                sums[0] = simd.mul_add_f32s(a, x, sums[0]);
-                sums[1] = simd.mul_add_f32s(b, x, sums[1]);
+            for row in 0..ROWS {
+                let x = simd.splat_f32s(x[row]);
+                sums[row] = [simd.mul_add_f32s(a, x, sums[row][0]), simd.mul_add_f32s(b, x, sums[row][1])];
             }
         }
         for (sums, out) in sums.iter().zip(out.chunks_exact_mut(PANEL)) {

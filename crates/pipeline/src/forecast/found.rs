@@ -7,6 +7,8 @@ pub struct Forecast {
     pub stages: Vec<StageForecast>,
     /// What keeps it from running, a sentence each.
     pub missing: Vec<String>,
+    /// Whether the machine lacks some of it.
+    pub(super) of_the_machine: bool,
     /// What a person should know.
     pub notes: Vec<String>,
 }

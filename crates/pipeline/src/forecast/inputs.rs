@@ -108,11 +108,10 @@ fn open_suites(experiment: &Experiment, found: &mut Forecast) -> BTreeMap<String
                     continue;
                 }
             };
-            if let Some(lacks) = library.lacks {
-                let what = format!("suite {name} cannot be played here: it lacks {lacks}");
-                // Nothing depends on a benchmark that is only looked at.
-                if benchmark.expert.is_some() { found.lacks(what) } else { found.notes.push(what) }
+            if let Some(lacks) = &library.lacks {
+                found.notes.push(format!("suite {name} cannot be played here, and is left out: it lacks {lacks}"));
             }
+            found.notes.extend(library.notes.iter().cloned());
             if !library.not_run.is_empty() {
                 let first = library.not_run.first().map(|task| task.lacks.clone()).unwrap_or_default();
                 let of = library.not_run.len();

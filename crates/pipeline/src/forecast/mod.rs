@@ -29,20 +29,38 @@ use std::time::{Duration, Instant};
 const MEASURED: Duration = Duration::from_millis(1500);
 /// Bytes that are merged, or hashed, to see how fast it goes.
 const SAMPLE: u64 = 64 << 20;
+/// Tokens of an episode at least, where only what is missing is asked for.
+const LEAST_TOKENS: usize = 4;
 /// Tokens of the longest trajectory, against the mean.
 const LONGEST: usize = 4;
 
 /// Looks at an experiment without running it. Nothing is kept.
+pub fn forecast(experiment: &Experiment, results: &Path, episode_tokens: usize, progress: &dyn Progress) -> Forecast {
+    progress.stage("read headers and tasks");
+    look(experiment, results, episode_tokens, &mut |asked, found| {
+        progress.stage("measure this machine");
+        asked.measure(found)
+    })
+}
+
+/// That nothing is missing that can be seen before anything is done.
 ///
 /// # Errors
-/// If nothing can be written where results would land.
-pub fn forecast(
+/// Everything that is missing.
+pub(crate) fn check(experiment: &Experiment, results: &Path) -> Result<(), RunError> {
+    let found = look(experiment, results, LEAST_TOKENS, &mut |_, _| Speeds::default());
+    match found.missing.is_empty() {
+        true => Ok(()),
+        false => Err(RunError::Missing { what: found.missing, of_the_machine: found.of_the_machine }),
+    }
+}
+
+fn look(
     experiment: &Experiment,
     results: &Path,
     episode_tokens: usize,
-    progress: &dyn Progress,
-) -> Result<Forecast, RunError> {
-    progress.stage("read headers and tasks");
+    measure: &mut dyn FnMut(&Asked<'_>, &mut Forecast) -> Speeds,
+) -> Forecast {
     let mut found = Forecast::default();
     let inputs = Inputs::open(experiment, &mut found);
     let place = match experiment.compute.place(experiment.trace.precision) {
@@ -57,8 +75,7 @@ pub fn forecast(
     let plans = plans(experiment, &inputs, &mut found);
     let (inputs, plans, loads, shape, place) = (&inputs, plans.as_deref(), loads.as_slice(), shape.as_ref(), &place);
     let asked = Asked { experiment, inputs, plans, shape, place, loads, results };
-    progress.stage("measure this machine");
-    let speeds = asked.measure(&mut found);
+    let speeds = measure(&asked, &mut found);
     let mut stages = Vec::new();
     if !experiment.candidate.is_empty() {
         stages = vec![asked.merge(&speeds), asked.played("calibrate", Split::Calibration, &speeds, &mut found)];
@@ -72,11 +89,12 @@ pub fn forecast(
     }
     stages.push(asked.played("evaluate", Split::Test, &speeds, &mut found));
     found.stages = stages;
-    asked.room(&mut found);
     if Store::new(results).run(&experiment.name).exists() {
         found.notes.push("a run of that name is there: what it made already will not be made again".into());
+    } else {
+        asked.room(&mut found);
     }
-    Ok(found)
+    found
 }
 
 /// How each candidate is merged; nothing if a model is missing, or a candidate cannot be merged.
@@ -343,6 +361,7 @@ impl Asked<'_> {
         let (needs, has) = (Bytes(needed as usize), Bytes(free as usize));
         if needed > free {
             let folder = folder.display();
+            found.of_the_machine = true;
             found.lacks(format!("disk: {needs} are written under `{folder}`, where {has} are free"));
         } else {
             found.notes.push(format!("{needs} of {has} free are written; {} of memory are free", Bytes(free_memory())));
