@@ -5,23 +5,25 @@
 set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 root=${ROOT:-$(mktemp -d)}
-mirror=${MIRROR:-http://deb.debian.org/debian}
-command=${COMMAND:-cargo run --release -- run nano}
+[ -n "${ROOT:-}" ] || trap 'rm -rf --one-file-system "$root"' EXIT
 if [ ! -e "$root/usr/bin/gcc" ]; then
-  debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,git "${SUITE:-bookworm}" "$root" "$mirror"
+  debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,git "${SUITE:-bookworm}" "$root" "${MIRROR:-http://deb.debian.org/debian}"
 fi
-cleanup() { for what in work/checkout cargo rustup proc dev; do umount "$root/$what" 2>/dev/null || true; done; [ -n "${ROOT:-}" ] || rm -rf "$root"; }
-trap cleanup EXIT
 mkdir -p "$root"/{work/checkout,cargo,rustup}
-mount --bind "$checkout" "$root/work/checkout"
-# The toolchain, and crates that were fetched before.
-mount --bind "${CARGO_HOME:-$HOME/.cargo}" "$root/cargo"
-mount --bind "${RUSTUP_HOME:-$HOME/.rustup}" "$root/rustup"
-mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
 cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true
-chroot "$root" /usr/bin/env -i HOME=/root PATH=/cargo/bin:/usr/bin:/bin:/usr/sbin CARGO_HOME=/cargo RUSTUP_HOME=/rustup \
-  CARGO_TERM_COLOR=never RUSTUP_TOOLCHAIN="${RUSTUP_TOOLCHAIN:-stable}" bash -ec "
-    git config --global --add safe.directory '*'
-    rm -rf /work/clone && git clone -q /work/checkout /work/clone && cd /work/clone
-    $command"
+export checkout root cargo=${CARGO_HOME:-$HOME/.cargo} rustup=${RUSTUP_HOME:-$HOME/.rustup}
+export toolchain=${RUSTUP_TOOLCHAIN:-stable} command=${COMMAND:-cargo run --release -- run nano}
+# What is mounted goes with the namespace: the toolchain, and crates that were fetched before.
+unshare --mount --propagation private bash -euc '
+  mount --bind "$checkout" "$root/work/checkout"
+  mount --bind "$cargo" "$root/cargo"
+  mount --bind "$rustup" "$root/rustup"
+  mount -t proc proc "$root/proc"
+  mount --rbind /dev "$root/dev"
+  chroot "$root" /usr/bin/env -i HOME=/root PATH=/cargo/bin:/usr/bin:/bin:/usr/sbin CARGO_HOME=/cargo RUSTUP_HOME=/rustup \
+    CARGO_TERM_COLOR=never RUSTUP_TOOLCHAIN="$toolchain" command="$command" bash -euc "
+      git config --global --add safe.directory \"*\"
+      rm -rf /work/clone
+      git clone -q /work/checkout /work/clone
+      cd /work/clone
+      eval \"\$command\""'

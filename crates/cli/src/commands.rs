@@ -150,6 +150,9 @@ impl ExperimentFlags {
 fn file_of(said: &Path) -> Result<PathBuf> {
     match EXPERIMENTS.iter().find(|name| Path::new(name) == said) {
         Some(name) if !said.exists() => Ok(suites_folder()?.join("experiments").join(format!("{name}.toml"))),
+        None if !said.exists() => {
+            bail!("there is no experiment `{}`; built in: `{}`", said.display(), EXPERIMENTS.join("`, `"))
+        }
         _ => Ok(said.to_owned()),
     }
 }

@@ -1,6 +1,7 @@
 //! Progress and errors for people, on stderr.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rolegraft_nano::builtin::BuiltInError;
 use rolegraft_pipeline::{Bytes, Message, Progress, RunError, Speaker, SpeakerError, Spent};
 use rolegraft_report::plain;
 use std::io::{BufRead, IsTerminal, Write};
@@ -37,6 +38,7 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     match run {
         Some(e) if e.is_interrupt() => ExitCode::from(130),
         Some(e) if e.is_environment() => ExitCode::from(3),
+        None if error.is::<BuiltInError>() => ExitCode::from(3),
         _ => ExitCode::from(2),
     }
 }

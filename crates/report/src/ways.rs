@@ -21,8 +21,8 @@ struct Way {
 /// One model's failures on a suite.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Ways {
-    /// How often, and the first task of each.
-    found: BTreeMap<Way, (usize, String)>,
+    /// How often; and of the first by task and trial, whatever the order in a log, what went wrong.
+    found: BTreeMap<Way, (usize, (String, u32), String)>,
     /// Kinds of violations by task and trial.
     violations: BTreeMap<(String, u32), BTreeSet<ViolationKind>>,
 }
@@ -43,8 +43,12 @@ impl Ways {
         };
         let at =
             blocked.map_or(String::new(), |(turn, violation)| format!(", turn {}: {}", turn + 1, violation.detail));
-        let (count, _) = self.found.entry(way).or_insert_with(|| (0, format!("{task} trial {trial}{at}")));
+        let key = (task.clone(), *trial);
+        let (count, first, said) = self.found.entry(way).or_insert_with(|| (0, key.clone(), at.clone()));
         *count += 1;
+        if key < *first {
+            (*first, *said) = (key, at);
+        }
     }
 }
 
@@ -57,8 +61,8 @@ pub(crate) fn ways_table(rows: &Rows<'_>) -> Table {
     let mut table = Table::new("Ways to fail, the most frequent first", &head);
     for (suite, model, ways) in rows {
         let mut found: Vec<_> = ways.found.iter().collect();
-        found.sort_by(|(a, (more, _)), (b, (less, _))| less.cmp(more).then(a.cmp(b)));
-        for (way, (count, example)) in found.into_iter().take(MOST) {
+        found.sort_by(|(a, (more, ..)), (b, (less, ..))| less.cmp(more).then(a.cmp(b)));
+        for (way, (count, (task, trial), said)) in found.into_iter().take(MOST) {
             table.rows.push(vec![
                 suite.clone(),
                 model.clone(),
@@ -66,7 +70,7 @@ pub(crate) fn ways_table(rows: &Rows<'_>) -> Table {
                 way.status.as_str().into(),
                 way.blocked_by.map_or("–".into(), |kind| kind.as_str().into()),
                 way.last_action.clone().unwrap_or_else(|| "–".into()),
-                example.clone(),
+                format!("{task} trial {trial}{said}"),
             ]);
         }
     }

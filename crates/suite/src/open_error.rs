@@ -3,14 +3,16 @@
 use crate::TasksError;
 use crate::settings::SettingsError;
 use rolegraft_spans::FormatError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a suite cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]
 pub enum OpenError {
-    #[error("there is no suite `{suite}`: `{}` is missing", path.display())]
-    Missing { suite: String, path: PathBuf },
+    #[error("there is no folder `{}` with suites; leave out --suites, and the built-in ones are played", .0.display())]
+    NoSuites(PathBuf),
+    #[error("there is no suite `{suite}`; in `{}` are {}", folder.display(), known.join(", "))]
+    Missing { suite: String, folder: PathBuf, known: Vec<String> },
     #[error("`{}`: {message}", path.display())]
     Toml { path: PathBuf, message: String },
     #[error(transparent)]
@@ -35,6 +37,14 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// That a folder of suites has none of that name.
+    pub(crate) fn missing(suites: &Path, name: &str) -> Self {
+        let Ok(entries) = suites.read_dir() else { return Self::NoSuites(suites.to_owned()) };
+        let there = entries.flatten().filter(|entry| entry.path().join("suite.toml").is_file());
+        let mut known: Vec<String> = there.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        known.sort();
+        Self::Missing { suite: name.to_owned(), folder: suites.to_owned(), known }
+    }
     /// What a benchmark itself has to say of a suite.
     pub fn of(suite: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Suite { suite: suite.to_owned(), source: source.into() }

@@ -49,7 +49,7 @@ pub enum Image {
 /// # Errors
 /// If bubblewrap is missing, or may not make namespaces.
 pub fn available() -> Result<(), SandboxError> {
-    let tried = run_once(&[], "/", &["true"], Duration::from_secs(10))?;
+    let tried = run_once(&[], "/work", &["true"], Duration::from_secs(10))?;
     match tried.status {
         Some(0) => Ok(()),
         _ => Err(SandboxError::Broken(String::from_utf8_lossy(&tried.stderr).trim().to_owned())),

@@ -47,8 +47,7 @@ impl SuiteFile {
     /// If it is missing, or no TOML.
     pub fn open(suites: &Path, name: &str) -> Result<Self, OpenError> {
         let path = Self::path_of(suites, name);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|_| OpenError::Missing { suite: name.to_owned(), path: path.clone() })?;
+        let text = std::fs::read_to_string(&path).map_err(|_| OpenError::missing(suites, name))?;
         let table: toml::Table = toml::from_str(&text).map_err(|e| OpenError::Toml { path, message: e.to_string() })?;
         let kind = table.get("kind").and_then(toml::Value::as_str).map(str::to_owned);
         let keys = table.keys().cloned().collect();

@@ -40,7 +40,7 @@ pub enum TasksError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("`{}` line {line}: {reason}", path.display())]
     Line { path: PathBuf, line: usize, reason: String },
-    #[error("`{}` has {found} tasks, but {wanted} are asked for; lower the number in the experiment file", path.display())]
+    #[error("`{}` has {found} tasks, but {wanted} are asked for; ask for fewer", path.display())]
     TooFew { path: PathBuf, found: usize, wanted: usize },
 }
 

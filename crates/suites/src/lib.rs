@@ -72,7 +72,7 @@ impl Setup<'_> {
         if let (Some(benchmark), Some(data)) = (serving, self.data) {
             return benchmark.open_official(name, data, &opening(benchmark));
         }
-        if serving.is_some() && !SuiteFile::path_of(self.suites, name).exists() {
+        if serving.is_some() && self.suites.is_dir() && !SuiteFile::path_of(self.suites, name).exists() {
             return Err(OpenError::NeedsOfficial(name.to_owned()));
         }
         let file = SuiteFile::open(self.suites, name)?;

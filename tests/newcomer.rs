@@ -1,0 +1,77 @@
+//! A newcomer's first commands, from an empty folder: what works without the repository, and what is said where it does not.
+#![allow(missing_docs)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+mod miniature;
+use miniature::{root, text};
+
+/// A command line as one types it, variables before it, in a folder.
+fn typed(line: &str, folder: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    command.current_dir(folder).env("XDG_CACHE_HOME", cache).env_remove("ROLEGRAFT_DATA").env_remove("ROLEGRAFT_DB");
+    let mut words = line.split_whitespace().skip_while(|word| match word.split_once('=') {
+        Some((name, value)) if name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
+            command.env(name, value);
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(words.next(), Some("rolegraft"), "{line}");
+    let words: Vec<&str> = words.collect();
+    command.args(words).output().unwrap()
+}
+
+#[test]
+fn suites_and_pool_come_with_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = |line: &str| {
+        let output = typed(line, dir.path());
+        assert!(output.status.success(), "{line}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let place = done("rolegraft nano where");
+    assert!(Path::new(place.trim()).join("nano-pool/base/config.json").is_file(), "{place}");
+    // What is cut is mended.
+    std::fs::write(Path::new(place.trim()).join("webshop/suite.toml"), "k").unwrap();
+    done("rolegraft calibrate --suite webshop -n 2 --out solved.jsonl");
+    assert!(done("rolegraft score solved.jsonl").contains("2 passed, 0 failed"));
+    assert!(done("rolegraft plan nano").contains("nothing is missing"));
+    assert!(done("rolegraft completions bash").contains("_rolegraft"));
+    done("rolegraft man --out man");
+    assert!(std::fs::read_to_string(dir.path().join("man/rolegraft-log-merge.1")).unwrap().contains("skip"));
+    // What is here wins.
+    std::fs::create_dir(dir.path().join("benchmarks")).unwrap();
+    assert_eq!(done("rolegraft nano where").trim(), "benchmarks");
+}
+
+/// Every row of the table in docs/faults.md.
+#[test]
+fn wrong_input_is_answered_as_the_docs_say() {
+    let page = std::fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let rows = page.lines().filter_map(|line| {
+        let (command, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+        let (code, said) = rest.strip_suffix(" |")?.split_once(" | ")?;
+        Some((command, code.parse::<i32>().ok()?, said))
+    });
+    let somewhere = tempfile::tempdir().unwrap();
+    let built_in = text(&typed("rolegraft nano where", somewhere.path())).trim().to_owned();
+    let digest = built_in.split('/').find(|part| part.starts_with("built-in-")).unwrap();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (command, code, expected) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        let output = typed(command, dir.path());
+        let said = String::from_utf8_lossy(&output.stderr);
+        let error = said.lines().skip_while(|line| !line.starts_with("error: ")).collect::<Vec<_>>().join(" ");
+        let error = error.strip_prefix("error: ").unwrap_or(&error);
+        let error = error.replace(&built_in, "BUILT-IN").replace(digest, "built-in-DIGEST");
+        if output.status.code() != Some(code) || error != expected {
+            let code = output.status.code().unwrap_or(-1);
+            wrong.push(format!("| `{command}` | {code} | {error} |"));
+        }
+        count += 1;
+    }
+    assert!(count > 10 && wrong.is_empty(), "{count} rows; otherwise:\n{}", wrong.join("\n"));
+}
