@@ -4,6 +4,7 @@
 
 use rolegraft_trajectory::EpisodeLog;
 use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -236,7 +237,7 @@ fn wrong_inputs_are_named_and_leave_nothing() {
     };
     type Change = Box<dyn Fn(String) -> String>;
     let cases: Vec<(Change, &[&str])> = vec![
-        (Box::new(with(&dir.path().join("absent"))), &["expert `tau`", "does not exist"]),
+        (Box::new(with(&dir.path().join("absent"))), &["pool.experts.tau", "does not exist"]),
         (Box::new(with(&no_config)), &["config.json", "not a Hugging Face checkpoint"]),
         (Box::new(with(&truncated)), &["truncated", "model.safetensors"]),
         (Box::new(with(&not_finite)), &["NaN or infinite", "tensor `"]),
@@ -271,24 +272,28 @@ fn an_interrupt_saves_and_a_full_disk_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let experiment = miniature(dir.path(), |t| t);
     let results = dir.path().join("results");
-    let child = rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()])
+    let mut child = rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()])
         .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    // Once it is at work.
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("calibrate")));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = said.collect();
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
-    assert!(text(&output).contains("interrupted"), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
 
     // Two runs in one directory: the second names the first. Its lock dies with it.
     let mut first = rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()])
-        .stderr(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let mut said = BufReader::new(first.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("calibrate")));
     let second = run(&experiment, &results);
     assert!(text(&second).contains(&format!("pid {}", first.id())), "{}", text(&second));
     first.kill().unwrap();
@@ -301,6 +306,11 @@ fn an_interrupt_saves_and_a_full_disk_is_named() {
         eprintln!("skipped: the full disk (mounting needs root)");
         return;
     }
+    // What is too large to begin with is said before anything is done; what fills up on the way, when it does.
+    let refused = run(&experiment, &small);
+    assert_eq!(refused.status.code(), Some(3), "{}", text(&refused));
+    assert!(text(&refused).contains("disk: ") && !small.join("cache").exists(), "{}", text(&refused));
+    std::fs::create_dir_all(small.join("runs/nano")).unwrap();
     let output = run(&experiment, &small);
     let unmounted = Command::new("umount").arg(&small).status();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));

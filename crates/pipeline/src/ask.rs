@@ -2,7 +2,7 @@
 
 use crate::chat::{conversations, names};
 use crate::endpoints::EndpointRules;
-use crate::engine::EngineError;
+use crate::engine_error::EngineError;
 use crate::error::RunError;
 use crate::machine::Machine;
 use rolegraft_model::{KEY_VARIABLE, Probed, Sampling, Wanted, probe};

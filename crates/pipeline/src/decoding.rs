@@ -1,6 +1,6 @@
 //! Our own decoder as an engine: a few threads, each with some conversations that it carries on together.
 
-use crate::engine::EngineError;
+use crate::engine_error::EngineError;
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_decoder::{Cache, Decoder, Next, Place};
 use rolegraft_model::{ChatModel, Chooser, Completion, ModelError, Reply, Request};

@@ -1,7 +1,7 @@
 //! Why work stops.
 
 use crate::artefact::ArtefactError;
-use crate::engine::EngineError;
+use crate::engine_error::EngineError;
 use crate::experiment::ExperimentError;
 use crate::store::StoreError;
 use rolegraft_checkpoint::{OpenError, PoolError};

@@ -3,7 +3,8 @@
 use crate::artefact::{self, Calibration, CalibrationHead, Document, Traced};
 use crate::ask::ask;
 use crate::chat::{Rendering, read_template, takes};
-use crate::engine::{EngineError, EngineKind};
+use crate::engine::EngineKind;
+use crate::engine_error::EngineError;
 use crate::error::RunError;
 use crate::experiment::{BenchmarkEntry, CandidateEntry, Experiment, Share, Tokens};
 use crate::generation::differs;

@@ -1,7 +1,7 @@
 //! Servers that play the checkpoints of a run, one checkpoint after another.
 
 use crate::endpoints::EndpointRules;
-use crate::engine::EngineError;
+use crate::engine_error::EngineError;
 use crate::progress::Progress;
 use rolegraft_checkpoint::Checkpoint;
 use rolegraft_decoder::{Decoder, Place};

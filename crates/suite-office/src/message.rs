@@ -3,6 +3,8 @@
 
 mod fold;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fold::{Part, folded, unstructured};
 
 /// Longest line, without its end.
@@ -114,7 +116,7 @@ fn body(content: &str) -> (&'static str, String) {
     let start = joined(&lines[..lines.len().min(10)]);
     // Short lines go into base64 whatever they hold. Of others the first are compared, with base64's line end.
     if short || quoted(&start).len() > start.len().div_ceil(3) * 4 + 1 {
-        let encoded: String = whole.chunks(MAX_LINE / 4 * 3).map(|chunk| base64(chunk) + "\n").collect();
+        let encoded: String = whole.chunks(MAX_LINE / 4 * 3).map(|chunk| STANDARD.encode(chunk) + "\n").collect();
         return ("base64", encoded);
     }
     ("quoted-printable", quoted(&whole))
@@ -174,20 +176,6 @@ fn quoted(body: &[u8]) -> String {
             }
         }
         out.push('\n');
-    }
-    out
-}
-
-/// Base64 on one line.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, b| bits << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
-        for i in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * i) & 63) as usize];
-            out.push(if i <= chunk.len() { char::from(letter) } else { '=' });
-        }
     }
     out
 }

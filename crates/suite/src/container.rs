@@ -2,6 +2,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::sandbox_error::SandboxError;
+use crate::seccomp::filters;
 use serde::{Deserialize, Serialize};
 use std::process::Command;
 
@@ -94,13 +95,19 @@ shift 3
 ulimit -n 1048576 2>/dev/null || true
 exec "$@""#;
 
-/// Puts itself into control groups, then becomes another program.
-const ENTER: &str = "while [ \"$1\" != -- ]; do echo $$ > \"$1\" || exit 1; shift; done; shift; exec \"$@\"";
+/// Opens the filters of system calls, puts itself into control groups, then becomes another program.
+const ENTER: &str = r#"[ "$1" = - ] || exec 8<"$1" 9<"$2" || exit 1
+shift 2
+while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done
+shift; exec "$@""#;
+/// How bubblewrap is told of the filters.
+const FILTERED: [&str; 4] = ["--add-seccomp-fd", "8", "--add-seccomp-fd", "9"];
 
 /// A command in a control group, and without our variables: a container's first process shows its own to the others.
 pub(crate) fn entered(group: Option<&Cgroup>, command: Command) -> Command {
     let mut outer = Command::new("sh");
-    outer.args(["-c", ENTER, "sh"]).args(group.into_iter().flat_map(Cgroup::doors)).arg("--");
+    let filters = filters().unwrap_or_else(|| ["-".into(), "-".into()]);
+    outer.args(["-c", ENTER, "sh"]).args(filters).args(group.into_iter().flat_map(Cgroup::doors)).arg("--");
     outer.arg(command.get_program()).args(command.get_args());
     outer.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     outer
@@ -145,6 +152,7 @@ pub(crate) fn overlaid(root: &std::path::Path, user: BoxUser, group: Option<&Cgr
 fn frame(command: &mut Command) {
     command.args(["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
     command.args(["--die-with-parent", "--new-session", "--clearenv"]);
+    command.args(filters().map_or(&[][..], |_| &FILTERED[..]));
     command.args(["--hostname", "sandbox", "--dev", "/dev", "--proc", "/proc"]);
     // Whoever is the machine's root may write to these without any capability, in a namespace too; Docker hides the same.
     for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {

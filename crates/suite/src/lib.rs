@@ -18,6 +18,7 @@ mod protocol;
 pub mod recordings;
 pub mod sandbox;
 mod sandbox_error;
+mod seccomp;
 pub mod settings;
 mod suite_file;
 mod tasks;

@@ -187,3 +187,50 @@ fn a_killed_harness_leaves_nothing() {
         assert!(!fs::read_to_string("/proc/mounts").unwrap().contains("rolegraft"), "{name}");
     }
 }
+
+/// System calls by number, as any program may make them: none gets through.
+#[test]
+fn the_kernel_is_asked_in_vain() {
+    let calls = [
+        ("a namespace", format!("{}, 0x10000000", libc::SYS_unshare)),
+        ("a mount namespace", format!("{}, 0x20000", libc::SYS_unshare)),
+        ("a child in a namespace", format!("{}, 0x10000011, 0, 0, 0, 0", libc::SYS_clone)),
+        ("a child by a structure", format!("{}, 0, 0", libc::SYS_clone3)),
+        ("another's namespace", format!("{}, 0, 0", libc::SYS_setns)),
+        ("a mount", format!("{}, b'x', b'/mnt', b'tmpfs', 0, 0", libc::SYS_mount)),
+        ("an unmount", format!("{}, b'/proc', 2", libc::SYS_umount2)),
+        ("a file system", format!("{}, b'tmpfs', 0", libc::SYS_fsopen)),
+        ("another root", format!("{}, b'/tmp', b'/tmp'", libc::SYS_pivot_root)),
+        ("a key", format!("{}, b'user', b'k', b'v', 1, -3", libc::SYS_add_key)),
+        ("a keyring", format!("{}, 0, -3, 1", libc::SYS_keyctl)),
+        ("a program in the kernel", format!("{}, 0, 0, 0", libc::SYS_bpf)),
+        ("a module", format!("{}, 0, 0, b''", libc::SYS_init_module)),
+        ("counters", format!("{}, 0, 0, -1, -1, 0", libc::SYS_perf_event_open)),
+        ("faults", format!("{}, 0", libc::SYS_userfaultfd)),
+        ("a ring", format!("{}, 1, 0", libc::SYS_io_uring_setup)),
+        ("a handle", format!("{}, -100, 0, 0", libc::SYS_open_by_handle_at)),
+        ("another's memory", format!("{}, 1, 0, 0, 0, 0, 0", libc::SYS_process_vm_readv)),
+        ("another's trace", format!("{}, 16, 1, 0, 0", libc::SYS_ptrace)),
+        ("the kernel's log", format!("{}, 3, 0, 0", libc::SYS_syslog)),
+        ("a name", format!("{}, b'x', 1", libc::SYS_sethostname)),
+    ];
+    for (name, image) in boxes().into_iter().filter(|(name, _)| *name != "docker") {
+        let mut sandbox = start(&image).unwrap();
+        for (what, arguments) in &calls {
+            let asked = format!(
+                "python3 -c \"import ctypes, sys; k = ctypes.CDLL(None, use_errno=True); r = k.syscall({arguments}); \
+                 sys.stdout.write(f'{{r}} {{ctypes.get_errno()}}')\""
+            );
+            let said = text(&sandbox.run(&asked, 10 * SECOND).unwrap());
+            // The end of the login shell, whose terminal nobody holds, may be told as well.
+            assert!(said.contains("-1 1") || said.contains("-1 38"), "{name}: {what}: {said}");
+        }
+        // Nothing of ours is left open, and nothing more can be gained.
+        let open = text(&sandbox.run("for f in /proc/self/fd/*; do readlink $f; done", 5 * SECOND).unwrap());
+        let own = |line: &str| ["pipe:", "/dev/", "/proc/"].iter().any(|start| line.starts_with(start));
+        assert!(open.lines().filter(|line| !line.contains("Hangup")).all(own), "{name}: {open}");
+        let gains =
+            text(&sandbox.run("grep -E 'NoNewPrivs|Seccomp:' /proc/self/status | tr -d '\\t\\n'", 5 * SECOND).unwrap());
+        assert!(gains.contains("NoNewPrivs:1Seccomp:2"), "{name}: {gains}");
+    }
+}

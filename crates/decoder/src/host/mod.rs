@@ -11,6 +11,7 @@ use attention::Kept;
 use packed::{LARGE, Packed, Products};
 use rayon::prelude::*;
 use rolegraft_checkpoint::{Architecture, Checkpoint, Map, OpenError};
+use std::sync::{Mutex, PoisonError};
 
 /// Rows that go through the layers together, at most.
 const ROWS: usize = 256;
@@ -26,6 +27,8 @@ pub(crate) struct Host {
     norm: Vec<f32>,
     head: Packed,
     angles: Angles,
+    /// What threads do not use now.
+    memory: Mutex<Vec<Memory>>,
 }
 
 struct HostLayer {
@@ -88,6 +91,7 @@ impl Host {
             norm: whole(a.last_norm())?,
             head,
             angles: Angles::new(a, positions),
+            memory: Mutex::default(),
         })
     }
 
@@ -99,10 +103,12 @@ impl Host {
             (0..count).map(move |i| Row { of, position: start + i, last: i + 1 == count })
         });
         let rows: Vec<Row> = rows.collect();
-        let mut memory = Memory::default();
+        let unused = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = unused().pop().unwrap_or_default();
         for rows in rows.chunks(ROWS) {
             self.rows(a, rows, all, &mut memory, &mut logits);
         }
+        unused().push(memory);
         logits
     }
 

@@ -84,11 +84,19 @@ impl Inputs {
         }
     }
 
-    /// Where the base is, and the experts by name, if all are there.
-    pub(super) fn pool(&self) -> Option<(&Path, Vec<(&str, PathBuf)>)> {
-        let experts =
-            self.experts.iter().map(|(name, expert)| Some((name.as_str(), expert.as_ref()?.dir().to_owned())));
-        Some((self.base.as_ref()?.dir(), experts.collect::<Option<_>>()?))
+    /// Where the base is, and the experts by name, as the experiment says it, if all are there.
+    pub(super) fn pool<'e>(&self, experiment: &'e Experiment) -> Option<(&'e Path, Vec<(&'e str, PathBuf)>)> {
+        let place = |source: &'e Source| match source {
+            Source::Checkpoint(path) => Some(path.as_path()),
+            Source::Endpoint(_) => None,
+        };
+        let opened = |name: &String| self.experts.get(name).is_some_and(Option::is_some);
+        let experts = experiment.pool.experts.iter().map(|(name, source)| {
+            opened(name).then_some(())?;
+            Some((name.as_str(), place(source)?.to_owned()))
+        });
+        let base = self.base.as_ref().and_then(|_| place(&experiment.pool.base))?;
+        Some((base, experts.collect::<Option<_>>()?))
     }
 
     /// Where the base should be, for messages.

@@ -99,7 +99,7 @@ fn look(
 
 /// How each candidate is merged; nothing if a model is missing, or a candidate cannot be merged.
 fn plans(experiment: &Experiment, inputs: &Inputs, found: &mut Forecast) -> Option<Vec<Plan>> {
-    let (base, experts) = inputs.pool()?;
+    let (base, experts) = inputs.pool(experiment)?;
     let mut plan = |entry| match candidate_plan(entry, ("base", base), &experts) {
         Ok(plan) => Some(plan),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! Headers in lines: Python's way of folding a parsed header, words beyond ASCII encoded as RFC 2047 says.
 
-use super::base64;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// Length of `=?utf-8?q??=`.
 const CHROME: usize = 12;
@@ -221,7 +222,7 @@ fn encoded(text: &str) -> String {
         b => format!("={b:02X}"),
     };
     let q: String = text.bytes().map(code).collect();
-    let b = base64(text.as_bytes());
+    let b = STANDARD.encode(text.as_bytes());
     match q.len() < b.len() + 5 {
         true => format!("=?{CHARSET}?q?{q}?="),
         false => format!("=?{CHARSET}?b?{b}?="),
