@@ -64,7 +64,7 @@ fn wrong_input_is_answered_as_the_docs_say() {
         let dir = tempfile::tempdir().unwrap();
         let output = typed(command, dir.path());
         let said = String::from_utf8_lossy(&output.stderr);
-        let error = said.lines().skip_while(|line| !line.starts_with("error: ")).collect::<Vec<_>>().join(" ");
+        let error = said.lines().skip_while(|line| !line.starts_with("error: ")).map(str::trim).collect::<Vec<_>>().join(" · ");
         let error = error.strip_prefix("error: ").unwrap_or(&error);
         let error = error.replace(&built_in, "BUILT-IN").replace(digest, "built-in-DIGEST");
         if output.status.code() != Some(code) || error != expected {

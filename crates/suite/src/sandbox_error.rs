@@ -14,7 +14,7 @@ pub enum SandboxError {
     Docker(String),
     #[error("Docker has no image `{0}`; build or pull it (docs/agentbench.md says how)")]
     NoImage(String),
-    #[error("the sandbox failed")]
+    #[error("the sandbox failed: {0}")]
     Io(#[from] io::Error),
     #[error("the sandbox has ended: a command ran over its time limit or ended the shell")]
     Ended,

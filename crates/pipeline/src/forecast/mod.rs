@@ -66,7 +66,7 @@ fn look(
     let place = match experiment.compute.place(experiment.trace.precision) {
         Ok(place) => place,
         Err(error) => {
-            found.lacks(format!("device: {}", told(&error)));
+            found.lacks(told(&error));
             Place::cpu()
         }
     };
