@@ -206,6 +206,14 @@ fn logs_of_other_rules_are_compared_only_where_that_is_wanted() {
     );
     assert!(!page.exists());
     done(&["report", &one, &two, "--mixed"]);
+    refused(&["power", &one, &two], &["by other rules"]);
+    let both = dir.path().join("both.jsonl").display().to_string();
+    refused(
+        &["log", "merge", "--last", &one, &two, "--out", &both],
+        &["after.jsonl` was played by other rules", "--mixed"],
+    );
+    done(&["log", "merge", "--last", "--mixed", &one, &two, "--out", &both]);
+    refused(&["report", &one, &both], &["by other rules"]);
     // One that does not say by which.
     let Some(origin) = head.as_object_mut() else { panic!("{head}") };
     origin.remove("rules");

@@ -42,8 +42,10 @@ fn suites_and_pool_come_with_the_program() {
     assert!(done("rolegraft completions bash").contains("_rolegraft"));
     done("rolegraft man --out man");
     assert!(std::fs::read_to_string(dir.path().join("man/rolegraft-log-merge.1")).unwrap().contains("skip"));
-    // What is here wins.
-    std::fs::create_dir(dir.path().join("benchmarks")).unwrap();
+    // What is here wins, if it holds suites.
+    std::fs::create_dir_all(dir.path().join("benchmarks/webshop")).unwrap();
+    assert_eq!(done("rolegraft nano where"), place);
+    std::fs::write(dir.path().join("benchmarks/webshop/suite.toml"), "").unwrap();
     assert_eq!(done("rolegraft nano where").trim(), "benchmarks");
 }
 
@@ -64,7 +66,8 @@ fn wrong_input_is_answered_as_the_docs_say() {
         let dir = tempfile::tempdir().unwrap();
         let output = typed(command, dir.path());
         let said = String::from_utf8_lossy(&output.stderr);
-        let error = said.lines().skip_while(|line| !line.starts_with("error: ")).map(str::trim).collect::<Vec<_>>().join(" · ");
+        let error =
+            said.lines().skip_while(|line| !line.starts_with("error: ")).map(str::trim).collect::<Vec<_>>().join(" · ");
         let error = error.strip_prefix("error: ").unwrap_or(&error);
         let error = error.replace(&built_in, "BUILT-IN").replace(digest, "built-in-DIGEST");
         if output.status.code() != Some(code) || error != expected {
@@ -74,4 +77,27 @@ fn wrong_input_is_answered_as_the_docs_say() {
         count += 1;
     }
     assert!(count > 10 && wrong.is_empty(), "{count} rows; otherwise:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn low_limits_and_odd_places_are_borne() {
+    for first in [
+        "ulimit -n 64",
+        "ulimit -v 4000000",
+        "ulimit -u 4096",
+        "unset HOME XDG_CACHE_HOME; export TMPDIR=$PWD",
+        "export LC_ALL=de_DE.ISO-8859-1 TERM=dumb",
+        "exec < /dev/null",
+        "umask 077",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_rolegraft");
+        let line = format!(
+            "{first}; {program} calibrate --suite webshop -n 3 --out solved.jsonl && {program} score solved.jsonl"
+        );
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        let mut shell = Command::new("bash");
+        let output = shell.args(["-c", &line]).current_dir(dir.path()).env("XDG_CACHE_HOME", cache).output().unwrap();
+        assert!(output.status.success() && text(&output).contains("3 passed, 0 failed"), "{first}: {}", text(&output));
+    }
 }

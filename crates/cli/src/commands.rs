@@ -6,7 +6,7 @@ use crate::talk::{Reporter, say, stop_flag};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use rolegraft_nano::build::{Progress as NanoProgress, build, write_tasks};
-use rolegraft_nano::builtin::EXPERIMENTS;
+use rolegraft_nano::builtin::{EXPERIMENTS, benchmarks};
 use rolegraft_pipeline::{Bytes, ChatArguments, DeviceName, Endpoints, EngineKind, Experiment, Progress, run};
 use rolegraft_spans::Format;
 use serde_json::Value;
@@ -149,7 +149,11 @@ impl ExperimentFlags {
 /// The file of an experiment, which may be one that comes with the program.
 fn file_of(said: &Path) -> Result<PathBuf> {
     match EXPERIMENTS.iter().find(|name| Path::new(name) == said) {
-        Some(name) if !said.exists() => Ok(suites_folder()?.join("experiments").join(format!("{name}.toml"))),
+        Some(name) if !said.exists() => {
+            let file = Path::new("experiments").join(format!("{name}.toml"));
+            let here = suites_folder()?.join(&file);
+            Ok(if here.is_file() { here } else { benchmarks()?.join(file) })
+        }
         None if !said.exists() => {
             bail!("there is no experiment `{}`; built in: `{}`", said.display(), EXPERIMENTS.join("`, `"))
         }
@@ -177,6 +181,15 @@ impl Run {
         say(&summary.tables);
         say(&format!("Results in {}; open {}", summary.dir.display(), summary.dir.join("report.html").display()));
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A number of tasks.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be 1 or more".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
     }
 }
 

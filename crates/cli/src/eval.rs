@@ -1,6 +1,6 @@
 //! `rolegraft eval` and `rolegraft score`.
 
-use crate::commands::{ChatFlags, EndpointFlags, Engine};
+use crate::commands::{ChatFlags, EndpointFlags, Engine, at_least_one};
 use crate::report::Prices;
 use crate::suites::{PLAYING, READING, SuiteFlags};
 use crate::talk::{Reporter, Terminal, say, stop_flag};
@@ -35,10 +35,10 @@ pub(crate) struct Eval {
     #[arg(long, value_enum, default_value = "test")]
     split: SplitName,
     /// Only the first N tasks.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = at_least_one)]
     n: Option<usize>,
     /// Episodes a task; more than one gives pass^k.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     trials: u32,
     /// Seed of every draw.
     #[arg(long, default_value_t = 0)]
@@ -103,8 +103,9 @@ impl Eval {
         let rates = tally.failures(&score.suite);
         let percent = |x: f64| format!("{:.1}", 100.0 * x);
         let kinds: Vec<String> = rates.kinds.iter().map(|(k, r)| format!("{} {} %", k.as_str(), percent(*r))).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
         let mut text = format!(
-            "{} {} (95 % {} to {}; {} tasks, {} episodes; turns with a violation {} %: {})",
+            "{} {} (95 % {} to {}; {} tasks, {} episodes; turns with a violation {} %{})",
             score.suite,
             percent(score.reward),
             percent(score.interval.0),
@@ -112,7 +113,7 @@ impl Eval {
             score.tasks,
             rates.episodes,
             percent(rates.turn_violations),
-            kinds.join(", ")
+            kinds
         );
         if score.trials > 1 {
             let passes: Vec<String> =

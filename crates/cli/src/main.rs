@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Merge expert LLM agents without training, and prove with multi-turn benchmarks what was gained and lost.
 #[derive(Parser)]
-#[command(name = "rolegraft", version, arg_required_else_help = true)]
+#[command(name = "rolegraft", bin_name = "rolegraft", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -117,6 +117,9 @@ pub(crate) struct Power {
     /// Where a trial of a task is there several times, let the last count.
     #[arg(long)]
     last: bool,
+    /// As for `report`.
+    #[arg(long)]
+    mixed: bool,
 }
 
 fn points(text: &str) -> Result<f64, String> {
@@ -134,7 +137,7 @@ fn chance(text: &str) -> Result<f64, String> {
 impl Power {
     pub(crate) fn execute(&self) -> Result<ExitCode> {
         let report = logs_report(&self.logs, 0, (None, None), self.last)?;
-        let models = write_logs_report(&report, None, true)?;
+        let models = write_logs_report(&report, None, self.mixed)?;
         if models.iter().all(|(_, tally)| tally.episodes == 0) {
             bail!("the logs hold no finished episode");
         }

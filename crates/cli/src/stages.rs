@@ -1,6 +1,6 @@
 //! `rolegraft calibrate`, `trace`, `select`, `diagnose` and `transplant`: the loop's arrows one at a time.
 
-use crate::commands::{ChatFlags, EndpointFlags, Engine, format_named};
+use crate::commands::{ChatFlags, EndpointFlags, Engine, at_least_one, format_named};
 use crate::suites::{PLAYING, SuiteFlags};
 use crate::talk::{Reporter, note, say, stop_flag};
 use anyhow::{Context, Result, bail};
@@ -96,10 +96,10 @@ pub(crate) struct Calibrate {
     #[command(flatten)]
     setup: SuiteFlags<PLAYING>,
     /// Only the first N tasks.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = at_least_one)]
     n: Option<usize>,
     /// Trajectories a task, where an expert plays.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     trajectories: u32,
     /// Seed of every draw.
     #[arg(long, default_value_t = 0)]

@@ -55,10 +55,12 @@ pub(crate) struct Resolved<'f> {
 /// The folder of the suites' folders that is meant where none is named.
 pub(crate) const HERE: &str = "benchmarks";
 
-/// What is here wins over what comes with the program.
+/// What is here wins over what comes with the program, if it holds suites.
 pub(crate) fn suites_folder() -> Result<PathBuf> {
     let here = Path::new(HERE);
-    Ok(if here.is_dir() { here.to_owned() } else { benchmarks()? })
+    let mut entries = here.read_dir().into_iter().flatten().flatten();
+    let holds_suites = entries.any(|entry| entry.path().join("suite.toml").is_file());
+    Ok(if holds_suites { here.to_owned() } else { benchmarks()? })
 }
 
 /// A whole number, as it is written.

@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 
 /// Conversations that a thread carries on together on the CPU, at most. Their keys and values should stay near.
 const TOGETHER: usize = 8;
+/// Threads that it may have.
+const THREADS: usize = 256;
 /// Bytes of keys and values that open conversations of this length may take, and as many those between turns.
 const BYTES: usize = 2 << 30;
 const LENGTH: usize = 4096;
@@ -75,7 +77,7 @@ impl OwnEngine {
         chat: &ChatArguments,
         place: &Place,
     ) -> Result<Self, EngineError> {
-        let (decoder, threads) = (Decoder::load(checkpoint, place)?, threads.max(1));
+        let (decoder, threads) = (Decoder::load(checkpoint, place)?, threads.clamp(1, THREADS));
         let a = decoder.architecture();
         let most_kept = BYTES / (2 * size_of::<f32>() * a.num_hidden_layers * a.keys());
         let of_a_thread = most_kept / a.max_position_embeddings.min(LENGTH) / threads;
@@ -207,14 +209,12 @@ impl ChatModel for OwnEngine {
     fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a> {
         Box::pin(async move {
             let (prompt, limit) = self.shared.prompt(request).map_err(|e| ModelError::Fatal(e.to_string()))?;
+            if limit == 0 {
+                return Ok(Completion::without_reply(Finish::ContextLimit));
+            }
             let read = prompt.len();
-            let written = match limit {
-                0 => Written { ids: Vec::new(), finish: Finish::ContextLimit },
-                _ => {
-                    let written = self.shared.ask(request, prompt, limit).await;
-                    written.map_err(|e| ModelError::Fatal(e.to_string()))?.map_err(ModelError::Fatal)?
-                }
-            };
+            let written = self.shared.ask(request, prompt, limit).await;
+            let written = written.map_err(|e| ModelError::Fatal(e.to_string()))?.map_err(ModelError::Fatal)?;
             let text = self.shared.chat.vocabulary().decode(&written.ids);
             Ok(Completion::of_tokens(text, written.ids, written.finish, read))
         })

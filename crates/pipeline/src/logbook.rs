@@ -84,6 +84,17 @@ pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<Lo
     let mut origins: Vec<Origin> = Vec::new();
     for path in paths {
         let origin = Episodes::open(path)?.origin().clone();
+        let other =
+            |first: &Origin| first.rules.iter().any(|(s, r)| origin.rules.get(s).is_some_and(|rules| rules != r));
+        if !rules.mixed
+            && let Some((at, _)) = origins.iter().enumerate().find(|(_, first)| other(first))
+        {
+            let reason = format!(
+                "was played by other rules than `{}`; put them together all the same with --mixed",
+                paths[at].display()
+            );
+            return Err(RunError::File { path: path.clone(), reason });
+        }
         if let Some(first) = origins.first().filter(|first| first.digest != origin.digest && !rules.mixed) {
             let (path, found, expected) = (path.clone(), &origin.digest, &first.digest);
             let reason = format!(
@@ -124,8 +135,7 @@ pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<Lo
     Ok(merged)
 }
 
-/// What can be said of logs together: how they were played where that is one way, and of each suite the rules that all
-/// agree on.
+/// What can be said of logs together: how they were played where that is one way, and by which rules each suite was.
 fn common(origins: Vec<Origin>) -> Origin {
     let mut digests: Vec<&str> = origins.iter().map(|origin| origin.digest.as_str()).collect();
     digests.dedup();
@@ -133,9 +143,12 @@ fn common(origins: Vec<Origin>) -> Origin {
         [only] => (*only).to_owned(),
         several => Digest::of_parts(several.iter().map(|digest| ("log", digest.as_bytes()))).to_string(),
     };
-    let all: BTreeSet<(&String, &String)> = origins.iter().flat_map(|origin| &origin.rules).collect();
-    let agreed = |suite: &String| all.iter().filter(|(of, _)| *of == suite).count() == 1;
-    let rules = all.iter().filter(|(suite, _)| agreed(suite)).map(|(s, r)| ((*s).clone(), (*r).clone())).collect();
+    let mut rules: BTreeMap<String, String> = BTreeMap::new();
+    for (suite, said) in origins.iter().flat_map(|origin| &origin.rules).collect::<BTreeSet<_>>() {
+        // What was mixed compares with nothing that was not.
+        let all = rules.entry(suite.clone()).or_default();
+        *all = if all.is_empty() { said.clone() } else { format!("{all}+{said}") };
+    }
     let first = origins.first().and_then(|first| first.served.clone());
     Origin { digest, rules, served: first.filter(|first| origins.iter().all(|o| o.served.as_ref() == Some(first))) }
 }
@@ -153,7 +166,9 @@ pub fn split_log(path: &Path, out: &Path) -> Result<Vec<(PathBuf, usize)>, RunEr
     while let Some(episode) = log.next().transpose()? {
         if !writers.contains_key(&episode.key.suite) {
             let file = out.join(format!("{}-{name}", episode.key.suite.replace('/', "-")));
-            let writer = LogWriter::create(&file, log.origin())?;
+            let mut origin = log.origin().clone();
+            origin.rules.retain(|suite, _| *suite == episode.key.suite);
+            let writer = LogWriter::create(&file, &origin)?;
             writers.insert(episode.key.suite.clone(), (file, writer, 0));
         }
         if let Some((_, writer, count)) = writers.get_mut(&episode.key.suite) {

@@ -148,7 +148,8 @@ impl Benchmark for Os {
             },
             Need::Thing {
                 what: format!("Docker with the image {image}, for AgentBench's boxes"),
-                found: docker::has_image(&image).map_err(|e| format!("{e}; not needed, bubblewrap is the sandbox")),
+                found: docker::has_image(&image)
+                    .map_err(|e| format!("{e}; not needed where bubblewrap is the sandbox")),
                 needed: false,
             },
             Need::Thing {

@@ -272,7 +272,9 @@ impl EpisodeLog {
             file.set_len(found.whole).map_err(at)?;
             file.seek(SeekFrom::End(0)).map_err(at)?;
         }
-        if found.whole == 0 {
+        if found.whole == 0 || done.is_empty() {
+            // Nothing is lost with the header of a log that holds no episode.
+            file.set_len(0).map_err(at)?;
             write(&mut file, &origin).map_err(at)?;
         } else if found.origin.digest != origin.digest {
             let (path, found, expected) = (path.to_owned(), found.origin.digest, origin.digest);
@@ -635,7 +637,9 @@ mod tests {
     fn other_inputs_newer_formats_and_bad_lines_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
-        EpisodeLog::open(&path, Origin::of("one")).unwrap();
+        EpisodeLog::open(&path, Origin::of("none")).unwrap();
+        // A log without episodes is anybody's.
+        EpisodeLog::open(&path, Origin::of("one")).unwrap().append(&[episode("a")]).unwrap();
         assert!(matches!(EpisodeLog::open(&path, Origin::of("two")), Err(LogError::OtherInputs { .. })));
         std::fs::write(&path, "{\"rolegraft_log\":9,\"digest\":\"\"}\n").unwrap();
         assert!(matches!(EpisodeLog::read(&path), Err(LogError::Newer { found: 9, .. })));
