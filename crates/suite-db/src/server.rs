@@ -11,7 +11,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder, Value as Cell};
 use rolegraft_python::Object;
 use rolegraft_suite::docker::Container;
-use rolegraft_suite::sandbox::{Mount, SandboxError, available, is_orphan, service};
+use rolegraft_suite::sandbox::{Mount, SandboxError, available, service, temporary_folder};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -366,18 +366,7 @@ fn has_md5(conn: &mut Conn) -> bool {
 
 /// A folder for the socket of a server of our own.
 fn socket_folder() -> Result<tempfile::TempDir, ServerError> {
-    sweep();
-    let prefix = format!("{PREFIX}{}-", std::process::id());
-    tempfile::Builder::new().prefix(&prefix).tempdir().map_err(|e| ServerError::NotStarted(e.to_string()))
-}
-
-/// Removes folders of servers whose makers were killed.
-fn sweep() {
-    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        if is_orphan(&entry.file_name().to_string_lossy(), PREFIX) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
+    temporary_folder(PREFIX).map_err(|e| ServerError::NotStarted(e.to_string()))
 }
 
 /// A URL that can be shown.

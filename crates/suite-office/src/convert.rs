@@ -1,9 +1,9 @@
 //! Documents turned into other kinds by foreign programs, each in a sandbox of its own: LibreOffice and poppler.
 
 use crate::archive;
-use crate::files::Testbed;
+use crate::files::{TEMPORARY, Testbed};
 use crate::word;
-use rolegraft_suite::sandbox::{Mount, run_once};
+use rolegraft_suite::sandbox::{Mount, run_once, temporary_folder};
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn run(program: Program, name: &str, bytes: &[u8], words: &[&str], left: Option<
     if !program.installed() {
         return Err(missing);
     }
-    let folder = tempfile::tempdir().map_err(|_| Unconverted::Failed)?;
+    let folder = temporary_folder(TEMPORARY).map_err(|_| Unconverted::Failed)?;
     std::fs::write(folder.path().join(name), bytes).map_err(|_| Unconverted::Failed)?;
     let mut mounts = vec![Mount { from: folder.path(), to: DOCUMENTS, writable: left.is_some() }];
     let settings = SETTINGS.iter().filter(|path| Path::new(path).is_dir());

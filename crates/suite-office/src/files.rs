@@ -2,9 +2,12 @@
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use rolegraft_suite::sandbox::temporary_folder;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+/// How names of temporary folders begin.
+pub(crate) const TEMPORARY: &str = "rolegraft-office-";
 /// Longest file read, in bytes.
 const MAX_FILE: u64 = 32 << 20;
 
@@ -26,7 +29,7 @@ impl Testbed {
 
     /// An empty folder, or one with the folders that upstream's container makes.
     pub(crate) fn empty(shown: &str, prepared: bool) -> io::Result<Self> {
-        let root = tempfile::tempdir()?;
+        let root = temporary_folder(TEMPORARY)?;
         let dir = Dir::open_ambient_dir(root.path(), ambient_authority())?;
         for folder in FOLDERS.into_iter().filter(|_| prepared) {
             dir.create_dir(folder)?;
@@ -42,7 +45,7 @@ impl Testbed {
 
     /// A copy of a folder; `prepared` makes the folders that version control dropped.
     pub(crate) fn copy_of(source: &Path, shown: &str, prepared: bool) -> io::Result<Self> {
-        let root = tempfile::tempdir()?;
+        let root = temporary_folder(TEMPORARY)?;
         copy(source, root.path())?;
         let dir = Dir::open_ambient_dir(root.path(), ambient_authority())?;
         for folder in FOLDERS.into_iter().filter(|_| prepared) {
