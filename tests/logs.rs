@@ -163,6 +163,9 @@ fn what_is_wrong_with_a_log_is_said() {
     // Two models of one name are told apart.
     std::fs::create_dir(at("other")).unwrap();
     std::fs::write(at("other/solved.jsonl"), &body).unwrap();
+    // Exports are named by when a log was written.
+    let moment = std::fs::metadata(&one).unwrap().modified().unwrap();
+    std::fs::File::options().append(true).open(at("other/solved.jsonl")).unwrap().set_modified(moment).unwrap();
     let said = done(&["report", &one, &at("other/solved.jsonl")]);
     assert!(said.contains("solved (") && said.contains("other/solved.jsonl)") && said.contains("+0.0 ["), "{said}");
     // An export is whole or not there.
