@@ -23,7 +23,7 @@ unshare --mount --propagation private bash -euc '
   chroot "$root" /usr/bin/env -i HOME=/root PATH=/cargo/bin:/usr/bin:/bin:/usr/sbin CARGO_HOME=/cargo RUSTUP_HOME=/rustup \
     CARGO_TERM_COLOR=never RUSTUP_TOOLCHAIN="$toolchain" command="$command" bash -euc "
       git config --global --add safe.directory \"*\"
-      rm -rf /work/clone
-      git clone -q /work/checkout /work/clone
+      [ -d /work/clone ] || git clone -q /work/checkout /work/clone
       cd /work/clone
+      git pull -q
       eval \"\$command\""'
