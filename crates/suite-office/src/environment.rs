@@ -99,7 +99,7 @@ impl Suite for OfficeSuite {
         self.limits
     }
     fn version(&self) -> u32 {
-        3
+        4
     }
     fn settings(&self) -> Value {
         match &self.source {

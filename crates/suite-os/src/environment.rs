@@ -109,7 +109,7 @@ impl Suite for OsSuite {
         (self.setup.protocol == AgentBenchProtocol::Fc).then(|| Arc::new(upstream().tools.clone()))
     }
     fn version(&self) -> u32 {
-        2
+        3
     }
     fn settings(&self) -> Value {
         let Setup { protocol, shell, prompt, trims, image } = &*self.setup;

@@ -209,8 +209,6 @@ fn the_kernel_is_asked_in_vain() {
         ("faults", format!("{}, 0", libc::SYS_userfaultfd)),
         ("a ring", format!("{}, 1, 0", libc::SYS_io_uring_setup)),
         ("a handle", format!("{}, -100, 0, 0", libc::SYS_open_by_handle_at)),
-        ("another's memory", format!("{}, 1, 0, 0, 0, 0, 0", libc::SYS_process_vm_readv)),
-        ("another's trace", format!("{}, 16, 1, 0, 0", libc::SYS_ptrace)),
         ("the kernel's log", format!("{}, 3, 0, 0", libc::SYS_syslog)),
         ("a name", format!("{}, b'x', 1", libc::SYS_sethostname)),
     ];
