@@ -27,8 +27,10 @@ fn typed(line: &str, folder: &Path) -> Output {
 #[test]
 fn suites_and_pool_come_with_the_program() {
     let dir = tempfile::tempdir().unwrap();
+    // Of its own: it is damaged below.
+    let cache = tempfile::tempdir().unwrap();
     let done = |line: &str| {
-        let output = typed(line, dir.path());
+        let output = typed(&format!("XDG_CACHE_HOME={} {line}", cache.path().display()), dir.path());
         assert!(output.status.success(), "{line}: {}", text(&output));
         String::from_utf8(output.stdout).unwrap()
     };
