@@ -1,6 +1,7 @@
 //! Logs as files: listed, searched, put together and taken apart.
 
 use crate::error::RunError;
+use crate::logs::{Games, other_games};
 use rolegraft_checkpoint::Digest;
 use rolegraft_trajectory::{Episode, EpisodeKey, Episodes, LogError, LogWriter, Origin};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -81,20 +82,16 @@ pub struct LogsMerged {
 /// # Errors
 /// If a log cannot be read, or breaks the rules, or the disk refuses.
 pub fn merge_logs(paths: &[PathBuf], rules: MergeRules, out: &Path) -> Result<LogsMerged, RunError> {
+    if !rules.mixed
+        && let Some(Games { first, second, .. }) = other_games(paths.iter())?
+    {
+        let first = first.display();
+        let reason = format!("was played by other rules than `{first}`; put them together all the same with --mixed");
+        return Err(RunError::File { path: second.clone(), reason });
+    }
     let mut origins: Vec<Origin> = Vec::new();
     for path in paths {
         let origin = Episodes::open(path)?.origin().clone();
-        let other =
-            |first: &Origin| first.rules.iter().any(|(s, r)| origin.rules.get(s).is_some_and(|rules| rules != r));
-        if !rules.mixed
-            && let Some((at, _)) = origins.iter().enumerate().find(|(_, first)| other(first))
-        {
-            let reason = format!(
-                "was played by other rules than `{}`; put them together all the same with --mixed",
-                paths[at].display()
-            );
-            return Err(RunError::File { path: path.clone(), reason });
-        }
         if let Some(first) = origins.first().filter(|first| first.digest != origin.digest && !rules.mixed) {
             let (path, found, expected) = (path.clone(), &origin.digest, &first.digest);
             let reason = format!(

@@ -64,8 +64,9 @@ pub fn write_logs_report(
     page: Option<&Path>,
     mixed: bool,
 ) -> Result<Vec<(String, Tally)>, RunError> {
-    if !mixed {
-        one_game(report)?;
+    let logs = report.models.iter().flat_map(|(_, logs)| logs);
+    if !mixed && let Some(Games { first, second, suite }) = other_games(logs)? {
+        return Err(RunError::OtherRules { first: first.clone(), second: second.clone(), suite });
     }
     let Some(dir) = page else {
         let models = report.tallies()?;
@@ -79,19 +80,25 @@ pub fn write_logs_report(
     write_report(dir, |put| report.write(put))
 }
 
-/// That all logs of a suite were played by the same rules, where they say by which.
-fn one_game(report: &LogsReport) -> Result<(), RunError> {
+/// Two logs of a suite that were played by other rules.
+pub(crate) struct Games<'l> {
+    pub(crate) first: &'l PathBuf,
+    pub(crate) second: &'l PathBuf,
+    suite: String,
+}
+
+/// The first such logs, where they say by which rules they were played.
+pub(crate) fn other_games<'l>(logs: impl Iterator<Item = &'l PathBuf>) -> Result<Option<Games<'l>>, LogError> {
     let mut games: BTreeMap<String, (String, &PathBuf)> = BTreeMap::new();
-    for log in report.models.iter().flat_map(|(_, logs)| logs) {
-        for (suite, rules) in &Episodes::open(log)?.origin().rules {
-            let (known, first) = games.entry(suite.clone()).or_insert_with(|| (rules.clone(), log));
+    for second in logs {
+        for (suite, rules) in &Episodes::open(second)?.origin().rules {
+            let (known, first) = games.entry(suite.clone()).or_insert_with(|| (rules.clone(), second));
             if known != rules {
-                let (first, second, suite) = (first.clone(), log.clone(), suite.clone());
-                return Err(RunError::OtherRules { first, second, suite });
+                return Ok(Some(Games { first, second, suite: suite.clone() }));
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// That figures may be compared.

@@ -17,7 +17,7 @@ use crate::output::{forward, read_to_mark};
 
 pub use crate::command::{Separate, run_once, service};
 pub use crate::container::{BoxUser, Mount};
-pub use crate::orphan::{is_orphan, temporary_folder};
+pub use crate::orphan::temporary_folder;
 pub use crate::output::CommandOutput;
 pub use crate::sandbox_error::SandboxError;
 pub use crate::terminal::Terminal;

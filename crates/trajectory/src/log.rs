@@ -272,7 +272,7 @@ impl EpisodeLog {
             file.set_len(found.whole).map_err(at)?;
             file.seek(SeekFrom::End(0)).map_err(at)?;
         }
-        if found.whole == 0 || done.is_empty() {
+        if done.is_empty() {
             // Nothing is lost with the header of a log that holds no episode.
             file.set_len(0).map_err(at)?;
             write(&mut file, &origin).map_err(at)?;
