@@ -53,7 +53,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
         // As the umask says, like any other file; temporary files are private by default.
         let mode = std::fs::Permissions::from_mode(0o666);
         let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(parent)?;
-        file.write_all(bytes)?;
+        // Not through the temporary file itself: its errors lose the system's number.
+        file.as_file_mut().write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)?;
         sync_dir(parent)

@@ -2,7 +2,7 @@
 
 use crate::events::EventFlags;
 use crate::suites::{HERE, suites_folder};
-use crate::talk::{Reporter, say, stop_flag};
+use crate::talk::{Reporter, say, stop_flag, tell};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use rolegraft_nano::build::{Progress as NanoProgress, build, write_tasks};
@@ -267,7 +267,7 @@ impl Nano {
                 reporter.done();
                 match outcome {
                     Err(rolegraft_nano::build::BuildError::Interrupted) => {
-                        eprintln!("interrupted; run the same command to go on");
+                        tell!("interrupted; run the same command to go on");
                         Ok(ExitCode::from(130))
                     }
                     other => {

@@ -125,7 +125,7 @@ fn main() -> ExitCode {
         Command::Man(c) => c.execute(Arguments::command()),
     };
     match outcome {
-        Ok(code) => code,
+        Ok(code) => talk::unsaid(code),
         Err(error) => talk::failure(&error),
     }
 }

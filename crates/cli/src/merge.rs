@@ -1,6 +1,6 @@
 //! `rolegraft merge`.
 
-use crate::talk::{ByteReporter, Reporter, bytes, peak_memory, say, stop_flag};
+use crate::talk::{ByteReporter, Reporter, bytes, peak_memory, say, stop_flag, tell};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use rolegraft_pipeline::{
@@ -101,7 +101,7 @@ impl Merge {
             };
             // Whole, since a merge gets its name at its end.
             match std::fs::read_to_string(named.join("mergekit_config.yml")) {
-                Ok(text) if text == recipe_text(&plan) => eprintln!("{}: there already", named.display()),
+                Ok(text) if text == recipe_text(&plan) => tell!("{}: there already", named.display()),
                 Ok(_) => bail!(
                     "`{}` holds what another recipe made; remove it, or give another --intermediate-dir",
                     named.display()
@@ -177,18 +177,18 @@ impl Merge {
 
     fn conclude(&self, plan: &Plan, outcome: &Outcome, out: &Path, started: Instant) {
         if outcome.nonfinite_in > 0 {
-            eprintln!("warning: {} NaN or infinite values in the inputs were merged as they are", outcome.nonfinite_in);
+            tell!("warning: {} NaN or infinite values in the inputs were merged as they are", outcome.nonfinite_in);
         }
         if outcome.nonfinite_out > outcome.nonfinite_in {
-            eprintln!("warning: {} values of the output are NaN or infinite", outcome.nonfinite_out);
+            tell!("warning: {} values of the output are NaN or infinite", outcome.nonfinite_out);
         }
         if !outcome.all_zero.is_empty() {
-            eprintln!("warning: all zero: {}", outcome.all_zero.join(", "));
+            tell!("warning: all zero: {}", outcome.all_zero.join(", "));
         }
         let seconds = started.elapsed().as_secs_f64();
         let (_, written) = plan.bytes();
         let rate = (written - outcome.resumed.min(written)) as f64 / seconds.max(1e-9);
-        eprintln!(
+        tell!(
             "{} tensors, {} in {seconds:.1} s ({}/s), peak memory {}",
             plan.outputs.len(),
             bytes(written),
@@ -207,15 +207,15 @@ fn describe(plan: &Plan, threads: usize) {
     let fitted = plan.recipe.fit.as_ref();
     let fitted =
         fitted.map_or(String::new(), |fit| format!("{}: linear maps by least squares; the rest by ", fit.method));
-    eprintln!("{fitted}{}{relaxed}: {}", spec.name, spec.summary);
+    tell!("{fitted}{}{relaxed}: {}", spec.name, spec.summary);
     for (i, model) in plan.models.iter().enumerate() {
         let role = if plan.recipe.base == Some(i) { " (base)" } else { "" };
-        eprintln!("  {}{role}", model.name);
+        tell!("  {}{role}", model.name);
     }
     for note in &plan.notes {
-        eprintln!("note: {note}");
+        tell!("note: {note}");
     }
-    eprintln!(
+    tell!(
         "{} tensors, {} in, {} out; about {} of memory with {threads} threads",
         plan.outputs.len(),
         bytes(read),
@@ -279,7 +279,7 @@ impl MergekitFlags {
         for flag in &self.0 {
             let why = SWITCHES.iter().chain(&VALUED).find(|(name, _)| name == flag).map_or("", |(_, why)| *why);
             if !why.is_empty() {
-                eprintln!("note: --{flag} has no effect: {why}");
+                tell!("note: --{flag} has no effect: {why}");
             }
         }
     }

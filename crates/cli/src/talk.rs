@@ -7,31 +7,55 @@ use rolegraft_report::plain;
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lines a second when stderr is not a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Prints to stdout; a closed pipe is not an error. What models and servers say reaches no terminal as it is.
+/// Prints a line to stderr. Nothing ends over what cannot be said there: a log of a night's run may lie on a full disk.
+macro_rules! tell {
+    ($($said:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($said)*);
+    }};
+}
+pub(crate) use tell;
+
+/// Why stdout could not be written to, the first time.
+static UNSAID: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints to stdout; a closed pipe is not an error, and another ends nothing that is under way: [`unsaid`] tells. What models and servers
+/// say reaches no terminal as it is.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", plain(text));
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{}", plain(text))
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = UNSAID.set(error);
+    }
+}
+
+/// The exit code of a command that went well, once all is said: 3 if stdout did not take it.
+pub(crate) fn unsaid(code: ExitCode) -> ExitCode {
+    let Some(error) = UNSAID.get() else { return code };
+    tell!("error: cannot write to stdout: {error}; what was done is kept");
+    if code == ExitCode::SUCCESS { ExitCode::from(3) } else { code }
 }
 
 /// Prints a remark to stderr, which is no part of the result.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "note: {}", plain(text));
+    tell!("note: {}", plain(text));
 }
 
 /// Shows an error with its causes, and gives the exit code it stands for.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     let run = error.downcast_ref::<RunError>();
-    eprintln!("error: {}", plain(&error.to_string()));
+    tell!("error: {}", plain(&error.to_string()));
     let mut shown = error.to_string();
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
         if !shown.contains(&text) {
-            eprintln!("  cause: {}", plain(text.lines().next().unwrap_or_default()));
+            tell!("  cause: {}", plain(text.lines().next().unwrap_or_default()));
             shown.push_str(&text);
         }
     }
@@ -77,7 +101,7 @@ impl Reporter {
         match &self.bar {
             Some(bar) => bar.println(text),
             None => {
-                let _ = writeln!(std::io::stderr().lock(), "{text}");
+                tell!("{text}");
             }
         }
     }
@@ -163,7 +187,7 @@ impl ByteReporter {
             let rate = (finished - resumed) as f64 / self.started.elapsed().as_secs_f64();
             let left = (of - finished) as f64 / rate.max(1.0);
             let (finished, of, rate) = (bytes(finished), bytes(of), bytes(rate as u64));
-            let _ = writeln!(std::io::stderr().lock(), "  {finished} of {of}, {rate}/s, {left:.0} s left");
+            tell!("  {finished} of {of}, {rate}/s, {left:.0} s left");
         }
     }
     pub(crate) fn done(&self) {

@@ -160,12 +160,14 @@ impl RunError {
     }
 }
 
-/// Whether somewhere below an error a file system refuses to take more.
+/// Whether somewhere below an error a file system refuses to take more, or fails.
 fn disk_refuses(error: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     std::iter::successors(Some(error), |e| e.source()).any(|e| {
-        let kind = e.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied))
+        e.downcast_ref::<std::io::Error>().is_some_and(|e| {
+            matches!(e.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
+                || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        })
     })
 }
 

@@ -55,12 +55,34 @@ fn sql_stays_in_its_database() {
         "KILL 1",
         "FLUSH TABLES WITH READ LOCK",
         "CHANGE MASTER TO MASTER_HOST='x'",
+        // By way of another statement, name or object.
+        "EXECUTE IMMEDIATE 'SELECT * FROM other.other'",
+        "CREATE VIEW v AS SELECT * FROM other.other",
+        "CREATE TABLE t AS SELECT * FROM other.other",
+        "RENAME TABLE own.own TO other.own",
+        "CREATE TRIGGER other.t BEFORE INSERT ON other.other FOR EACH ROW SET @x = 1",
+        "CREATE DEFINER = 'root'@'localhost' PROCEDURE p() SELECT 1",
+        "LOCK TABLES other.other WRITE",
+        "HANDLER other.other OPEN",
+        "ANALYZE TABLE other.other PERSISTENT FOR ALL",
+        "SET ROLE root",
+        "SET PASSWORD FOR 'root'@'localhost' = PASSWORD('x')",
+        "ALTER USER 'root'@'localhost' IDENTIFIED BY 'x'",
+        "RENAME USER CURRENT_USER() TO x",
+        "SET GLOBAL general_log_file = '/tmp/x'",
+        "SET GLOBAL local_infile = 1",
+        "SHOW GRANTS FOR 'root'@'localhost'",
+        "SHOW BINARY LOGS",
+        "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (HOST 'x')",
+        "CREATE TABLE t (a INT) ENGINE = CSV DATA DIRECTORY = '/tmp'",
     ] {
         let said = own.execute(sql, false);
         assert!(!said.starts_with('['), "{sql}: {said}");
     }
     assert_eq!(own.execute("SELECT LOAD_FILE('/etc/passwd')", false), "[(None,)]");
     assert!(!own.execute("SHOW DATABASES", false).contains("other"));
+    let others = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema IN ('other', 'mysql')";
+    assert_eq!(own.execute(others, false), "[(0,)]");
     // Several statements are refused whole.
     assert!(own.execute("DELETE FROM own; SELECT 1", false).starts_with("Commands out of sync"));
     assert_eq!(own.execute("SELECT COUNT(*) FROM own", false), "[(2,)]");

@@ -88,7 +88,8 @@ impl std::fmt::Debug for Catalogue {
 
 fn mapped(path: &Path) -> Result<Mmap, CatalogueError> {
     let file = File::open(path).map_err(|_| CatalogueError::Missing { path: path.to_owned() })?;
-    // SAFETY: the file is only read; whoever changes it meanwhile gets an error of its format at worst.
+    // SAFETY: the map is only read, as bytes, of which all values are valid; changed bytes are an error of the format. A file that
+    // someone cuts while it is indexed ends the process (SIGBUS), before anything of it is kept: the index gets its name at the end.
     #[allow(unsafe_code, reason = "the map itself; see the SAFETY comment")]
     let map = unsafe { Mmap::map(&file) };
     map.map_err(|e| CatalogueError::Format { path: path.to_owned(), reason: e.to_string() })

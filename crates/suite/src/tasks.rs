@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// One task in its suite's own form.
@@ -57,12 +58,12 @@ impl TaskSet {
     pub fn read(path: &Path, limit: Option<usize>) -> Result<Self, TasksError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| TasksError::Read { path: path.to_owned(), source })?;
-        let mut tasks: Vec<Task> = Vec::new();
+        let (mut tasks, mut ids) = (Vec::new(), HashSet::new());
         for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
             let bad = |reason: String| TasksError::Line { path: path.to_owned(), line: i + 1, reason };
             let fields: Value = serde_json::from_str(line).map_err(|e| bad(format!("not JSON: {e}")))?;
             let id = fields["id"].as_str().ok_or_else(|| bad("no `id`".into()))?.to_owned();
-            if tasks.iter().any(|t| t.id == id) {
+            if !ids.insert(id.clone()) {
                 return Err(bad(format!("id `{id}` is used twice")));
             }
             tasks.push(Task { id, fields });

@@ -232,3 +232,47 @@ fn the_kernel_is_asked_in_vain() {
         assert!(gains.contains("NoNewPrivs:1Seccomp:2"), "{name}: {gains}");
     }
 }
+
+/// Ways out by kind, each tried as any program may: what it prints says that it did not get out.
+#[test]
+fn every_kind_of_way_out_is_shut() {
+    let canary = tempfile::tempdir().unwrap();
+    fs::write(canary.path().join("canary"), "alive").unwrap();
+    let canary = canary.path().join("canary");
+    let (canary, host) = (canary.display(), std::process::id());
+    // CLONE_NEW: mounts, control groups, host name, messages, users, processes, network, time.
+    let namespaces = "0x20000 0x2000000 0x4000000 0x8000000 0x10000000 0x20000000 0x40000000 0x80";
+    let python =
+        |body: &str| format!("python3 -c \"import ctypes, os; k = ctypes.CDLL(None, use_errno=True); {body}\"");
+    let kinds = [
+        ("clone flags", python(&format!(
+            "print(max(k.syscall({}, f) for f in map(lambda f: int(f, 16), '{namespaces}'.split())))", libc::SYS_unshare
+        )), "-1"),
+        ("namespaces", "nsenter -t 1 -m true 2>/dev/null && echo out || echo shut".into(), "shut"),
+        ("namespaces of others", python("print(len({os.readlink('/proc/%s/ns/pid' % p) for p in os.listdir('/proc') if p.isdigit()}))"), "1"),
+        ("mounts", "grep -c ' /host ' /proc/self/mounts".into(), "0"),
+        ("a root behind a process", format!("for p in /proc/[0-9]*; do echo dead 2>/dev/null > $p/root{canary}; done 2>/dev/null; echo shut"), "shut"),
+        ("a folder behind a process", format!("for p in /proc/[0-9]*; do echo dead 2>/dev/null > $p/cwd/../../..{canary}; done 2>/dev/null; echo shut"), "shut"),
+        ("devices", "for d in mem kmem port kmsg fuse kvm loop-control mapper/control net/tun vhost-net uinput rtc0; do test -e /dev/$d && echo $d; done; echo shut".into(), "shut"),
+        ("signals", format!("kill -0 {host} 2>/dev/null && grep -qz escape /proc/{host}/cmdline && echo out || echo shut"), "shut"),
+        ("the first process", "kill -STOP 1 2>/dev/null; grep -E '^State:\\s+T' /proc/1/status || echo shut".into(), "shut"),
+        ("keyrings", "cat /proc/keys /proc/key-users 2>/dev/null | grep -c keyring".into(), "0"),
+        ("abstract sockets", "grep -c @ /proc/net/unix".into(), "0"),
+        ("interfaces", "tail -n +3 /proc/net/dev | grep -vc ' lo:' ".into(), "0"),
+        ("messages", "tail -n +2 /proc/sysvipc/shm /proc/sysvipc/msg /proc/sysvipc/sem | grep -c '^ *[0-9]'".into(), "0"),
+        ("priorities", python("print(max(k.setpriority(0, 0, -5), k.setpriority(2, 0, -5)))"), "-1"),
+        ("limits", "ulimit -Hn 99999999 2>/dev/null && echo out || echo shut".into(), "shut"),
+        ("the kernel's settings", "find /proc/sys /sys -writable -type f 2>/dev/null -exec sh -c 'true 2>/dev/null >>\"$1\" && echo \"$1\"' _ {} \\; | head -n 1; echo shut".into(), "shut"),
+        ("privileges", "sed -n 's/^CapEff:\\s*//p' /proc/self/status | grep -vcxE '0{16}|0{14}fb|0{8}a80425fb'".into(), "0"),
+    ];
+    for (name, image) in boxes() {
+        let mut sandbox = start(&image).unwrap();
+        for (kind, attempt, shut) in &kinds {
+            let said = text(&sandbox.run(attempt, 20 * SECOND).unwrap());
+            let said: Vec<_> =
+                said.lines().filter(|line| !line.contains("Hangup") && !line.trim().is_empty()).collect();
+            assert_eq!(said, [*shut], "{name}: {kind}: {attempt}");
+        }
+    }
+    assert_eq!(fs::read_to_string(canary.to_string()).unwrap(), "alive");
+}

@@ -94,11 +94,20 @@ struct Keyed {
     key: EpisodeKey,
 }
 
+/// What mends a refusal of the disk, where one knows.
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => ": the disk is full; free some space and run the same command to go on",
+        io::ErrorKind::QuotaExceeded => ": the quota is used up; free some space and run the same command to go on",
+        _ => "",
+    }
+}
+
 /// Why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]
 pub enum LogError {
-    #[error("cannot use `{}`", path.display())]
+    #[error("cannot use `{}`{}", path.display(), mend(source))]
     Io { path: PathBuf, source: io::Error },
     #[error("`{}` line {line}: {reason}", path.display())]
     Line { path: PathBuf, line: usize, reason: String },
