@@ -10,25 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 mod miniature;
-use miniature::{miniature, rolegraft, root, run, sandbox_missing, text};
-
-/// Every file below `dir` with its bytes, times excepted.
-fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(next) = waiting.pop() {
-        for entry in std::fs::read_dir(next).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                waiting.push(path);
-            } else {
-                found.push((path.strip_prefix(dir).unwrap().display().to_string(), std::fs::read(&path).unwrap()));
-            }
-        }
-    }
-    found.sort();
-    found
-}
+use miniature::{contents, miniature, rolegraft, root, run, sandbox_missing, text};
 
 #[test]
 fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {

@@ -9,13 +9,13 @@ root=${ROOT:-$(mktemp -d)}
 if [ ! -e "$root/usr/bin/gcc" ]; then
   debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,git "${SUITE:-bookworm}" "$root" "${MIRROR:-http://deb.debian.org/debian}"
 fi
-mkdir -p "$root"/{work/checkout,cargo,rustup}
+mkdir -p "$root"/{checkout,cargo,rustup}
 cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true
 export checkout root cargo=${CARGO_HOME:-$HOME/.cargo} rustup=${RUSTUP_HOME:-$HOME/.rustup}
 export toolchain=${RUSTUP_TOOLCHAIN:-stable} command=${COMMAND:-cargo run --release -- run nano}
 # What is mounted goes with the namespace: the toolchain, and crates that were fetched before.
 unshare --mount --propagation private bash -euc '
-  mount --bind "$checkout" "$root/work/checkout"
+  mount --bind "$checkout" "$root/checkout"
   mount --bind "$cargo" "$root/cargo"
   mount --bind "$rustup" "$root/rustup"
   mount -t proc proc "$root/proc"
@@ -23,7 +23,7 @@ unshare --mount --propagation private bash -euc '
   chroot "$root" /usr/bin/env -i HOME=/root PATH=/cargo/bin:/usr/bin:/bin:/usr/sbin CARGO_HOME=/cargo RUSTUP_HOME=/rustup \
     CARGO_TERM_COLOR=never RUSTUP_TOOLCHAIN="$toolchain" command="$command" bash -euc "
       git config --global --add safe.directory \"*\"
-      [ -d /work/clone ] || git clone -q /work/checkout /work/clone
-      cd /work/clone
+      [ -d /clone ] || git clone -q /checkout /clone
+      cd /clone
       git pull -q
       eval \"\$command\""'

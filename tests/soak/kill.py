@@ -20,38 +20,16 @@ import sys
 import tempfile
 import time
 
-OURS = {"rolegraft": "us", "mariadbd": "database", "mysqld": "database", "bwrap": "box", "soffice.bin": "office"}
+from census import OURS, below, processes
 
-
-def processes():
-    """Every process that is not a zombie: id to name, parent and environment's mark."""
-    found = {}
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-                name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
-                if rest[0] != "Z":
-                    found[int(entry.name)] = (name, int(rest[1]), (entry / "environ").read_bytes())
-            except OSError:
-                pass
-    return found
-
-
-def victims(root, all_now, server):
-    """Processes of ours below `root`, by kind."""
-    below, grew = {root}, True
-    while grew:
-        more = {pid for pid, (_, parent, _) in all_now.items() if parent in below} - below
-        grew = bool(more)
-        below |= more
-    kinds = collections.defaultdict(list)
-    for pid in below:
-        if pid in all_now:
-            name = all_now[pid][0]
-            kind = OURS.get(name) or ("server" if server and name.startswith(server) else None)
-            if kind:
-                kinds[kind].append(pid)
+def victims(root, server):
+    """Processes of ours from `root` downwards, by kind."""
+    found, kinds = processes(), collections.defaultdict(list)
+    for pid in sorted(below(root, found)):
+        name = found[pid][0]
+        kind = OURS.get(name) or ("server" if server and name.startswith(server) else None)
+        if kind:
+            kinds[kind].append(pid)
     return kinds
 
 
@@ -66,10 +44,10 @@ def contents(results):
 
 
 def comparable(name, data):
-    """Episodes in whichever order they finished; what counts failures of an engine apart."""
+    """Episodes in whichever order they finished, without the time that they took."""
     if name.endswith(".jsonl"):
-        lines = data.splitlines()
-        return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
+        lines = [json.loads(line) for line in data.splitlines()]
+        data = "\n".join(sorted(json.dumps({**line, "seconds": 0}) for line in lines)).encode()
     return hashlib.sha256(data).hexdigest()
 
 
@@ -94,14 +72,19 @@ def main():
     temporary = work / "tmp"
     temporary.mkdir()
     environment = dict(os.environ, TMPDIR=str(temporary), SOAK=str(work))
-    marked = f"SOAK={work}".encode()
 
     def start(results, out):
         command = [program, "run", given.experiment, "--results", str(results)]
         return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
 
     def left():
-        return [(pid, name) for pid, (name, _, env) in processes().items() if marked in env]
+        marked = f"SOAK={work}".encode()
+        for pid, (name, _) in processes().items():
+            try:
+                if marked in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
+                    yield pid, name
+            except OSError:
+                pass
 
     print(f"seed {given.seed}; {work}", flush=True)
     with open(work / "whole.out", "w") as out:
@@ -125,7 +108,7 @@ def main():
                 while child.poll() is None:
                     if time.monotonic() < end:
                         time.sleep(chance.expovariate(1 / given.gap))
-                        now = victims(child.pid, processes(), given.server)
+                        now = victims(child.pid, given.server)
                         if now:
                             kind = chance.choice(sorted(now))
                             try:

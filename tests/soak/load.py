@@ -15,39 +15,15 @@ import sys
 import tempfile
 import time
 
+from census import OURS, below, processes
+
 MODELS = {"os": "agentbench", "webshop": "agentbench", "tau-retail": "tau", "tau-airline": "tau", "officebench": "office", "dbbench": "base", "alfworld": "base"}
 TASKS = 50
 
 
-def processes():
-    """Children by their parent, and who is who."""
-    children, names = collections.defaultdict(list), {}
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-                rest = stat[stat.rindex(")") + 2 :].split()
-                children[int(rest[1])].append(int(entry.name))
-                names[int(entry.name)] = stat[stat.index("(") + 1 : stat.rindex(")")]
-            except OSError:
-                pass
-    return children, names
-
-
-def below(pid):
-    children, names = processes()
-    found, todo = [], [pid]
-    while todo:
-        for child in children[todo.pop()]:
-            found.append(names.get(child, "?"))
-            todo.append(child)
-    return found
-
-
 def census(temporary):
     groups = sum(len(folders) for _, folders, _ in os.walk("/sys/fs/cgroup"))
-    _, names = processes()
-    ours = sorted(name for name in names.values() if name in ("rolegraft", "bwrap", "mariadbd", "mysqld", "soffice.bin", "unshare"))
+    ours = sorted(name for name, _ in processes().values() if name in OURS)
     return {
         "processes": ours,
         "temporary": sorted(os.listdir(temporary)),
@@ -61,7 +37,7 @@ def sample(pid):
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-        return memory / 1024, len(os.listdir(f"/proc/{pid}/fd")), len(below(pid))
+        return memory / 1024, len(os.listdir(f"/proc/{pid}/fd")), len(below(pid, processes())) - 1
     except (OSError, StopIteration):
         return None
 

@@ -1,5 +1,5 @@
 //! The `rolegraft` command: arguments in, one call into a library, results on stdout, talk on stderr.
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "this crate alone speaks to the terminal")]
+#![allow(clippy::exit, reason = "this crate alone speaks to the terminal")]
 
 mod ablate;
 mod commands;
