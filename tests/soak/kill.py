@@ -38,7 +38,8 @@ def contents(results):
     found = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results)
-        if path.is_file() and (name.parts[0] == "cache" or {"episodes", "tables"} & set(name.parts)):
+        kept = name.parts[0] == "cache" or {"episodes", "tables"} & set(name.parts)
+        if path.is_file() and kept and path.stem != "time":
             found[str(name)] = path.read_bytes()
     return found
 

@@ -2,7 +2,9 @@
 //!
 //! An episode depends on its key (run seed, suite, task, trial) and on the model alone: not on concurrency, order or
 //! retries. Each finished episode is appended to the log before it is reported; one that is in the log already is not
-//! played again. Environments that wait run on the runtime's blocking threads, the others where their episode runs.
+//! played again. Environments that wait run on the runtime's blocking threads, the others where their episode runs. What
+//! the machine did to an episode is not held against its model: one whose ground is gone is played anew, and one of which
+//! something was killed a second time, to see whether the model does that.
 
 use rolegraft_model::{ChatModel, ModelError, Request, Sampling};
 use rolegraft_suite::{Outcome, Suite, SuiteError, Task};
@@ -14,6 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::task::JoinSet;
+
+/// How often an episode is begun whose ground goes away under it.
+const TRIES: usize = 3;
 
 /// What is played.
 #[derive(Clone)]
@@ -62,7 +67,7 @@ impl EvaluationError {
         matches!(
             self,
             Self::Model(ModelError::Unavailable { .. })
-                | Self::Suite(SuiteError::Speaker { source: Unavailable(_), .. })
+                | Self::Suite(SuiteError::Lost { .. } | SuiteError::Speaker { source: Unavailable(_), .. })
         )
     }
 }
@@ -71,8 +76,8 @@ impl EvaluationError {
 /// evaluation between turns.
 ///
 /// # Errors
-/// If the log, the suite or the model fails for good. Episodes whose endpoint was unavailable are left out of the log
-/// and reported together at the end.
+/// If the log, the suite or the model fails for good. Episodes whose endpoint was unavailable, or whose ground went
+/// away each time, are left out of the log and reported together at the end.
 pub async fn play(
     evaluation: &Evaluation,
     model: Arc<dyn ChatModel>,
@@ -99,7 +104,8 @@ pub async fn play(
             && !stop.load(Ordering::Relaxed)
             && let Some((key, task)) = waiting.next()
         {
-            running.spawn(episode(suite.clone(), task.clone(), key, evaluation.seed, model.clone(), stop.clone()));
+            let seat = Seat { suite: suite.clone(), task: task.clone(), key, seed: evaluation.seed };
+            running.spawn(seat.episode(model.clone(), stop.clone()));
         }
         let joined = tokio::select! {
             joined = running.join_next() => joined,
@@ -145,78 +151,101 @@ async fn run<T: Send + 'static>(waits: bool, f: impl FnOnce() -> T + Send + 'sta
     }
 }
 
-async fn episode(
+/// What an episode is played of.
+struct Seat {
     suite: Arc<dyn Suite>,
     task: Arc<Task>,
     key: EpisodeKey,
     seed: Seed,
-    model: Arc<dyn ChatModel>,
-    stop: Arc<AtomicBool>,
-) -> Result<Episode, EvaluationError> {
-    let begun = Instant::now();
-    let limits = suite.limits();
-    let (tools, waits) = (suite.tools(), suite.waits());
-    let sampling = Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens };
-    let stream = Key::new(seed).child(&key.suite).child(&key.task).index(u64::from(key.trial));
-    let (mut environment, messages) = run(waits, move || -> Result<_, SuiteError> {
-        let mut environment = suite.start(&task)?;
-        let messages = environment.open()?;
-        Ok((environment, messages))
-    })
-    .await??;
-    let mut messages = Arc::new(messages);
-    let mut turns: Vec<Turn> = Vec::new();
-    let mut spent = Spent::default();
-    let at_once = environment.ended_at_once();
-    let status = loop {
-        if let Some(status) = at_once {
-            break status;
+}
+
+impl Seat {
+    /// An episode that can be believed.
+    async fn episode(self, model: Arc<dyn ChatModel>, stop: Arc<AtomicBool>) -> Result<Episode, EvaluationError> {
+        let (mut lost, mut killed) = (0, false);
+        loop {
+            match self.play(&model, &stop).await {
+                Err(EvaluationError::Suite(SuiteError::Lost { .. })) if lost + 1 < TRIES => lost += 1,
+                Ok((_, false)) if !killed => killed = true,
+                played => return Ok(played?.0),
+            }
         }
-        if stop.load(Ordering::Relaxed) {
-            return Err(EvaluationError::Interrupted);
-        }
-        let shown = environment.shown(&messages);
-        let context = shown.as_ref().map_or(Context::All, |shown| Context::of(shown, &messages));
-        let (recorded, reasoning) = (recorded(shown.as_deref(), &turns), reasoning(shown.as_deref(), &turns));
-        let of_shown = |shown: Vec<Shown>| Arc::new(shown.into_iter().map(|shown| shown.message).collect());
-        let request = Request {
-            episode: key.clone(),
-            turn: turns.len(),
-            messages: shown.map_or_else(|| messages.clone(), of_shown),
-            recorded,
-            reasoning,
-            tools: tools.clone(),
-            sampling,
-            key: stream.index(turns.len() as u64),
-        };
-        let completion = model.complete(&request).await?;
-        drop(request);
-        spent += completion.spent;
-        match completion.finish {
-            Finish::ContextLimit => break Status::AgentContextLimit,
-            Finish::Filtered => break Status::ServerFiltered,
-            _ => {}
-        }
-        let (step, text);
-        (environment, step, text) = run(waits, move || {
-            let step = environment.step(&completion.text);
-            (environment, step, completion.text)
+    }
+
+    /// Plays it once; whether nothing of it was killed.
+    async fn play(
+        &self,
+        model: &Arc<dyn ChatModel>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<(Episode, bool), EvaluationError> {
+        let Self { suite, task, key, seed } = self;
+        let (suite, task, key) = (suite.clone(), task.clone(), key.clone());
+        let begun = Instant::now();
+        let limits = suite.limits();
+        let (tools, waits) = (suite.tools(), suite.waits());
+        let sampling = Sampling { temperature: limits.temperature, top_p: limits.top_p, max_tokens: limits.tokens };
+        let stream = Key::new(*seed).child(&key.suite).child(&key.task).index(u64::from(key.trial));
+        let (mut environment, messages) = run(waits, move || -> Result<_, SuiteError> {
+            let mut environment = suite.start(&task)?;
+            let messages = environment.open()?;
+            Ok((environment, messages))
         })
-        .await?;
-        let step = step?;
-        let messages = Arc::make_mut(&mut messages);
-        messages.push(Message::assistant(text));
-        let turn = Turn::of(messages.len() - 1, completion.finish, &step.reading, step.succeeded);
-        let (ids, inexact, reasoning) = (completion.ids, completion.inexact, completion.reasoning);
-        turns.push(Turn { shown: context, ids, inexact, reasoning, ..turn });
-        messages.extend(step.observations);
-        if let Some(status) = step.ended {
-            break status;
-        }
-    };
-    let (Outcome { reward, detail }, others_spent) =
-        run(waits, move || (environment.outcome(), environment.spent())).await?;
-    let messages = Arc::unwrap_or_clone(messages);
-    let (reward, seconds) = (status.scored(reward), begun.elapsed().as_secs_f64());
-    Ok(Episode { key, status, reward, messages, turns, detail, spent, others_spent, seconds })
+        .await??;
+        let mut messages = Arc::new(messages);
+        let mut turns: Vec<Turn> = Vec::new();
+        let mut spent = Spent::default();
+        let at_once = environment.ended_at_once();
+        let status = loop {
+            if let Some(status) = at_once {
+                break status;
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(EvaluationError::Interrupted);
+            }
+            let shown = environment.shown(&messages);
+            let context = shown.as_ref().map_or(Context::All, |shown| Context::of(shown, &messages));
+            let (recorded, reasoning) = (recorded(shown.as_deref(), &turns), reasoning(shown.as_deref(), &turns));
+            let of_shown = |shown: Vec<Shown>| Arc::new(shown.into_iter().map(|shown| shown.message).collect());
+            let request = Request {
+                episode: key.clone(),
+                turn: turns.len(),
+                messages: shown.map_or_else(|| messages.clone(), of_shown),
+                recorded,
+                reasoning,
+                tools: tools.clone(),
+                sampling,
+                key: stream.index(turns.len() as u64),
+            };
+            let completion = model.complete(&request).await?;
+            drop(request);
+            spent += completion.spent;
+            match completion.finish {
+                Finish::ContextLimit => break Status::AgentContextLimit,
+                Finish::Filtered => break Status::ServerFiltered,
+                _ => {}
+            }
+            let (step, text);
+            (environment, step, text) = run(waits, move || {
+                let step = environment.step(&completion.text).and_then(|step| environment.intact().map(|_| step));
+                (environment, step, completion.text)
+            })
+            .await?;
+            let step = step?;
+            let messages = Arc::make_mut(&mut messages);
+            messages.push(Message::assistant(text));
+            let turn = Turn::of(messages.len() - 1, completion.finish, &step.reading, step.succeeded);
+            let (ids, inexact, reasoning) = (completion.ids, completion.inexact, completion.reasoning);
+            turns.push(Turn { shown: context, ids, inexact, reasoning, ..turn });
+            messages.extend(step.observations);
+            if let Some(status) = step.ended {
+                break status;
+            }
+        };
+        let (Outcome { reward, detail }, others_spent, intact) =
+            run(waits, move || (environment.outcome(), environment.spent(), environment.intact())).await?;
+        let intact = intact?;
+        let messages = Arc::unwrap_or_clone(messages);
+        let (reward, seconds) = (status.scored(reward), begun.elapsed().as_secs_f64());
+        Ok((Episode { key, status, reward, messages, turns, detail, spent, others_spent, seconds }, intact))
+    }
 }

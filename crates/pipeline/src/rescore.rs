@@ -109,5 +109,7 @@ fn play(library: &Library, task: &Task, episode: &Episode) -> Result<Replay, Run
             break;
         }
     }
-    Ok(Replay { status, reward: status.scored(environment.outcome().reward), readings, contexts })
+    let reward = status.scored(environment.outcome().reward);
+    environment.intact().map_err(failed)?;
+    Ok(Replay { status, reward, readings, contexts })
 }

@@ -97,13 +97,13 @@ impl DbSuite {
         Self { protocol, format: Arc::new(format), limits, prompt, place, server: Mutex::default() }
     }
 
-    /// The server, started if it does not run yet.
+    /// The server, started if it does not run yet, or no longer.
     ///
     /// # Errors
     /// If there is none to be had.
     pub fn server(&self) -> Result<Arc<Server>, ServerError> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = &*server {
+        if let Some(server) = server.as_ref().filter(|server| !server.has_ended()) {
             return Ok(server.clone());
         }
         let started = Arc::new(match &self.place {
@@ -147,15 +147,18 @@ impl Suite for DbSuite {
         let entry: Entry = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
         let lacking = |e: ServerError| SuiteError::Environment { suite: "dbbench".into(), reason: e.to_string() };
         let server = self.server().map_err(lacking)?;
-        let database =
-            open(&server, &entry, self.protocol == AgentBenchProtocol::Fc).map_err(|e| wrong(e.to_string()))?;
+        let database = open(&server, &entry, self.protocol == AgentBenchProtocol::Fc).map_err(|error| match error {
+            ServerError::Gone(reason) => lost(&task.id, reason),
+            error => lacking(error),
+        })?;
         let (format, prompt, turns) = (self.format.clone(), self.prompt.clone(), self.limits.turns);
         Ok(match self.protocol {
             AgentBenchProtocol::Text => {
                 let talk = Talk { rounds: turns, taken: 0, answer: String::new() };
-                Box::new(TextEpisode { entry, database, format, prompt, talk })
+                Box::new(TextEpisode { task: task.id.clone(), entry, database, format, prompt, talk })
             }
             AgentBenchProtocol::Fc => Box::new(CallEpisode {
+                task: task.id.clone(),
                 entry,
                 database,
                 format,
@@ -166,6 +169,16 @@ impl Suite for DbSuite {
             }),
         })
     }
+}
+
+/// An episode without its server.
+fn lost(task: &str, reason: String) -> SuiteError {
+    SuiteError::Lost { suite: "dbbench".into(), task: task.to_owned(), what: "database server", reason }
+}
+
+/// That an episode's server is there.
+fn standing(task: &str, database: &Database) -> Result<bool, SuiteError> {
+    database.lost().map_or(Ok(true), |reason| Err(lost(task, reason.to_owned())))
 }
 
 /// The text protocol's course: what is to be done about a reply.
@@ -216,6 +229,7 @@ impl Talk {
 }
 
 struct TextEpisode {
+    task: String,
     entry: Entry,
     database: Database,
     format: Arc<Format>,
@@ -249,6 +263,10 @@ impl Environment for TextEpisode {
                 Step { reading, succeeded, observations: vec![Message::user(said)], ended: None }
             }
         })
+    }
+
+    fn intact(&mut self) -> Result<bool, SuiteError> {
+        standing(&self.task, &self.database)
     }
 
     fn outcome(&mut self) -> Outcome {
@@ -308,6 +326,7 @@ pub fn carry_out(name: &str, arguments: &str, execute: &mut dyn FnMut(&str) -> R
 pub const NO_CALL: &str = "Internal error: No tool calls found despite finish reason.";
 
 struct CallEpisode {
+    task: String,
     entry: Entry,
     database: Database,
     format: Arc<Format>,
@@ -363,6 +382,10 @@ impl Environment for CallEpisode {
         }
         let limit = (self.turns_left == 0).then_some(Status::TaskLimitReached);
         Ok(Step { reading, succeeded, observations, ended: ended.or(limit) })
+    }
+
+    fn intact(&mut self) -> Result<bool, SuiteError> {
+        standing(&self.task, &self.database)
     }
 
     fn outcome(&mut self) -> Outcome {

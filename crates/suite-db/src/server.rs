@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -82,6 +82,8 @@ pub enum ServerError {
     NotStarted(String),
     #[error("the database server: {0}")]
     Failed(String),
+    #[error("{0}")]
+    Gone(String),
     #[error("the server has a database `{0}` already, which a task needs for itself; name another server with --db")]
     Taken(String),
     #[error(transparent)]
@@ -90,8 +92,13 @@ pub enum ServerError {
 
 impl From<mysql::Error> for ServerError {
     fn from(error: mysql::Error) -> Self {
-        Self::Failed(error.to_string())
+        if has_lost(&error) { Self::Gone(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
+}
+
+/// Whether an error is a lost connection's, and not what the server said.
+fn has_lost(error: &mysql::Error) -> bool {
+    matches!(error, mysql::Error::IoError(_) | mysql::Error::CodecError(_) | mysql::Error::DriverError(_))
 }
 
 /// Who made a server.
@@ -127,6 +134,8 @@ impl Make {
 /// A running server.
 pub struct Server {
     admin: Mutex<Conn>,
+    /// Raised when `admin` had to be connected anew, which is when the server was away.
+    lives: AtomicU64,
     opts: Opts,
     make: Make,
     /// Whether it has MD5().
@@ -138,7 +147,8 @@ pub struct Server {
     /// Names of databases in use.
     names: Mutex<BTreeSet<String>>,
     freed: Condvar,
-    _own: Option<Own>,
+    /// Of one of our own.
+    own: Option<Own>,
 }
 
 /// A server of our own, which ends with this.
@@ -291,6 +301,7 @@ impl Server {
         let md5 = has_md5(&mut conn);
         Ok(Self {
             admin: Mutex::new(conn),
+            lives: AtomicU64::new(0),
             opts,
             make,
             md5,
@@ -298,7 +309,7 @@ impl Server {
             limit: STATEMENT_LIMIT,
             names: Mutex::default(),
             freed: Condvar::new(),
-            _own: own,
+            own,
         })
     }
 
@@ -319,12 +330,24 @@ impl Server {
     fn admin(&self, sql: &str) -> Result<(), mysql::Error> {
         let mut conn = lock(&self.admin);
         match conn.query_drop(sql) {
-            Err(mysql::Error::IoError(_) | mysql::Error::DriverError(_)) => {
+            Err(error) if has_lost(&error) => {
                 *conn = Conn::new(self.opts.clone())?;
+                self.lives.fetch_add(1, Ordering::Relaxed);
                 conn.query_drop(sql)
             }
             done => done,
         }
+    }
+
+    /// Whether it was there all the time since it had so many lives.
+    fn has_lived(&self, lives: u64) -> bool {
+        let mut conn = lock(&self.admin);
+        self.lives.load(Ordering::Relaxed) == lives && conn.ping().is_ok()
+    }
+
+    /// Whether a private one has ended, so that another can be started.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.own.is_some() && !self.has_lived(0)
     }
 
     /// A database of that name with a task's tables, committed. Who asks for a name that is in use waits for it.
@@ -343,7 +366,17 @@ impl Server {
         drop(names);
         // From here on dropping it gives the name back.
         let (user, password) = (format!("rg{}", &random()[..16]), random());
-        let mut made = Database { server: self.clone(), name: database, user, password, kept: None, created: false };
+        let lives = self.lives.load(Ordering::Relaxed);
+        let mut made = Database {
+            server: self.clone(),
+            lives,
+            name: database,
+            user,
+            password,
+            kept: None,
+            created: false,
+            lost: None,
+        };
         made.create(tables)?;
         Ok(made)
     }
@@ -386,6 +419,10 @@ pub struct Database {
     /// The connection, where one is kept from statement to statement.
     kept: Option<Conn>,
     created: bool,
+    /// Which of the server's lives it was made in.
+    lives: u64,
+    /// How its server went away, if it did.
+    lost: Option<String>,
 }
 
 /// What a cell is stored as.
@@ -416,9 +453,24 @@ impl Database {
         let mut conn = self.connect()?;
         for table in tables {
             // Some of upstream's tables cannot be made: the episode goes on without.
-            let _ = fill(&mut conn, table);
+            if let Err(error) = fill(&mut conn, table) {
+                self.notice(&error);
+            }
         }
-        Ok(())
+        self.lost.clone().map_or(Ok(()), |reason| Err(ServerError::Gone(reason)))
+    }
+
+    /// How the server went away since this was made, if it did: what was seen since then says nothing of a model.
+    #[must_use]
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// Notices whether a failure is the server's end, and not that of one statement or connection.
+    fn notice(&mut self, error: &mysql::Error) {
+        if has_lost(error) && self.lost.is_none() && !self.server.has_lived(self.lives) {
+            self.lost = Some(error.to_string());
+        }
     }
 
     /// The database's name.
@@ -462,7 +514,7 @@ impl Database {
             }
             Ok(text)
         });
-        shortened(text.unwrap_or_else(|error| self.shown(&error, sql)))
+        shortened(text.unwrap_or_else(|error| self.failed(&error, sql)))
     }
 
     /// Ends a statement of which nothing was heard in time.
@@ -478,7 +530,8 @@ impl Database {
     }
 
     /// An error as upstream shows it, in MySQL's words.
-    fn shown(&self, error: &mysql::Error, sql: &str) -> String {
+    fn failed(&mut self, error: &mysql::Error, sql: &str) -> String {
+        self.notice(error);
         match error {
             mysql::Error::MySqlError(e) => {
                 let said = format!("{} ({}): {}", e.code, e.state, e.message);
@@ -508,7 +561,7 @@ impl Database {
         let rows = self.connection().and_then(|mut conn| conn.query::<Vec<u8>, _>(&sql));
         match rows {
             Ok(rows) => format!("[({},)]", table_hash(&rows).map_or("None".into(), |hash| format!("'{hash}'"))),
-            Err(error) => shortened(self.shown(&error, &sql)),
+            Err(error) => shortened(self.failed(&error, &sql)),
         }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Desk {
     pub(crate) now: String,
     /// Programs that a conversion asked for and that are not installed.
     pub(crate) missing: BTreeSet<Program>,
+    /// Whether a command was killed, which may have been the machine's doing.
+    pub(crate) killed: bool,
 }
 
 /// What came of an action.
@@ -256,10 +258,10 @@ impl Desk {
 
     /// A command as it was written, run where the last `cd` led.
     fn sane_shell(&mut self, command: &str) -> Result<Done, String> {
-        let here = if self.memory == MEMORY { ROOM } else { &self.memory };
+        let here = if self.memory == MEMORY { ROOM.to_owned() } else { self.memory.clone() };
         let moves = command.trim() == "cd" || command.trim().starts_with("cd ");
         let script = if moves { format!("{command} && pwd") } else { command.to_owned() };
-        let ran = self.run(&["/bin/bash", "-c", "cd -- \"$0\"; eval \"$1\"", here, &script])?;
+        let ran = self.run(&["/bin/bash", "-c", "cd -- \"$0\"; eval \"$1\"", &here, &script])?;
         let Some(status) = ran.status else { return Err("Command timed out".into()) };
         let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         if moves && status == 0 {
@@ -269,13 +271,15 @@ impl Desk {
     }
 
     /// Runs words in a sandbox that holds the task's files.
-    fn run(&self, words: &[&str]) -> Result<Separate, String> {
+    fn run(&mut self, words: &[&str]) -> Result<Separate, String> {
         let inside = |what: &str| format!("{ROOM}/{}/{what}", self.folder.trim_start_matches("./"));
         let (testbed, reference) = (inside("testbed"), inside("reference"));
         let host = self.bed.host_path().ok_or("there is no folder for the shell")?;
         let mut mounts = vec![Mount { from: host, to: &testbed, writable: true }];
         mounts.extend(self.reference.as_deref().map(|from| Mount { from, to: &reference, writable: false }));
-        run_once(&mounts, ROOM, words, SHELL_LIMIT).map_err(|e| e.to_string())
+        let ran = run_once(&mounts, ROOM, words, SHELL_LIMIT).map_err(|e| e.to_string())?;
+        self.killed |= ran.killed;
+        Ok(ran)
     }
 
     /// upstream: some apps' command lines, the shell's included, are told the task's folder.

@@ -142,6 +142,7 @@ impl Suite for OfficeSuite {
             memory: MEMORY.into(),
             now: format!("{}T000000Z", rules.date.replace('-', "")),
             missing: BTreeSet::new(),
+            killed: false,
         };
         Ok(Box::new(Episode {
             desk,
@@ -238,6 +239,10 @@ impl Environment for Episode {
             if over { Some(Status::Completed) } else { (self.turns_left == 0).then_some(Status::TaskLimitReached) };
         let seen = ended.is_none().then(|| Message::user(done.observation.unwrap_or_default()));
         Ok(Step { reading, succeeded: done.succeeded, observations: seen.into_iter().collect(), ended })
+    }
+
+    fn intact(&mut self) -> Result<bool, SuiteError> {
+        Ok(!self.desk.killed)
     }
 
     fn outcome(&mut self) -> Outcome {

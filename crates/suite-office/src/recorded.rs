@@ -73,6 +73,7 @@ fn desk(bed: Testbed, folder: &str, mode: Mode) -> Desk {
         memory: MEMORY.into(),
         now: "20240501T000000Z".into(),
         missing: BTreeSet::new(),
+        killed: false,
     }
 }
 

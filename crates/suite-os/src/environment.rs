@@ -239,6 +239,13 @@ impl Place {
 
     /// Runs an agent's command: what it sees, and whether it went well. `None`: not text.
     fn command(&mut self, command: &str, shell: Shell) -> Result<(Option<String>, bool), SandboxError> {
+        self.typed(command, shell).inspect_err(|_| {
+            // A terminal that has ended does not say whether its box has, too: the box notices.
+            let _ = self.sandbox.run(":", COMMAND_LIMIT);
+        })
+    }
+
+    fn typed(&mut self, command: &str, shell: Shell) -> Result<(Option<String>, bool), SandboxError> {
         match (&mut self.terminal, shell) {
             (Some(terminal), Shell::Upstream) => {
                 let prompt = |bytes: &[u8]| terminal::prompt_end(bytes);
@@ -397,6 +404,10 @@ impl Environment for Episode {
                 Step { reading, succeeded, observations: vec![message], ended }
             }
         })
+    }
+
+    fn intact(&mut self) -> Result<bool, SuiteError> {
+        Ok(!self.place.sandbox.killed())
     }
 
     fn outcome(&mut self) -> Outcome {

@@ -5,7 +5,8 @@ use crate::container::{DISK, LIMITS, Mount, container, entered, installed};
 use crate::output::drain;
 use crate::sandbox_error::SandboxError;
 use std::io;
-use std::process::{Child, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a single command left behind.
@@ -15,8 +16,16 @@ pub struct Separate {
     pub stdout: Vec<u8>,
     /// Standard error, cut at 1 MiB.
     pub stderr: Vec<u8>,
-    /// Exit status; none if the time limit ended it.
+    /// Exit status; none if the time limit ended it, or a signal.
     pub status: Option<i32>,
+    /// Whether it was killed, from outside or from within: not by the time limit.
+    pub killed: bool,
+}
+
+/// Whether a box ended by SIGKILL, its own or that of what ran in it, which it tells as shells do.
+pub(crate) fn is_kill(status: ExitStatus) -> bool {
+    let kill = rustix::process::Signal::KILL.as_raw();
+    status.signal() == Some(kill) || status.code() == Some(128 + kill)
 }
 
 /// Runs one command in a container of its own, in the folder `chdir`.
@@ -40,19 +49,19 @@ pub fn run_once(mounts: &[Mount<'_>], chdir: &str, words: &[&str], limit: Durati
     let stdout = drain(child.stdout.take().ok_or_else(missing)?);
     let stderr = drain(child.stderr.take().ok_or_else(missing)?);
     let until = Instant::now() + limit;
-    let status = loop {
+    let (status, killed) = loop {
         match child.try_wait()? {
-            Some(status) => break status.code(),
+            Some(status) => break (status.code(), is_kill(status)),
             None if Instant::now() >= until => {
                 child.kill()?;
                 child.wait()?;
-                break None;
+                break (None, false);
             }
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     };
     let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
-    Ok(Separate { stdout: text(stdout), stderr: text(stderr), status })
+    Ok(Separate { stdout: text(stdout), stderr: text(stderr), status, killed })
 }
 
 /// Starts a program that serves for as long as the thread lives that starts it: `folder` is a tmpfs of `disk` bytes. Its standard
@@ -90,11 +99,15 @@ mod tests {
         let mount = [Mount { from: dir.path(), to: "/work/task/testbed", writable: true }];
         let words = ["sh", "-c", "cat task/testbed/a.txt; echo no >&2; echo new > task/testbed/b.txt; exit 3"];
         let done = run_once(&mount, "/work", &words, 5 * SECOND).unwrap();
-        assert_eq!(done, Separate { stdout: b"hello".to_vec(), stderr: b"no\n".to_vec(), status: Some(3) });
+        assert_eq!(
+            done,
+            Separate { stdout: b"hello".to_vec(), stderr: b"no\n".to_vec(), status: Some(3), killed: false }
+        );
         assert_eq!(std::fs::read_to_string(dir.path().join("b.txt")).unwrap(), "new\n");
         let begun = Instant::now();
         let stuck = run_once(&mount, "/work", &["sh", "-c", "echo a; sleep 60"], SECOND).unwrap();
-        assert_eq!((stuck.stdout, stuck.status), (b"a\n".to_vec(), None));
+        assert_eq!((stuck.stdout, stuck.status, stuck.killed), (b"a\n".to_vec(), None, false));
+        assert!(run_once(&mount, "/work", &["sh", "-c", "kill -9 $$"], 5 * SECOND).unwrap().killed);
         assert!(begun.elapsed() < 3 * SECOND);
     }
 }

@@ -122,6 +122,14 @@ pub trait Environment: Send {
     fn step(&mut self, reply: &str) -> Result<Step, SuiteError>;
     /// Scores the episode as it stands.
     fn outcome(&mut self) -> Outcome;
+    /// Whether nothing of the episode was killed. What kills may be the machine or the model itself: the loop tells one from
+    /// the other by playing such an episode a second time.
+    ///
+    /// # Errors
+    /// [`SuiteError::Lost`], if what the episode stands on is gone: what was seen since then says nothing of the model.
+    fn intact(&mut self) -> Result<bool, SuiteError> {
+        Ok(true)
+    }
     /// What other models of the episode spent so far.
     fn spent(&self) -> Spent {
         Spent::default()
@@ -158,6 +166,8 @@ pub enum SuiteError {
     Task { suite: String, task: String, reason: String },
     #[error("suite `{suite}` cannot run here: {reason}")]
     Environment { suite: String, reason: String },
+    #[error("suite `{suite}`, task `{task}`: the {what} is gone: {reason}")]
+    Lost { suite: String, task: String, what: &'static str, reason: String },
     #[error("suite `{suite}`, task `{task}`: the {party} does not answer: {source}")]
     Speaker { suite: String, task: String, party: &'static str, source: SpeakerError },
 }

@@ -8,9 +8,10 @@
 use std::io::{self, Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
+use crate::command::is_kill;
 use crate::container::{LIMITS, container, entered, installed, overlaid};
 use crate::docker::Container;
 use crate::output::{forward, read_to_mark};
@@ -26,6 +27,9 @@ pub use crate::terminal::Terminal;
 const SHELL: &str = "setsid --ctty bash --login <&9 >&9 2>&9 9>&- & exec 9>&-";
 /// Where a script's output is kept for as long as it has a name.
 const OUTPUT: &str = "/dev/shm/.output";
+/// How long a box that has closed its pipes may take to end.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+
 /// What is in the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Image {
@@ -81,6 +85,8 @@ pub struct Sandbox {
     marker: String,
     count: u64,
     ended: bool,
+    /// Whether it ended by a kill that was not ours.
+    killed: bool,
 }
 
 impl Sandbox {
@@ -121,7 +127,7 @@ impl Sandbox {
     }
 
     fn over(held: Held, input: Box<dyn Write + Send>, output: Receiver<Vec<u8>>) -> Self {
-        Self { held, input, output, marker: marker(), count: 0, ended: false }
+        Self { held, input, output, marker: marker(), count: 0, ended: false, killed: false }
     }
 
     fn with(image: &Image, stderr: Stdio) -> Result<Self, SandboxError> {
@@ -173,6 +179,7 @@ impl Sandbox {
         let script =
             format!("eval \"$(cat <<'{end}'\n{command}\n{end}\n)\" </dev/null\nprintf '\\n%s %s\\n' '{end}' \"$?\"\n");
         if self.input.write_all(script.as_bytes()).and_then(|()| self.input.flush()).is_err() {
+            self.notice_kill();
             self.ended = true;
             return Err(SandboxError::Ended);
         }
@@ -202,10 +209,34 @@ impl Sandbox {
         let read = read_to_mark(&self.output, Vec::new(), &format!("\n{end} "), b'\n', limit);
         // A command that is not done takes the shell with it.
         if !matches!(read, Ok((_, Some(_)))) {
+            if read.is_err() {
+                self.notice_kill();
+            }
             self.end();
         }
         let (bytes, status) = read?;
         Ok(CommandOutput { bytes, status: status.and_then(|text| text.trim().parse().ok()) })
+    }
+
+    /// Whether its shell, or what holds it, was killed, from outside or from within: not by a time limit. What becomes of
+    /// Docker's boxes is not known.
+    pub fn killed(&mut self) -> bool {
+        if let (false, Held::Child(child, _)) = (self.ended, &mut self.held) {
+            self.killed |= child.try_wait().is_ok_and(|status| status.is_some_and(is_kill));
+        }
+        self.killed
+    }
+
+    /// The same of a box that has just closed its pipes, which it does a moment before it can be asked.
+    fn notice_kill(&mut self) {
+        let until = Instant::now() + LAST_MOMENT;
+        while let Held::Child(child, _) = &mut self.held
+            && matches!(child.try_wait(), Ok(None))
+            && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.killed();
     }
 
     fn end(&mut self) {
@@ -239,7 +270,6 @@ fn quote(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::output::MAX_OUTPUT;
-    use std::time::Instant;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -264,6 +294,34 @@ mod tests {
         assert_eq!(text(sandbox.run_script("pwd; echo \"$1|$x\"", &["it's"], SECOND).unwrap()), "/\nit's|\n");
         assert_eq!(sandbox.run("(exit 7)", SECOND).unwrap().status, Some(7));
         assert_eq!(text(sandbox.run("cat; read y; echo \"[$y]\"", SECOND).unwrap()), "[]\n");
+    }
+
+    #[test]
+    fn a_killed_box_is_told_from_one_that_ended() {
+        let kill = |id: i32| {
+            let id = rustix::process::Pid::from_raw(id).unwrap();
+            rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+        };
+        let outer = |sandbox: &Sandbox| match &sandbox.held {
+            Held::Child(child, _) => child.id().cast_signed(),
+            Held::Container(_) => unreachable!(),
+        };
+        let Some(mut ended) = sandbox() else { return };
+        assert!(ended.run("exit 3", SECOND).is_err() && !ended.killed());
+        let mut slow = sandbox().unwrap();
+        assert!(slow.run("sleep 60", SECOND / 2).unwrap().status.is_none() && !slow.killed());
+        let mut suicide = sandbox().unwrap();
+        assert!(suicide.run("kill -9 $$", 5 * SECOND).is_err() && suicide.killed());
+        let mut outside = sandbox().unwrap();
+        assert!(!outside.killed());
+        kill(outer(&outside));
+        assert!(outside.run(":", 5 * SECOND).is_err() && outside.killed());
+        // The first process inside, which bubblewrap makes.
+        let mut inside = sandbox().unwrap();
+        let id = outer(&inside);
+        let first = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        kill(first.trim().parse().unwrap());
+        assert!(inside.run(":", 5 * SECOND).is_err() && inside.killed());
     }
 
     #[test]
