@@ -25,7 +25,8 @@ from census import OURS, below, processes
 def victims(root, server):
     """Processes of ours from `root` downwards, by kind."""
     found, kinds = processes(), collections.defaultdict(list)
-    for pid in sorted(below(root, found)):
+    kinds["us"].append(root)
+    for pid in sorted(below(root, found) - {root}):
         name = found[pid][0]
         kind = OURS.get(name) or ("server" if server and name.startswith(server) else None)
         if kind:
