@@ -4,11 +4,10 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
 mod miniature;
-use miniature::{miniature, rolegraft, root, run, sandbox_missing, text};
+use miniature::{count, killed_when, miniature, rolegraft, root, run, sandbox_missing, text};
 
 const GRID: [&str; 12] = [
     "--k",
@@ -101,12 +100,11 @@ fn ablations_share_the_store_resume_and_repeat() {
 
     // Without a run before them, and killed again and again, they come to the same end, and the run finds its part.
     let killed = dir.path().join("killed");
-    for milliseconds in [300, 700, 1200, 2000, 3000] {
-        let mut child = ablate(&experiment, &killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(milliseconds));
-        child.kill().unwrap();
-        child.wait().unwrap();
+    let (cached, mut kills) = (after.len(), 0);
+    for fifth in 0..5 {
+        kills += usize::from(killed_when(ablate(&experiment, &killed), || count(&killed) > cached * fifth / 5));
     }
+    assert!(kills >= 3, "{kills}");
     says(&done(ablate(&experiment, &killed)), &["0 of them again"]);
     assert!(files(&killed.join("runs/nano/ablation")) == first);
     let saliencies = |results: &Path| -> BTreeMap<String, Vec<u8>> {

@@ -7,10 +7,9 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 mod miniature;
-use miniature::{contents, miniature, rolegraft, root, run, sandbox_missing, text};
+use miniature::{contents, count, killed_when, miniature, rolegraft, root, run, sandbox_missing, text};
 
 #[test]
 fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {
@@ -55,16 +54,12 @@ fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {
 
     // Killed again and again, at other moments, the same command comes to the same end.
     let killed = dir.path().join("killed");
-    for milliseconds in [150, 400, 700, 1100, 1600, 2200, 3000, 4000] {
-        let mut child = rolegraft(&["run", experiment.to_str().unwrap(), "--results", killed.to_str().unwrap()])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(milliseconds));
-        child.kill().unwrap();
-        child.wait().unwrap();
+    let (files, mut kills) = (count(&whole), 0);
+    for eighth in 0..8 {
+        let command = rolegraft(&["run", experiment.to_str().unwrap(), "--results", killed.to_str().unwrap()]);
+        kills += usize::from(killed_when(command, || count(&killed) > files * eighth / 8));
     }
+    assert!(kills >= 4, "{kills}");
     let output = run(&experiment, &killed);
     assert!(output.status.success(), "{}", text(&output));
     let same = |dir: &Path| -> Vec<(String, Vec<u8>)> {

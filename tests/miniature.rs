@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -41,6 +41,28 @@ pub(crate) fn miniature(dir: &Path, change: impl Fn(String) -> String) -> PathBu
 
 pub(crate) fn run(experiment: &Path, results: &Path) -> Output {
     rolegraft(&["run", experiment.to_str().unwrap(), "--results", results.to_str().unwrap()]).output().unwrap()
+}
+
+/// Starts a command and kills it as soon as a moment has come, or it has ended; whether it was killed.
+pub(crate) fn killed_when(mut command: Command, mut moment: impl FnMut() -> bool) -> bool {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if moment() => break None,
+            None => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What ended on its own ended well.
+    ended.inspect(|status| assert!(status.success(), "{status}")).is_none()
+}
+
+/// How many files there are below a folder.
+pub(crate) fn count(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { count(&entry.path()) } else { 1 }).sum()
 }
 
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
