@@ -164,7 +164,9 @@ impl Seat {
     async fn episode(self, model: Arc<dyn ChatModel>, stop: Arc<AtomicBool>) -> Result<Episode, EvaluationError> {
         let (mut lost, mut killed) = (0, false);
         loop {
-            match self.play(&model, &stop).await {
+            let played = self.play(&model, &stop).await;
+            model.ended(&self.key);
+            match played {
                 Err(EvaluationError::Suite(SuiteError::Lost { .. })) if lost + 1 < TRIES => lost += 1,
                 Ok((_, false)) if !killed => killed = true,
                 played => return Ok(played?.0),

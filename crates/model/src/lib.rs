@@ -119,6 +119,10 @@ pub trait ChatModel: Send + Sync {
     fn complete<'a>(&'a self, request: &'a Request) -> Reply<'a>;
     /// Requests that may be open at once, now.
     fn concurrency(&self) -> usize;
+    /// That an episode is over: what was kept for its next turn can go.
+    fn ended(&self, episode: &EpisodeKey) {
+        let _ = episode;
+    }
     /// Waits until more may be open; for ever, where that does not change.
     fn grown<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(std::future::pending())

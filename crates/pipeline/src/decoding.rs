@@ -222,4 +222,7 @@ impl ChatModel for OwnEngine {
     fn concurrency(&self) -> usize {
         self.concurrency
     }
+    fn ended(&self, episode: &EpisodeKey) {
+        self.shared.desk().caches.retain(|(of, _)| of != episode);
+    }
 }
