@@ -53,6 +53,11 @@ fn pool(dir: &Path, tensors: usize, rows: usize) {
 
 const TIES: &str = "merge_method: ties\nbase_model: base\nmodels: [{model: one}, {model: two}, {model: three}]\nparameters: {weight: 0.5, density: 0.3}\n";
 
+/// Where a merge that is under way writes, below the folder of its output.
+fn aside(dir: &Path) -> Option<PathBuf> {
+    std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path()).find(|path| path.join("journal.json").exists())
+}
+
 /// What the files right below a directory take up; some may go meanwhile.
 fn bytes(dir: &Path) -> u64 {
     std::fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
@@ -78,8 +83,7 @@ fn killed_merges_leave_nothing_that_looks_whole_and_resume() {
     assert_eq!(expected.iter().filter(|(n, _)| n.extension().is_some_and(|e| e == "safetensors")).count(), 6);
     let out = dir.path().join("out");
     let (mut killed, mut resumed) = (0, 0);
-    let aside = || std::fs::read_dir(dir.path()).unwrap().flatten().find(|e| e.path().join("journal.json").exists());
-    let written = || aside().map_or(0, |e| bytes(&e.path()));
+    let written = || aside(dir.path()).map_or(0, |folder| bytes(&folder));
     let total: u64 = expected.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     // Later and later, until a run is over before its kill.
     for part in 0..=16 {
@@ -94,7 +98,7 @@ fn killed_merges_leave_nothing_that_looks_whole_and_resume() {
         killed += 1;
         if killed % 4 == 0 {
             // What was finished before is taken over, and the bytes are the same.
-            resumed += usize::from(aside().is_some());
+            resumed += usize::from(aside(dir.path()).is_some());
             let output = rolegraft(dir.path(), &arguments).output().unwrap();
             assert!(output.status.success(), "{}", text(&output));
             assert_eq!(contents(&out), expected);
@@ -118,8 +122,7 @@ fn interrupted_merges_say_so_and_keep_their_shards() {
     std::fs::write(dir.path().join("ties.yaml"), TIES).unwrap();
     let arguments = ["merge", "ties.yaml", "--out", "out", "--shard-size", "5MB", "--threads", "1"];
     let child = rolegraft(dir.path(), &arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let started = || std::fs::read_dir(dir.path()).unwrap().flatten().any(|e| e.path().join("journal.json").exists());
-    while !started() {
+    while aside(dir.path()).is_none() {
         std::thread::yield_now();
     }
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

@@ -3,7 +3,7 @@
 then compares every byte of what it made with a run that nobody disturbed. Ends with 1 if anything was lost, doubled, or differs, or if a process
 or folder of ours is left.
 
-    tests/soak/kill.py target/release/rolegraft --minutes 60 [--experiment FILE] [--seed N]
+    tests/soak/kill.py target/release/rolegraft --minutes 60 [--experiment FILE [--server NAME]] [--seed N] [--gap SECONDS]
 """
 
 import argparse
@@ -21,6 +21,7 @@ import tempfile
 import time
 
 from census import OURS, below, processes
+
 
 def victims(root, server):
     """Processes of ours from `root` downwards, by kind."""
@@ -90,13 +91,13 @@ def main():
             except OSError:
                 pass
 
+    def seen(results):
+        return {name: data for name, data in contents(results).items() if not given.server or "/episodes/" in name}
+
     print(f"seed {given.seed}; {work}", flush=True)
     with open(work / "whole.out", "w") as out:
         begun = time.monotonic()
         assert start(work / "whole", out).wait() == 0, f"the undisturbed run failed: see {work}/whole.out"
-    def seen(results):
-        return {name: data for name, data in contents(results).items() if not given.server or "/episodes/" in name}
-
     whole = {name: comparable(name, data, given.server) for name, data in seen(work / "whole").items()}
     print(f"undisturbed: {time.monotonic() - begun:.0f} s, {len(whole)} files", flush=True)
 
