@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Crate → the crates of ours that it may use, tests excepted.
-const EDGES: [(&str, &[&str]); 29] = [
-    ("checkpoint", &[]),
+const EDGES: [(&str, &[&str]); 30] = [
+    ("files", &[]),
+    ("checkpoint", &["files"]),
     ("spans", &[]),
     ("python", &["spans"]),
     ("jinja", &[]),
     ("merge", &["checkpoint"]),
-    ("trajectory", &["jinja", "spans"]),
+    ("trajectory", &["files", "jinja", "spans"]),
     ("decoder", &["checkpoint"]),
     ("saliency", &["checkpoint", "decoder"]),
     ("graft", &["checkpoint", "saliency"]),
@@ -24,7 +25,7 @@ const EDGES: [(&str, &[&str]); 29] = [
     ("suite-os", &["python", "spans", "suite", "trajectory"]),
     ("suite-remote", &["spans", "suite", "trajectory"]),
     ("suite-db", &["python", "spans", "suite", "trajectory"]),
-    ("suite-webshop", &["python", "spans", "suite", "trajectory"]),
+    ("suite-webshop", &["files", "python", "spans", "suite", "trajectory"]),
     ("suite-alfworld", &["python", "spans", "suite", "trajectory"]),
     (
         "suites",
@@ -41,7 +42,7 @@ const EDGES: [(&str, &[&str]); 29] = [
     ),
     ("model", &["trajectory"]),
     ("serve", &["checkpoint", "model", "trajectory"]),
-    ("servers", &[]),
+    ("servers", &["files"]),
     ("evaluate", &["model", "suite", "trajectory"]),
     ("report", &["spans", "trajectory"]),
     ("nano", &["checkpoint", "trajectory"]),
@@ -51,6 +52,7 @@ const EDGES: [(&str, &[&str]); 29] = [
             "checkpoint",
             "decoder",
             "evaluate",
+            "files",
             "graft",
             "least-squares",
             "merge",

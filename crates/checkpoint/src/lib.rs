@@ -9,10 +9,10 @@
 
 mod adapter;
 mod architecture;
-pub mod atomic;
 mod checkpoint;
 mod config;
 mod diff;
+mod digest;
 mod dtype;
 mod fingerprint;
 mod location;
@@ -27,15 +27,16 @@ mod torch;
 mod writer;
 
 pub use architecture::{Architecture, Biases, Family, Map};
-pub use atomic::{Digest, Digesting, WriteError, write_atomic};
 pub use checkpoint::Checkpoint;
 pub use config::{ArchitectureError, Config, ConfigError};
 pub use diff::{Difference, DifferenceKind, diff, module_of};
+pub use digest::{Digest, Digesting};
 pub use dtype::{Dtype, round_bf16};
 pub use fingerprint::{FINGERPRINT_BLOCK, Fingerprints};
 pub use location::{Location, open_tensors};
 pub use open_error::OpenError;
 pub use pool::{PoolError, check_pool};
+pub use rolegraft_files::{WriteError, write_atomic};
 pub use rope::{Rope, Scaling};
 pub use safetensors::{Header, HeaderError, TensorInfo};
 pub use shards::Tensor;

@@ -1,7 +1,7 @@
 //! Writing a checkpoint directory: beside its place, shard by shard, then renamed.
 
-use crate::atomic::sync_dir;
 use crate::{Dtype, Header, WriteError, write_atomic};
+use rolegraft_files::sync_dir;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};

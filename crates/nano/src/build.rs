@@ -181,7 +181,7 @@ fn train(
         let loss = step(&network, &recipe, &mut state, &next);
         let go_on = report(Progress { member, tokens: state.tokens, of: recipe.tokens, loss });
         if !go_on || state.step.is_multiple_of(SAVE_EVERY) || state.tokens >= recipe.tokens {
-            save(&path, &state).map_err(|source| BuildError::Io { path: path.clone(), source })?;
+            save(&path, &state)?;
         }
         if !go_on {
             return Err(BuildError::Interrupted);
@@ -191,7 +191,7 @@ fn train(
 }
 
 /// `step, read, tokens`, then parameters and both moments, all little-endian.
-fn save(path: &Path, state: &State) -> std::io::Result<()> {
+fn save(path: &Path, state: &State) -> Result<(), WriteError> {
     let mut bytes = Vec::with_capacity(24 + 12 * state.params.len());
     for n in [state.step, state.read, state.tokens] {
         bytes.extend(n.to_le_bytes());
@@ -199,9 +199,7 @@ fn save(path: &Path, state: &State) -> std::io::Result<()> {
     for numbers in [&state.params, &state.first, &state.second] {
         numbers.iter().for_each(|v| bytes.extend(v.to_le_bytes()));
     }
-    let aside = path.with_extension("tmp");
-    std::fs::write(&aside, bytes)?;
-    std::fs::rename(aside, path)
+    write_atomic(path, &bytes)
 }
 
 fn load(path: &Path, parameters: usize) -> Option<State> {

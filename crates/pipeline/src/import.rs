@@ -8,7 +8,7 @@ use crate::error::RunError;
 use crate::export::restored;
 use rolegraft_spans::Format;
 use rolegraft_trajectory::{
-    Episode, EpisodeKey, EpisodeLog, Finish, Message, Origin, Role, Spent, Status, Turn, begins_log,
+    Episode, EpisodeKey, EpisodeLog, Finish, LogWriter, Message, Origin, Role, Spent, Status, Turn, begins_log,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
@@ -85,12 +85,11 @@ pub fn write_log(path: &Path, episodes: &mut [Episode]) -> Result<(), RunError> 
         *trial += 1;
     }
     let digest = crate::stages::calibrate::digest(episodes);
-    let aside = path.with_extension("jsonl.new");
-    let _ = std::fs::remove_file(&aside);
-    let mut log = EpisodeLog::open(&aside, Origin::of(digest.as_str()))?;
-    log.append(episodes)?;
-    std::fs::rename(&aside, path)
-        .map_err(|e| RunError::File { path: path.to_owned(), reason: format!("cannot be written: {e}") })
+    let mut log = LogWriter::create(path, &Origin::of(digest.as_str()))?;
+    for episode in episodes {
+        log.add(episode)?;
+    }
+    Ok(log.finish()?)
 }
 
 struct Found<'f> {

@@ -2,7 +2,7 @@
 
 use rolegraft_checkpoint::{Digest, WriteError, write_atomic};
 use serde::Serialize;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// Raised when a cached output's form changes.
@@ -18,6 +18,8 @@ pub enum StoreError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("another run ({holder}) is using `{}`; wait for it, or choose another directory with --results", path.display())]
     Busy { path: PathBuf, holder: String },
+    #[error("the file system of `{}` has no locks, which keep two runs apart; choose another directory with --results", path.display())]
+    Unlocked { path: PathBuf, source: std::io::Error },
 }
 
 /// The results directory: `cache/KIND-DIGEST` and `runs/NAME`.
@@ -79,9 +81,13 @@ impl Store {
         let io = |source| StoreError::Io { path: path.clone(), source };
         std::fs::create_dir_all(self.run(name)).map_err(io)?;
         let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
-        if file.try_lock().is_err() {
-            let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            return Err(StoreError::Busy { path: self.run(name), holder });
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                return Err(StoreError::Busy { path: self.run(name), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(StoreError::Unlocked { path: self.run(name), source }),
         }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         file.set_len(0).map_err(io)?;

@@ -1,5 +1,6 @@
 //! Who is alive, and whose: processes as Linux shows them, and records of servers for the case that their owner dies.
 
+use rolegraft_files::Partial;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -132,9 +133,9 @@ pub(crate) fn write(folder: &Path, token: &str, server: Option<Id>) -> io::Resul
     let owner = Id::of(std::process::id()).ok_or_else(|| io::Error::other("/proc does not show this process"))?;
     let record = Record { format: FORMAT, machine: machine(), owner, server, token: token.to_owned() };
     let path = folder.join(format!("{PREFIX}{token}.json"));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = Partial::create(&path)?;
     file.write_all(&serde_json::to_vec(&record)?)?;
-    file.persist(&path).map_err(|e| e.error)?;
+    file.persist()?;
     Ok(path)
 }
 

@@ -9,6 +9,7 @@ use crate::random::Random;
 use crate::ranking::Hit;
 use crate::reward::nouns;
 use memmap2::Mmap;
+use rolegraft_files::Partial;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -309,7 +310,7 @@ fn build(
             return Err(std::io::ErrorKind::PermissionDenied.into());
         }
         std::fs::create_dir_all(folder)?;
-        tempfile::Builder::new().prefix(".webshop-").tempfile_in(folder)
+        Partial::create(path)
     };
     let (path, mut file) = match make(beside) {
         Ok(file) => (beside, file),
@@ -332,7 +333,7 @@ fn build(
     }
     let products_path = folder.join(&settings.products);
     let bytes = mapped(&products_path)?;
-    let mut builder = Builder::new(file.as_file_mut(), files.to_vec()).map_err(wrong)?;
+    let mut builder = Builder::new(file.file(), files.to_vec()).map_err(wrong)?;
     let mut count = 0;
     let mut add = |raw: RawProduct| -> Result<(), String> {
         if builder.has(&raw.asin) {
@@ -353,9 +354,6 @@ fn build(
     read.map_err(|e| CatalogueError::Format { path: products_path, reason: e.to_string() })?;
     let products = builder.finish().map_err(wrong)?;
     watch(products);
-    // Temporary files are their owner's alone.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(wrong)?;
-    file.persist(path).map_err(|e| wrong(e.error))?;
+    file.persist().map_err(wrong)?;
     Ok(path.clone())
 }

@@ -9,6 +9,7 @@ mod source;
 mod tau2;
 
 use crate::error::RunError;
+use rolegraft_files::Scratch;
 use rolegraft_trajectory::{Episodes, log_name};
 use source::{Log, moment};
 use std::io;
@@ -70,7 +71,7 @@ pub fn export(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported
 /// Writes all files beside their places, and moves them there when they are whole.
 fn staged(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, RunError> {
     let at = |path: &Path, source: io::Error| RunError::File { path: path.to_owned(), reason: source.to_string() };
-    let stage = tempfile::Builder::new().prefix(".export-").tempdir_in(out).map_err(|source| at(out, source))?;
+    let stage = Scratch::create(&out.join("export")).map_err(|source| at(out, source))?;
     let mut exported = Exported::default();
     for (number, path) in logs.iter().enumerate() {
         let mut episodes = Episodes::open(path)?;

@@ -16,6 +16,7 @@ use inputs::{Inputs, told};
 use play::Load;
 use rolegraft_checkpoint::{Architecture, Digest};
 use rolegraft_decoder::{Pace, Pass, Place};
+use rolegraft_files::Scratch;
 use rolegraft_least_squares::statistics_bytes;
 use rolegraft_merge::{Execution, Plan};
 use rolegraft_saliency::{Saliency, wave_tokens};
@@ -161,7 +162,7 @@ impl Asked<'_> {
     fn merge_seconds(&self, found: &mut Forecast) -> Option<f64> {
         let plans = self.plans?;
         let folder = self.results.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
-        let scratch = tempfile::Builder::new().prefix(".rolegraft-plan-").tempdir_in(folder);
+        let scratch = Scratch::create(&folder.join("rolegraft-plan"));
         let scratch = match scratch {
             Ok(scratch) => scratch,
             Err(error) => {

@@ -1,0 +1,13 @@
+//! Files that are either whole or absent, and folders that are gone when their maker is.
+//!
+//! Both are written under a name beside their place that follows from it, `.NAME.partial`, and locked while they are written. What a
+//! killed process leaves there is taken over by the next one that writes the same file, so that nothing piles up and nothing has to be
+//! swept.
+
+mod error;
+mod partial;
+mod scratch;
+
+pub use error::{WriteError, hint};
+pub use partial::{Partial, sync_dir, write_atomic};
+pub use scratch::Scratch;
