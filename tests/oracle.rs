@@ -14,32 +14,43 @@ fn open(name: &str, data: Option<&Path>, settings: &AllSettings) -> Library {
     Setup { registry: &Registry::default(), suites: &suites, data, settings }.open(name, &Alone).unwrap()
 }
 
+/// Plays tasks of both splits by their own solutions, on all cores.
 fn play(suite: Suite, count: u64) {
     let library = open(suite.id(), None, &AllSettings::new());
-    for split in Split::PLAYED {
-        for index in 0..count {
-            let solved = generate(suite, split, rolegraft_nano::seed(1), index);
-            let id = solved.task["id"].as_str().unwrap().to_owned();
-            let task = rolegraft_suites::Task { id: id.clone(), fields: solved.task };
-            let mut environment = library.suite.start(&task).unwrap_or_else(|e| panic!("{id}: {e}"));
-            let mut dialogue = solved.dialogue.iter();
-            for message in environment.open().unwrap() {
-                assert_eq!(Some(&message), dialogue.next(), "{id}");
-            }
-            let replies: Vec<_> = dialogue.clone().filter(|m| m.role == Role::Assistant).collect();
-            for (i, reply) in replies.iter().enumerate() {
-                dialogue.next();
-                let step = environment.step(&reply.content).unwrap();
-                assert!(step.reading.violations().next().is_none() && step.succeeded, "{id}: {step:?}");
-                assert_eq!(step.ended.is_some(), i + 1 == replies.len(), "{id}: {step:?}");
-                if step.ended.is_none() {
-                    assert_eq!(step.observations.first(), dialogue.next(), "{id}");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for core in 0..cores {
+            let library = &library;
+            scope.spawn(move || {
+                for split in Split::PLAYED {
+                    (core as u64..count).step_by(cores).for_each(|index| solve(library, suite, split, index));
                 }
-            }
-            let outcome = environment.outcome();
-            assert_eq!(outcome.reward, 1.0, "{id}: {}", outcome.detail);
+            });
+        }
+    });
+}
+
+fn solve(library: &Library, suite: Suite, split: Split, index: u64) {
+    let solved = generate(suite, split, rolegraft_nano::seed(1), index);
+    let id = solved.task["id"].as_str().unwrap().to_owned();
+    let task = rolegraft_suites::Task { id: id.clone(), fields: solved.task };
+    let mut environment = library.suite.start(&task).unwrap_or_else(|e| panic!("{id}: {e}"));
+    let mut dialogue = solved.dialogue.iter();
+    for message in environment.open().unwrap() {
+        assert_eq!(Some(&message), dialogue.next(), "{id}");
+    }
+    let replies: Vec<_> = dialogue.clone().filter(|m| m.role == Role::Assistant).collect();
+    for (i, reply) in replies.iter().enumerate() {
+        dialogue.next();
+        let step = environment.step(&reply.content).unwrap();
+        assert!(step.reading.violations().next().is_none() && step.succeeded, "{id}: {step:?}");
+        assert_eq!(step.ended.is_some(), i + 1 == replies.len(), "{id}: {step:?}");
+        if step.ended.is_none() {
+            assert_eq!(step.observations.first(), dialogue.next(), "{id}");
         }
     }
+    let outcome = environment.outcome();
+    assert_eq!(outcome.reward, 1.0, "{id}: {}", outcome.detail);
 }
 
 #[test]
