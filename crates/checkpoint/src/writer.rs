@@ -1,7 +1,7 @@
 //! Writing a checkpoint directory: beside its place, shard by shard, then renamed.
 
 use crate::{Dtype, Header, WriteError, write_atomic};
-use rolegraft_files::sync_dir;
+use rolegraft_files::{folder, sync_dir};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -390,10 +390,7 @@ impl Writer {
                 std::fs::remove_dir(&self.out)?;
             }
             std::fs::rename(&self.aside, &self.out)?;
-            match self.out.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-                _ => sync_dir(Path::new(".")),
-            }
+            sync_dir(folder(&self.out))
         };
         let outcome = publish().map_err(WriteError::at(&self.out));
         self.keep &= outcome.is_err();

@@ -9,5 +9,5 @@ mod partial;
 mod scratch;
 
 pub use error::{WriteError, hint};
-pub use partial::{Partial, sync_dir, write_atomic};
+pub use partial::{Partial, folder, sync_dir, write_atomic};
 pub use scratch::Scratch;

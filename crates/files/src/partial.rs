@@ -2,10 +2,11 @@
 
 use crate::WriteError;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A file that is being written beside its place, which it takes when it is whole. Dropped before, it leaves nothing.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ impl Partial {
         let begun = |file, aside| Self { file, aside, path: path.to_owned(), placed: false };
         let aside = aside(path)?;
         loop {
-            let mut options = File::options();
+            let mut options = OpenOptions::new();
             // Never through a link that somebody else has put there.
             options.write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
             let file = options.open(&aside)?;
@@ -37,11 +38,9 @@ impl Partial {
                     return Ok(begun(file, aside));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Where files cannot be locked, two writers of one file take two names.
                 Err(_) => {
-                    let mut own = aside.into_os_string();
-                    own.push(format!("-{}", std::process::id()));
-                    return Ok(begun(options.create_new(true).open(&own)?, own.into()));
+                    let (own, file) = unlocked(&options, &aside)?;
+                    return Ok(begun(file, own));
                 }
             }
         }
@@ -103,6 +102,18 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Where files cannot be locked, each writer takes a name of its own, and leaves none behind that it cannot hold.
+fn unlocked(options: &OpenOptions, aside: &Path) -> io::Result<(PathBuf, File)> {
+    static WRITERS: AtomicUsize = AtomicUsize::new(0);
+    let mut own = aside.as_os_str().to_owned();
+    own.push(format!("-{}-{}", std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed)));
+    let own = PathBuf::from(own);
+    let file = options.open(&own)?;
+    file.set_len(0)?;
+    let _ = std::fs::remove_file(aside);
+    Ok((own, file))
+}
+
 /// The name under which what shall be at `path` is written.
 pub(crate) fn aside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
@@ -117,7 +128,8 @@ pub(crate) fn is_at(opened: &std::fs::Metadata, path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()))
 }
 
-fn folder(path: &Path) -> &Path {
+/// The folder that `path` is in.
+pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -166,6 +178,17 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes.len() == 4096 && bytes.iter().all(|b| *b == bytes[0]));
         assert_eq!(names(dir.path()), ["shared"]);
+    }
+
+    #[test]
+    fn without_locks_writers_take_names_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let aside = dir.path().join(".x.partial");
+        std::fs::write(&aside, "").unwrap();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let [one, two] = [(); 2].map(|()| unlocked(&options, &aside).unwrap().0);
+        assert!(one != two && one.exists() && two.exists() && !aside.exists());
     }
 
     #[test]
