@@ -10,8 +10,9 @@ use rolegraft_model::{ChatModel, Completion, EndpointConfig, ModelError, Probed,
 use rolegraft_trajectory::{ChatArguments, ChatTokenizer, Finish, Message, Road, Role, calls};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const CHECKPOINT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benchmarks/nano-pool/base");
 
@@ -456,27 +457,37 @@ async fn kinds_of_messages_that_a_template_refuses_are_said_before_the_first_tas
 }
 
 #[tokio::test]
-async fn one_request_at_a_time_is_one() {
-    let open = Arc::new(AtomicUsize::new(0));
-    let most = Arc::new(AtomicUsize::new(0));
-    let (counted, peak) = (open.clone(), most.clone());
-    let fake = Fake::start(move |_, _| {
-        peak.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        counted.fetch_sub(1, Ordering::SeqCst);
-        text("hello")
-    });
-    for (concurrency, expected) in [(1, 1), (64, 8)] {
-        most.store(0, Ordering::SeqCst);
-        let config = EndpointConfig { concurrency, ..config(&fake.url, 1) };
-        let endpoint = Arc::new(rolegraft_model::Endpoint::new(config).unwrap());
+async fn as_many_are_asked_at_once_as_may_be_and_twice_as_many_once_they_are_answered() {
+    const ALL: usize = 24;
+    for concurrency in [1, 6, 64] {
+        // Nobody is answered before the test has looked.
+        let (answers, told) = std::sync::mpsc::channel();
+        let told = Mutex::new(told);
+        let fake = Fake::start(move |_, _| {
+            told.lock().unwrap().recv().unwrap();
+            text("hello")
+        });
+        let config = EndpointConfig { concurrency, timeout: Duration::from_secs(60), ..config(&fake.url, 1) };
+        let bounded = Arc::new(rolegraft_model::Endpoint::new(config).unwrap());
         let mut asked = tokio::task::JoinSet::new();
-        for _ in 0..24 {
-            let endpoint = endpoint.clone();
-            asked.spawn(async move { endpoint.complete(&request()).await.unwrap() });
+        for _ in 0..ALL {
+            let bounded = bounded.clone();
+            asked.spawn(async move { bounded.complete(&request()).await.unwrap() });
         }
-        asked.join_all().await;
-        let most = most.load(Ordering::SeqCst);
-        assert!(if concurrency == 1 { most == 1 } else { most >= expected }, "{most} at once");
+        let (mut limit, mut answered) = (concurrency.min(4), 0);
+        while answered < ALL {
+            let open = limit.min(ALL - answered);
+            while fake.asked("/chat/completions").len() < answered + open {
+                tokio::task::yield_now().await;
+            }
+            // Another would have been asked while another client asked and got its answer.
+            let other = Fake::start(|_, _| text("other"));
+            endpoint(&other.url, 1).complete(&request()).await.unwrap();
+            assert_eq!(fake.asked("/chat/completions").len(), answered + open, "of {concurrency}");
+            (0..open).for_each(|_| answers.send(()).unwrap());
+            answered += open;
+            limit = concurrency.min(2 * limit);
+        }
+        assert_eq!(asked.join_all().await.len(), ALL);
     }
 }

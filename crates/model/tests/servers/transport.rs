@@ -4,6 +4,7 @@ use crate::asking::{self, endpoint, request};
 use crate::fake::{Fake, text};
 use rolegraft_model::{ChatModel, EndpointConfig, ModelError};
 use rolegraft_trajectory::{Finish, Spent};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -96,28 +97,26 @@ async fn servers_that_hang_or_are_nowhere_end_in_time_with_the_address() {
 #[tokio::test]
 async fn a_server_that_has_gone_is_waited_for_and_then_given_up() {
     let fake = Fake::start(|_, _| text("first"));
-    let address = fake.url.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
-    let config = EndpointConfig { patience: Duration::from_secs(30), ..asking::config(&fake.url, 3) };
-    let endpoint = rolegraft_model::Endpoint::new(config).unwrap();
-    assert_eq!(endpoint.complete(&request()).await.unwrap().text, "first");
+    let with = |patience| {
+        let config = EndpointConfig { patience, ..asking::config(&fake.url, 3) };
+        Arc::new(rolegraft_model::Endpoint::new(config).unwrap())
+    };
+    let (patient, hasty) = (with(Duration::from_secs(30)), with(Duration::from_millis(100)));
+    for endpoint in [&patient, &hasty] {
+        assert_eq!(endpoint.complete(&request()).await.unwrap().text, "first");
+    }
     fake.stop();
-    let back = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
-        Fake::on(&address, |_, _| text("second"))
-    });
-    let second = endpoint.complete(&request()).await.unwrap();
-    assert_eq!(second.text, "second");
-    back.join().unwrap().stop();
-
-    let fake = Fake::start(|_, _| text("only"));
-    let config = EndpointConfig { patience: Duration::from_millis(100), ..asking::config(&fake.url, 3) };
-    let endpoint = rolegraft_model::Endpoint::new(config).unwrap();
-    endpoint.complete(&request()).await.unwrap();
-    fake.stop();
+    let waiting = tokio::spawn(async move { patient.complete(&request()).await });
     for _ in 0..2 {
-        let error = endpoint.complete(&request()).await.unwrap_err();
+        let error = hasty.complete(&request()).await.unwrap_err();
         assert!(matches!(&error, ModelError::Gone { url, .. } if *url == fake.url), "{error}");
     }
+    // The patient one, which asked first, has met the closed port by now.
+    assert!(!waiting.is_finished());
+    let address = fake.url.trim_start_matches("http://").trim_end_matches("/v1");
+    let back = Fake::on(address, |_, _| text("second"));
+    assert_eq!(waiting.await.unwrap().unwrap().text, "second");
+    back.stop();
 }
 
 #[tokio::test]
