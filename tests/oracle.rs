@@ -14,16 +14,16 @@ fn open(name: &str, data: Option<&Path>, settings: &AllSettings) -> Library {
     Setup { registry: &Registry::default(), suites: &suites, data, settings }.open(name, &Alone).unwrap()
 }
 
-/// Plays tasks of both splits by their own solutions, on all cores.
+/// Plays tasks of both splits by their own solutions, two on each core: boxes wait for the kernel.
 fn play(suite: Suite, count: u64) {
     let library = open(suite.id(), None, &AllSettings::new());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let players = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for core in 0..cores {
+        for player in 0..players {
             let library = &library;
             scope.spawn(move || {
                 for split in Split::PLAYED {
-                    (core as u64..count).step_by(cores).for_each(|index| solve(library, suite, split, index));
+                    (player as u64..count).step_by(players).for_each(|index| solve(library, suite, split, index));
                 }
             });
         }

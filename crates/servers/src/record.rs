@@ -88,16 +88,20 @@ fn family(token: &str, server: Option<Id>) -> Vec<Id> {
 
 /// Ends all processes of a server: asks each of them, and ends those that stay. Gives whether all of them have gone.
 pub(crate) fn end(token: &str, server: Option<Id>) -> bool {
+    end_within(GRACE, token, server)
+}
+
+fn end_within(grace: Duration, token: &str, server: Option<Id>) -> bool {
     let began = Instant::now();
     let mut asked = Vec::new();
     loop {
         let left = family(token, server);
         let waited = began.elapsed();
-        if left.is_empty() || waited > GRACE + LAST {
+        if left.is_empty() || waited > grace + LAST {
             return left.is_empty();
         }
         for process in left {
-            if waited > GRACE {
+            if waited > grace {
                 process.signal(Signal::KILL);
             } else if !asked.contains(&process) {
                 process.signal(Signal::TERM);
@@ -233,6 +237,20 @@ mod tests {
         id.start -= 1;
         assert_eq!(kept(&record(Some(id), true)), (false, 1));
         assert!(!other.wait().unwrap().success());
+    }
+
+    #[test]
+    fn who_ignores_the_signal_to_end_is_killed() {
+        use std::os::unix::process::ExitStatusExt;
+        for (trap, signal) in [("trap '' TERM", Signal::KILL), (":", Signal::TERM)] {
+            let script = format!("{trap}; echo set; while :; do sleep 1; done");
+            let mut server = Command::new("sh");
+            server.args(["-c", &script]).process_group(0).stdout(std::process::Stdio::piped());
+            let mut server = server.spawn().unwrap();
+            server.stdout.take().unwrap().read_exact(&mut [0; 4]).unwrap();
+            assert!(end_within(Duration::from_millis(500), TOKEN, Id::of(server.id())));
+            assert_eq!(server.wait().unwrap().signal(), Some(signal.as_raw()), "{trap}");
+        }
     }
 
     #[test]

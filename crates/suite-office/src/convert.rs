@@ -3,8 +3,12 @@
 use crate::archive;
 use crate::files::{TEMPORARY, Testbed};
 use crate::word;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use rolegraft_suite::sandbox::{Mount, run_once, temporary_folder};
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// How long a program may take.
@@ -17,9 +21,24 @@ const FILE: &str = "{file}";
 const PDF: &str = "in.pdf";
 /// Settings of the host that the programs look for.
 const SETTINGS: [&str; 3] = ["/etc/fonts", "/etc/libreoffice", "/var/cache/fontconfig"];
+/// How much of what programs made is kept, in bytes.
+const KEPT: u64 = 128 << 20;
+/// What programs made, by the digest of what they were given: tasks, trials and checks convert the same documents again and
+/// again, and each conversion takes a second.
+static MADE: LazyLock<Cache<[u8; 32], Arc<[u8]>, Length>> = LazyLock::new(|| Cache::with_weighter(1024, KEPT, Length));
 /// Image formats by their file name's ending, with poppler's option for each.
 const IMAGES: [(&str, &str); 6] =
     [("png", "-png"), ("jpg", "-jpeg"), ("jpeg", "-jpeg"), ("ppm", ""), ("pnm", ""), ("pgm", "-gray")];
+
+/// Weighs bytes by their number.
+#[derive(Clone)]
+struct Length;
+
+impl Weighter<[u8; 32], Arc<[u8]>> for Length {
+    fn weight(&self, _: &[u8; 32], made: &Arc<[u8]>) -> u64 {
+        made.len() as u64 + 64
+    }
+}
 
 /// A foreign program that some tasks cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +62,23 @@ impl Program {
             Self::LibreOffice => "soffice",
             Self::PdfToText => "pdftotext",
             Self::PdfToPpm => "pdftoppm",
+        }
+    }
+
+    /// What it is started with. LibreOffice asks for large blocks and gives them back, again and again: half of a conversion's
+    /// time goes into their pages, unless glibc keeps them.
+    fn line(self) -> &'static [&'static str] {
+        match self {
+            Self::LibreOffice => &[
+                "env",
+                "MALLOC_MMAP_THRESHOLD_=536870912",
+                "MALLOC_TRIM_THRESHOLD_=1073741824",
+                "MALLOC_TOP_PAD_=67108864",
+                "GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+                "soffice",
+            ],
+            Self::PdfToText => &["pdftotext"],
+            Self::PdfToPpm => &["pdftoppm"],
         }
     }
 
@@ -73,8 +109,32 @@ pub(crate) enum Unconverted {
     Failed,
 }
 
-/// Runs a program on a file, alone in a folder of its own, and hands over what it prints and what it leaves at `left`.
-fn run(program: Program, name: &str, bytes: &[u8], words: &[&str], left: Option<&str>) -> Result<Vec<u8>, Unconverted> {
+/// What a program prints about a file, or leaves at `left`.
+fn run(
+    program: Program,
+    name: &str,
+    bytes: &[u8],
+    words: &[&str],
+    left: Option<&str>,
+) -> Result<Arc<[u8]>, Unconverted> {
+    let mut given = Sha256::new_with_prefix(program.command());
+    for part in words.iter().map(|word| word.as_bytes()).chain([name.as_bytes(), bytes]) {
+        given.update(part.len().to_le_bytes());
+        given.update(part);
+    }
+    MADE.get_or_insert_with(&<[u8; 32]>::from(given.finalize()), || {
+        run_anew(program, name, bytes, words, left).map(Arc::from)
+    })
+}
+
+/// Runs a program on a file, alone in a folder of its own.
+fn run_anew(
+    program: Program,
+    name: &str,
+    bytes: &[u8],
+    words: &[&str],
+    left: Option<&str>,
+) -> Result<Vec<u8>, Unconverted> {
     let missing = Unconverted::Missing(program);
     if !program.installed() {
         return Err(missing);
@@ -86,7 +146,7 @@ fn run(program: Program, name: &str, bytes: &[u8], words: &[&str], left: Option<
     mounts.extend(settings.map(|path| Mount { from: Path::new(path), to: path, writable: false }));
     let path = format!("{DOCUMENTS}/{name}");
     let line: Vec<&str> =
-        std::iter::once(program.command()).chain(words.iter().map(|w| if *w == FILE { &path } else { *w })).collect();
+        program.line().iter().copied().chain(words.iter().map(|w| if *w == FILE { &path } else { *w })).collect();
     let once = || run_once(&mounts, "/work", &line, LIMIT).map_err(|_| missing);
     // A program of ours that is killed says nothing of the file, unless it is each time.
     let done = once().and_then(|done| if done.killed { once() } else { Ok(done) })?;
@@ -174,4 +234,35 @@ pub(crate) fn to_word(bed: &Testbed, from: &str, to: &str) -> Result<String, Unc
 
 fn cannot_open(path: &str) -> String {
     format!("Failed: Failed to open file '{path}'.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn a_document_is_converted_once() {
+        if !Program::LibreOffice.installed() || rolegraft_suite::Sandbox::start().is_err() {
+            eprintln!("skipped: LibreOffice or a sandbox is missing");
+            return;
+        }
+        let bed = Testbed::empty("", false).unwrap();
+        for (name, paragraph) in [("a.docx", "one"), ("b.docx", "two")] {
+            bed.write(Path::new(name), &word::document([paragraph].into_iter()).unwrap()).unwrap();
+        }
+        let [first, again, other] =
+            [("a.docx", "1.pdf"), ("a.docx", "2.pdf"), ("b.docx", "3.pdf")].map(|(from, to)| {
+                to_pdf(&bed, from, to).unwrap();
+                (bed.read(Path::new(to)).unwrap(), pdf_text(&bed, Path::new(to)).unwrap())
+            });
+        // A second conversion would have got another identity.
+        assert!(first == again);
+        assert_eq!((first.1.as_str(), other.1.as_str()), ("one", "two"));
+        // What failed is tried again.
+        bed.write(Path::new("c.pdf"), b"none").unwrap();
+        for _ in 0..2 {
+            assert_eq!(pdf_text(&bed, Path::new("c.pdf")), Err(Unconverted::Failed));
+        }
+    }
 }

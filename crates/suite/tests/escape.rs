@@ -42,6 +42,16 @@ fn start(image: &Image) -> Result<Sandbox, String> {
     }
 }
 
+/// Tries something in every box at once: by its number, its name, its image.
+fn in_every_box(attempt: impl Fn(usize, &str, &Image) + Sync) {
+    let (boxes, attempt) = (boxes(), &attempt);
+    std::thread::scope(|scope| {
+        for (number, (name, image)) in boxes.iter().enumerate() {
+            scope.spawn(move || attempt(number, name, image));
+        }
+    });
+}
+
 fn text(output: &CommandOutput) -> String {
     String::from_utf8_lossy(&output.bytes).into_owned()
 }
@@ -114,8 +124,9 @@ fn nothing_of_the_host_is_changed_or_reached() {
 
 #[test]
 fn floods_and_bombs_are_bounded() {
-    for (name, image) in boxes() {
-        let mut sandbox = start(&image).unwrap();
+    in_every_box(|number, name, image| {
+        let asleep = format!("sleep {}", 424_242 + number);
+        let mut sandbox = start(image).unwrap();
         let begun = Instant::now();
         let flood = sandbox.run("yes | head -c 100000000", 20 * SECOND).unwrap();
         assert_eq!(flood.bytes.len(), 1 << 20, "{name}");
@@ -129,14 +140,14 @@ fn floods_and_bombs_are_bounded() {
         assert!(begun.elapsed() < 60 * SECOND, "{name}");
         drop(sandbox);
         // A bomb may end its box, but not more.
-        let mut sandbox = start(&image).unwrap();
+        let mut sandbox = start(image).unwrap();
         let begun = Instant::now();
-        let _ = sandbox.run("bomb() { sleep 424242 & bomb | bomb & }; bomb; sleep 424242", 3 * SECOND);
+        let _ = sandbox.run(&format!("bomb() {{ {asleep} & bomb | bomb & }}; bomb; {asleep}"), 3 * SECOND);
         assert!(begun.elapsed() < 10 * SECOND, "{name}: {:?}", begun.elapsed());
-        assert!(census("sleep 424242") < 1_000, "{name}");
+        assert!(census(&asleep) < 1_000, "{name}");
         drop(sandbox);
-        assert!(gone("sleep 424242"), "{name}: {} left", census("sleep 424242"));
-    }
+        assert!(gone(&asleep), "{name}: {} left", census(&asleep));
+    });
 }
 
 #[test]

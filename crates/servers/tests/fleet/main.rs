@@ -272,29 +272,6 @@ async fn another_server_on_the_port_is_not_taken_for_ours() {
     assert!(matches!(process.ready(&http(), &AtomicBool::new(true)).await, Err(StartError::Stopped)));
 }
 
-#[tokio::test]
-async fn a_server_that_ignores_the_signal_to_end_is_killed() {
-    let (_folder, here) = here();
-    let launch = Launch {
-        command: ["sh", "-c", "trap '' TERM; echo trapped; while :; do sleep 1; done"].map(str::to_owned).to_vec(),
-        env: BTreeMap::new(),
-        port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
-        ready: "/health".into(),
-        within: LONG,
-        model: None,
-        log: here.place.join("log"),
-        records: here.place.clone(),
-    };
-    let process = Process::spawn(launch.clone()).unwrap();
-    until("the trap is set", || fs::read_to_string(&launch.log).unwrap().contains("trapped"));
-    tokio::task::spawn_blocking(move || {
-        process.stop();
-        assert!(process.exited().is_some());
-    })
-    .await
-    .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_comes_back_with_what_it_held_last() {
     let (_folder, here) = here();
