@@ -1,13 +1,11 @@
 //! Ablations of the miniature: what they share with a run, kill and resume, what one pass reads, wrong flags.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
-mod miniature;
-use miniature::{count, killed_when, miniature, rolegraft, root, run, sandbox_missing, text};
+use crate::miniature::{count, killed_when, miniature, rolegraft, root, run, sandbox_missing, text};
 
 const GRID: [&str; 12] = [
     "--k",

@@ -1,13 +1,11 @@
 //! The real binary on chat templates that refuse, never end or take arguments; on reasoning; on logs of the first format.
-#![allow(missing_docs)]
 
 use rolegraft_trajectory::{Context, EpisodeLog};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-mod miniature;
-use miniature::{rolegraft, root, text};
+use crate::miniature::{rolegraft, root, text};
 
 /// A checkpoint of the pool with another template.
 fn checkpoint(dir: &Path, name: &str, template: &str) -> PathBuf {

@@ -1,6 +1,5 @@
 //! What a log says that a model was shown, against what it was sent: the real environments of the suites whose harness
 //! cuts long conversations, with upstream's openings, and a model that talks too much.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_evaluate::{Evaluation, play};
 use rolegraft_model::{ChatModel, Completion, Reply, Request};

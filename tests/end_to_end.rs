@@ -1,6 +1,5 @@
 //! The real binary on a miniature of the nano experiment: the loop, its files, kill and resume, wrong inputs, the page
 //! in a browser.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_trajectory::EpisodeLog;
 use std::collections::HashSet;
@@ -8,8 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 
-mod miniature;
-use miniature::{contents, count, killed_when, miniature, rolegraft, root, run, sandbox_missing, text};
+use crate::miniature::{contents, count, killed_when, miniature, rolegraft, root, run, sandbox_missing, text};
 
 #[test]
 fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {

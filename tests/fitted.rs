@@ -1,11 +1,9 @@
 //! The loop with least-squares candidates, dev scores that decide, a projected graft, and without a word of candidates.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use serde_json::Value;
 use std::path::Path;
 
-mod miniature;
-use miniature::{miniature, rolegraft, run, sandbox_missing, text};
+use crate::miniature::{miniature, rolegraft, run, sandbox_missing, text};
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()

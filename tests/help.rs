@@ -1,5 +1,4 @@
 //! What `--help` says.
-#![allow(missing_docs)]
 
 use std::process::Command;
 

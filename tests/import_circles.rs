@@ -11,7 +11,6 @@
 //! A parent that calls into its child while the child uses an item defined in the parent is a circle. A circle is
 //! reported as all files that reach each other. Methods are not followed, nor are traits that a file uses only
 //! through its own `pub use`.
-#![allow(missing_docs)]
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};

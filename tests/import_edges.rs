@@ -1,5 +1,4 @@
 //! Who may import whom: the map in README.md, enforced.
-#![allow(missing_docs)]
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,12 +1,10 @@
 //! Logs as people use them: counted once, packed, searched, put together, and handed to other tools and back.
-#![allow(missing_docs)]
 
 use rolegraft_trajectory::{EpisodeLog, Origin};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-mod miniature;
-use miniature::{rolegraft, root, text};
+use crate::miniature::{rolegraft, root, text};
 
 fn run(arguments: &[&str]) -> (i32, String) {
     let output = rolegraft(arguments).output().unwrap();

@@ -1,12 +1,10 @@
 //! LoRA adapters by hand: merged, as experts of recipes and pools, compared, and refused with file, tensor and mend.
-#![allow(missing_docs)]
 
 use rolegraft_checkpoint::{Checkpoint, Dtype, Header, Tensors, open_tensors};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-mod miniature;
-use miniature::{miniature, rolegraft, root, run, sandbox_missing, text};
+use crate::miniature::{miniature, rolegraft, root, run, sandbox_missing, text};
 
 const PREFIX: &str = "base_model.model.model.layers";
 

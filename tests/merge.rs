@@ -1,12 +1,10 @@
 //! The real binary merging: kill and resume, a full disk, memory, and the commands around it.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-mod miniature;
-use miniature::killed_when;
+use crate::miniature::killed_when;
 
 fn rolegraft(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));

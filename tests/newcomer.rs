@@ -1,11 +1,9 @@
 //! A newcomer's first commands, from an empty folder: what works without the repository, and what is said where it does not.
-#![allow(missing_docs)]
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-mod miniature;
-use miniature::{root, text};
+use crate::miniature::{root, text};
 
 /// A command line as one types it, variables before it, in a folder.
 fn typed(line: &str, folder: &Path) -> Output {

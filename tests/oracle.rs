@@ -1,6 +1,5 @@
 //! The built-in tasks against the real environments: the oracle solves every one, and every observation that the
 //! generators predict (and that the pool was trained on) is what the environment says.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_nano::tasks::{Suite, generate};
 use rolegraft_nano::words::Split;

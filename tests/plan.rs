@@ -1,5 +1,4 @@
 //! What `rolegraft plan` says before a run.
-#![allow(missing_docs)]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,6 +1,5 @@
 //! The real binary with servers: that they change text, filter, die, move, hold other weights; and servers that it starts
 //! itself, played by this test's own program in vLLM's protocol.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_decoder::{Decoder, Place};
 use rolegraft_model::{Chooser, Sampling};
@@ -14,9 +13,8 @@ use std::sync::{Arc, Mutex};
 #[allow(dead_code, reason = "not every test needs all of it")]
 #[path = "../crates/model/tests/servers/fake.rs"]
 mod fake;
-mod miniature;
+use crate::miniature::{miniature, rolegraft, root, sandbox_missing, text};
 use fake::{Fake, Said, list, reply, text as said};
-use miniature::{miniature, rolegraft, root, sandbox_missing, text};
 
 fn eval(url: &str, log: &Path, more: &[&str]) -> Output {
     let log = log.to_str().unwrap();
@@ -222,7 +220,7 @@ fn greedy(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
 fn served(dir: &Path, more: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let command = format!(
-        "env ROLEGRAFT_FAKE_DIR={{dir}} ROLEGRAFT_FAKE_PORT={{port}} ROLEGRAFT_FAKE_NAME={{name}} {} acts_as_a_server --exact --nocapture",
+        "env ROLEGRAFT_FAKE_DIR={{dir}} ROLEGRAFT_FAKE_PORT={{port}} ROLEGRAFT_FAKE_NAME={{name}} {} servers::acts_as_a_server --exact --nocapture",
         own.display()
     );
     let server = format!("[server]\nkind = \"vllm\"\ncommand = \"{command}\"\n{more}\n");

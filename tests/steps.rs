@@ -1,13 +1,11 @@
 //! The loop's steps as commands, one after another, against what `run` makes of the same experiment; trajectories from
 //! elsewhere; files that do not fit.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use rolegraft_trajectory::{EpisodeLog, Role};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-mod miniature;
-use miniature::{miniature, rolegraft, root, run, sandbox_missing, text};
+use crate::miniature::{miniature, rolegraft, root, run, sandbox_missing, text};
 
 /// Benchmarks with the expert that serves them and their suites, as in the experiment.
 const SERVED: [(&str, &str, &[&str]); 4] = [

@@ -1,5 +1,4 @@
 //! Benchmarks plug in: nobody but the registry names one, and one more takes a crate and a line.
-#![allow(missing_docs)]
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use rolegraft_pipeline::{Experiment, Progress, run};
@@ -9,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-mod miniature;
-use miniature::{rolegraft, root, text};
+use crate::miniature::{rolegraft, root, text};
 
 /// Crates that may name benchmarks: the registry, the benchmarks' own, and the pool of toys that has tasks for each.
 fn may_name(package: &str) -> bool {

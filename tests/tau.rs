@@ -1,6 +1,5 @@
 //! τ-bench through the real binary: an agent and a simulated user behind endpoints, their failures, and what the logs
 //! say afterwards.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,13 +1,11 @@
 //! The real binary tracing: kill and resume, a full disk, shards that are cut, wrong inputs.
-#![allow(missing_docs, clippy::print_stderr)]
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-mod miniature;
-use miniature::{killed_when, rolegraft, root, text};
+use crate::miniature::{killed_when, rolegraft, root, text};
 
 const EXPERT: &str = "benchmarks/nano-pool/tau";
 
