@@ -188,6 +188,9 @@ impl Fleet {
         join_all(closed.map(|own| blocking(move || own.close()))).await;
         let missing: Vec<usize> =
             (0..self.rules.replicas).filter(|at| stay.iter().all(|worker| worker.at != *at)).collect();
+        if let Some(caveat) = self.rules.caveat(&feed.dir).filter(|_| !missing.is_empty()) {
+            (self.shared.tell)(&caveat);
+        }
         let ports = self.ports(&missing)?;
         let mut started = Vec::new();
         for (at, port) in missing.into_iter().zip(ports) {

@@ -5,7 +5,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a command may name in braces.
 const PLACEHOLDERS: [&str; 5] = ["dir", "port", "name", "context", "digest"];
@@ -333,6 +333,20 @@ impl ServerRules {
         }
     }
 
+    /// What a server that we start does to a checkpoint's replies without a word of it.
+    pub(crate) fn caveat(&self, dir: &Path) -> Option<String> {
+        let file = dir.join("generation_config.json");
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        let says: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        (self.kind == Kind::Transformers && says["do_sample"] != true).then(|| {
+            format!(
+                "`{}` does not say `\"do_sample\": true`: `transformers serve` then takes the likeliest tokens, whatever the \
+                 temperature, and trials repeat each other",
+                file.display()
+            )
+        })
+    }
+
     /// Whether answers carry the weights' digest.
     pub(crate) fn versioned(&self) -> bool {
         self.swap == Some(Swap::Sglang) || self.kind == Kind::Sglang && self.urls.is_none() && self.names("digest")
@@ -467,5 +481,16 @@ command = "serve --dir={dir} '{port} {name}' '{\"a\": {context}}' {digest}""#,
         assert_eq!(rules("kind = 'vllm'\nswap = 'vllm'").name("0123456789abcdef"), "rolegraft");
         assert_eq!(rules("kind = 'transformers'").listed("n", "/d").as_deref(), Some("/d"));
         assert_eq!(rules("kind = 'vllm'").listed("n", "/d").as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn a_checkpoint_that_transformers_decodes_greedily_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |kind: &str| rules(&format!("kind = '{kind}'")).caveat(dir.path()).is_some();
+        assert!(told("transformers") && !told("vllm"));
+        for (says, expected) in [("{}", true), ("{\"do_sample\": false}", true), ("{\"do_sample\": true}", false)] {
+            std::fs::write(dir.path().join("generation_config.json"), says).unwrap();
+            assert_eq!(told("transformers"), expected, "{says}");
+        }
     }
 }
