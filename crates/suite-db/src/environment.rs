@@ -1,8 +1,9 @@
 //! Episodes.
 
 use crate::compare;
+use crate::database::{Database, open};
 use crate::entry::Entry;
-use crate::server::{Database, Make, Server, ServerError, open};
+use crate::server::{Make, Server, ServerError};
 use regex::Regex;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::{

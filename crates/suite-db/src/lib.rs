@@ -4,6 +4,7 @@
 
 mod benchmark;
 pub mod compare;
+mod database;
 mod entry;
 mod environment;
 mod replay;
@@ -13,6 +14,7 @@ mod statement;
 mod words;
 
 pub use benchmark::DbBench;
+pub use database::{Database, open};
 pub use entry::{Column, Entry, Info, KNOWN_BAD, OfficialError, SETS, Table, Tables, entries, folder};
 pub use environment::{Called, DbSuite, FORMAT, NO_CALL, Place, Prompt, Talk, Turn, carry_out};
-pub use server::{Database, Make, Server, ServerError, open};
+pub use server::{Make, Server, ServerError};
