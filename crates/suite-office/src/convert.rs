@@ -243,8 +243,8 @@ mod tests {
     #[test]
     #[allow(clippy::print_stderr)]
     fn a_document_is_converted_once() {
-        if !Program::LibreOffice.installed() || rolegraft_suite::Sandbox::start().is_err() {
-            eprintln!("skipped: LibreOffice or a sandbox is missing");
+        if !Program::ALL.iter().all(|program| program.installed()) || rolegraft_suite::Sandbox::start().is_err() {
+            eprintln!("skipped: LibreOffice, poppler or a sandbox is missing");
             return;
         }
         let bed = Testbed::empty("", false).unwrap();

@@ -4,7 +4,6 @@ use crate::asking::{self, endpoint, request};
 use crate::fake::{Fake, text};
 use rolegraft_model::{ChatModel, EndpointConfig, ModelError};
 use rolegraft_trajectory::{Finish, Spent};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -99,7 +98,7 @@ async fn a_server_that_has_gone_is_waited_for_and_then_given_up() {
     let fake = Fake::start(|_, _| text("first"));
     let with = |patience| {
         let config = EndpointConfig { patience, ..asking::config(&fake.url, 3) };
-        Arc::new(rolegraft_model::Endpoint::new(config).unwrap())
+        rolegraft_model::Endpoint::new(config).unwrap()
     };
     let (patient, hasty) = (with(Duration::from_secs(30)), with(Duration::from_millis(100)));
     for endpoint in [&patient, &hasty] {
