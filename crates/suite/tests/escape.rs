@@ -63,12 +63,17 @@ fn census(word: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(word)).count()
 }
 
+/// Waits until as many processes are there as should be.
+fn until(word: &str, enough: impl Fn(usize) -> bool) -> bool {
+    (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        enough(census(word))
+    })
+}
+
 /// Waits for processes to end.
 fn gone(word: &str) -> bool {
-    (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        census(word) == 0
-    })
+    until(word, |there| there == 0)
 }
 
 #[test]
@@ -155,9 +160,9 @@ fn what_is_left_running_ends_with_its_box() {
     for (name, image) in boxes() {
         let mut sandbox = start(&image).unwrap();
         let leave = "setsid sleep 535353 & nohup sleep 535353 >/dev/null 2>&1 & (trap '' TERM HUP INT; sleep 535353) & disown -a; \
-                     python3 -c 'import os,time\nif os.fork()==0:\n os.setsid()\n if os.fork()==0: os.execvp(\"sleep\",[\"sleep\",\"535353\"])' ; sleep 0.3";
+                     python3 -c 'import os,time\nif os.fork()==0:\n os.setsid()\n if os.fork()==0: os.execvp(\"sleep\",[\"sleep\",\"535353\"])'";
         sandbox.run(leave, 5 * SECOND).unwrap();
-        assert!(census("sleep 535353") >= 3, "{name}");
+        assert!(until("sleep 535353", |there| there >= 3), "{name}");
         drop(sandbox);
         assert!(gone("sleep 535353"), "{name}");
         // A signal to everybody reaches nobody outside.
@@ -187,10 +192,7 @@ fn a_killed_harness_leaves_nothing() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let running = (0..200).any(|_| {
-            std::thread::sleep(Duration::from_millis(50));
-            census("sleep 646464") >= 2
-        });
+        let running = until("sleep 646464", |there| there >= 2);
         helper.kill().unwrap();
         helper.wait().unwrap();
         assert!(running, "{name}");
