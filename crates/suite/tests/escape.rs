@@ -162,7 +162,7 @@ fn what_is_left_running_ends_with_its_box() {
         let leave = "setsid sleep 535353 & nohup sleep 535353 >/dev/null 2>&1 & (trap '' TERM HUP INT; sleep 535353) & disown -a; \
                      python3 -c 'import os,time\nif os.fork()==0:\n os.setsid()\n if os.fork()==0: os.execvp(\"sleep\",[\"sleep\",\"535353\"])'";
         sandbox.run(leave, 5 * SECOND).unwrap();
-        assert!(until("sleep 535353", |there| there >= 3), "{name}");
+        assert!(until("sleep 535353", |there| there >= 4), "{name}");
         drop(sandbox);
         assert!(gone("sleep 535353"), "{name}");
         // A signal to everybody reaches nobody outside.
