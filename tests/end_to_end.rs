@@ -296,6 +296,33 @@ fn an_interrupt_saves_and_a_full_disk_is_named() {
 }
 
 #[test]
+fn a_full_disk_of_temporary_files_is_not_scored_as_the_models_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=48k", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: the full disk (mounting needs root)");
+        return;
+    }
+    let log = dir.path().join("log.jsonl");
+    let eval = |temporary: &Path| {
+        let arguments = ["eval", "--model", "benchmarks/nano-pool/office", "--suite", "officebench", "-n", "30"];
+        let mut command = rolegraft(&arguments);
+        command.args(["--engine", "candle", "--log", log.to_str().unwrap()]).env("TMPDIR", temporary).output().unwrap()
+    };
+    let full = eval(&small);
+    assert!(Command::new("umount").arg(&small).status().is_ok_and(|s| s.success()));
+    assert_eq!(full.status.code(), Some(3), "{}", text(&full));
+    assert!(text(&full).contains("TMPDIR"), "{}", text(&full));
+    // What was finished is what it would have been.
+    let whole = eval(dir.path());
+    assert!(whole.status.success(), "{}", text(&whole));
+    let score = rolegraft(&["score", log.to_str().unwrap()]).output().unwrap();
+    assert!(text(&score).contains("30 passed, 0 failed"), "{}", text(&score));
+}
+
+#[test]
 fn parse_reads_replies_from_stdin() {
     use std::io::Write;
     let mut child = rolegraft(&["parse", "--format", "agentbench-os"])

@@ -17,10 +17,10 @@ const EDGES: [(&str, &[&str]); 30] = [
     ("saliency", &["checkpoint", "decoder"]),
     ("graft", &["checkpoint", "saliency"]),
     ("least-squares", &["checkpoint", "decoder", "merge"]),
-    ("suite", &["spans", "trajectory"]),
+    ("suite", &["files", "spans", "trajectory"]),
     ("suite-echo", &["spans", "suite", "trajectory"]),
     ("suite-tau", &["python", "spans", "suite", "trajectory"]),
-    ("suite-office", &["python", "spans", "suite", "trajectory"]),
+    ("suite-office", &["files", "python", "spans", "suite", "trajectory"]),
     ("suite-os", &["python", "spans", "suite", "trajectory"]),
     ("suite-remote", &["spans", "suite", "trajectory"]),
     ("suite-db", &["python", "spans", "suite", "trajectory"]),
@@ -40,7 +40,7 @@ const EDGES: [(&str, &[&str]); 30] = [
         ],
     ),
     ("model", &["trajectory"]),
-    ("serve", &["checkpoint", "model", "trajectory"]),
+    ("serve", &["checkpoint", "files", "model", "trajectory"]),
     ("servers", &["files"]),
     ("evaluate", &["model", "suite", "trajectory"]),
     ("report", &["spans", "trajectory"]),
@@ -80,7 +80,7 @@ const EDGES: [(&str, &[&str]); 30] = [
             "trajectory",
         ],
     ),
-    ("cli", &["conformance", "nano", "pipeline", "report", "spans", "suites"]),
+    ("cli", &["conformance", "files", "nano", "pipeline", "report", "spans", "suites"]),
 ];
 
 #[test]

@@ -153,6 +153,32 @@ fn a_full_disk_names_the_need_and_leaves_nothing() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[test]
+fn links_and_files_in_the_way_are_named_before_the_work() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    pool(dir.path(), 1, 16);
+    std::fs::write(dir.path().join("ties.yaml"), TIES).unwrap();
+    let merged = |out: &str| rolegraft(dir.path(), &["merge", "ties.yaml", "--out", out]).output().unwrap();
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("kept"), "mine").unwrap();
+    symlink(&other, dir.path().join(".linked.partial")).unwrap();
+    std::fs::write(dir.path().join(".filed.partial"), "mine").unwrap();
+    symlink(dir.path().join("nowhere"), dir.path().join("dangling")).unwrap();
+    for (out, why) in [
+        ("linked", ".linked.partial` is in the way"),
+        ("filed", ".filed.partial` is in the way"),
+        ("dangling", "it is a link"),
+    ] {
+        let output = merged(out);
+        assert!(!output.status.success() && text(&output).contains(why), "{out}: {}", text(&output));
+    }
+    assert_eq!(contents(&other), [("kept".into(), b"mine".to_vec())]);
+    let output = merged("dotted/.");
+    assert!(output.status.success() && dir.path().join("dotted/model.safetensors").exists(), "{}", text(&output));
+}
+
 /// Peak memory is threads × (inputs + 1) × 1 MiB + 40 MiB, whatever the size of the tensors, and the program itself: what it
 /// takes for next to nothing.
 #[test]

@@ -36,7 +36,7 @@ pub use fingerprint::{FINGERPRINT_BLOCK, Fingerprints};
 pub use location::{Location, open_tensors};
 pub use open_error::OpenError;
 pub use pool::{PoolError, check_pool};
-pub use rolegraft_files::{WriteError, write_atomic};
+pub use rolegraft_files::{Scratch, WriteError, folder, open_own, write_atomic};
 pub use rope::{Rope, Scaling};
 pub use safetensors::{Header, HeaderError, TensorInfo};
 pub use shards::Tensor;

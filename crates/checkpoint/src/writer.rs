@@ -1,7 +1,7 @@
 //! Writing a checkpoint directory: beside its place, shard by shard, then renamed.
 
 use crate::{Dtype, Header, WriteError, write_atomic};
-use rolegraft_files::{folder, sync_dir};
+use rolegraft_files::{folder, open_own, sync_dir};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -141,11 +141,16 @@ impl Writer {
     }
 
     fn start(out: &Path, plan: &[TensorPlan], shard_size: u64, identity: Option<&str>) -> Result<Self, WriteError> {
+        // Without a dot or a slash at its end.
+        let out = &out.components().collect::<PathBuf>();
         let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let aside = out.with_file_name(format!(".{name}.partial"));
         let fail = |kind, why: String| WriteError { path: out.to_owned(), source: io::Error::new(kind, why) };
         if name.is_empty() {
             return Err(fail(io::ErrorKind::InvalidInput, "the output needs a name".into()));
+        }
+        if out.is_symlink() {
+            return Err(fail(io::ErrorKind::AlreadyExists, "it is a link; name what it leads to".into()));
         }
         if out.exists() && !out.is_dir() {
             return Err(fail(io::ErrorKind::AlreadyExists, "it is a file; name a new directory".into()));
@@ -156,9 +161,13 @@ impl Writer {
                 "the directory is not empty; name a new one or remove it".into(),
             ));
         }
+        if aside.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
+            let why = format!("`{}` is in the way, a name that rolegraft writes under; remove it", aside.display());
+            return Err(fail(io::ErrorKind::AlreadyExists, why));
+        }
         std::fs::create_dir_all(&aside).map_err(WriteError::at(&aside))?;
         let lock_path = aside.join(LOCK);
-        let lock = File::create(&lock_path).map_err(WriteError::at(&lock_path))?;
+        let lock = open_own(&lock_path).map_err(WriteError::at(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

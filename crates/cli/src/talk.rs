@@ -1,6 +1,7 @@
 //! Progress and errors for people, on stderr.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rolegraft_files::{disk_refuses, hint};
 use rolegraft_nano::builtin::BuiltInError;
 use rolegraft_pipeline::{Bytes, Message, Progress, RunError, Speaker, SpeakerError, Spent};
 use rolegraft_report::plain;
@@ -59,10 +60,14 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
             shown.push_str(&text);
         }
     }
+    let refusal = disk_refuses(error.as_ref());
+    if let Some(mend) = refusal.map(hint).filter(|mend| !shown.contains(mend.as_str())) {
+        tell!("  {}", mend.trim_start_matches(": "));
+    }
     match run {
         Some(e) if e.is_interrupt() => ExitCode::from(130),
         Some(e) if e.is_environment() => ExitCode::from(3),
-        None if error.is::<BuiltInError>() => ExitCode::from(3),
+        None if error.is::<BuiltInError>() || refusal.is_some() => ExitCode::from(3),
         _ => ExitCode::from(2),
     }
 }

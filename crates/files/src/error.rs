@@ -36,3 +36,14 @@ pub fn hint(error: &io::Error) -> String {
         _ => String::new(),
     }
 }
+
+/// The refusal of a file system to take more, or to work, that lies somewhere below an error.
+#[must_use]
+pub fn disk_refuses<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let refusal = |error: &&io::Error| {
+        matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
+            || error.raw_os_error() == Some(libc::EIO)
+    };
+    std::iter::successors(Some(error), |e| e.source()).find_map(|e| e.downcast_ref::<io::Error>().filter(refusal))
+}

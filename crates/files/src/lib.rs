@@ -2,12 +2,14 @@
 //!
 //! Both are written under a name beside their place that follows from it, `.NAME.partial`, and locked while they are written. What a
 //! killed process leaves there is taken over by the next one that writes the same file, so that nothing piles up and nothing has to be
-//! swept.
+//! swept. Folders among the machine's temporary ones carry their owner's number, and are swept.
 
 mod error;
 mod partial;
 mod scratch;
+mod temporary;
 
-pub use error::{WriteError, hint};
-pub use partial::{Partial, folder, sync_dir, write_atomic};
+pub use error::{WriteError, disk_refuses, hint};
+pub use partial::{Partial, folder, open_own, sync_dir, write_atomic};
 pub use scratch::Scratch;
+pub use temporary::{is_orphan, owner, temporary_folder};

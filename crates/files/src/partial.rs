@@ -26,10 +26,7 @@ impl Partial {
         let begun = |file, aside| Self { file, aside, path: path.to_owned(), placed: false };
         let aside = aside(path)?;
         loop {
-            let mut options = OpenOptions::new();
-            // Never through a link that somebody else has put there.
-            options.write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
-            let file = options.open(&aside)?;
+            let file = open_own(&aside)?;
             match file.lock() {
                 // Who held it has given it its name, or removed it: begin anew.
                 Ok(()) if !is_at(&file.metadata()?, &aside) => {}
@@ -39,7 +36,7 @@ impl Partial {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    let (own, file) = unlocked(&options, &aside)?;
+                    let (own, file) = unlocked(&aside)?;
                     return Ok(begun(file, own));
                 }
             }
@@ -102,13 +99,36 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Opens a file under a name that is ours to write to, or makes it: never through a link, nor anything else that is no file.
+///
+/// # Errors
+/// If something else has the name, or the disk refuses.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // A pipe would keep us waiting.
+    options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|error| in_the_way(path, error))?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(taken(path)) }
+}
+
+/// What is said where a name of ours is something else's.
+pub(crate) fn taken(path: &Path) -> io::Error {
+    let what = format!("`{}` is in the way, a name that rolegraft writes under; remove it", path.display());
+    io::Error::new(io::ErrorKind::AlreadyExists, what)
+}
+
+pub(crate) fn in_the_way(path: &Path, error: io::Error) -> io::Error {
+    let is_other = matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR | libc::ENOTDIR));
+    if is_other && path.symlink_metadata().is_ok() { taken(path) } else { error }
+}
+
 /// Where files cannot be locked, each writer takes a name of its own, and leaves none behind that it cannot hold.
-fn unlocked(options: &OpenOptions, aside: &Path) -> io::Result<(PathBuf, File)> {
+fn unlocked(aside: &Path) -> io::Result<(PathBuf, File)> {
     static WRITERS: AtomicUsize = AtomicUsize::new(0);
     let mut own = aside.as_os_str().to_owned();
     own.push(format!("-{}-{}", std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed)));
     let own = PathBuf::from(own);
-    let file = options.open(&own)?;
+    let file = open_own(&own)?;
     file.set_len(0)?;
     let _ = std::fs::remove_file(aside);
     Ok((own, file))
@@ -185,19 +205,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let aside = dir.path().join(".x.partial");
         std::fs::write(&aside, "").unwrap();
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        let [one, two] = [(); 2].map(|()| unlocked(&options, &aside).unwrap().0);
+        let [one, two] = [(); 2].map(|()| unlocked(&aside).unwrap().0);
         assert!(one != two && one.exists() && two.exists() && !aside.exists());
     }
 
     #[test]
-    fn a_link_in_the_way_is_not_followed() {
+    fn what_is_in_the_way_is_named_and_neither_followed_nor_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("card.md"), dir.path().join("other"));
+        let aside = dir.path().join(".card.md.partial");
+        let refused = || {
+            let error = write_atomic(&path, b"new").unwrap_err();
+            assert!(error.source.to_string().contains(".card.md.partial` is in the way"), "{}", error.source);
+        };
         std::fs::write(&other, "kept").unwrap();
-        std::os::unix::fs::symlink(&other, dir.path().join(".card.md.partial")).unwrap();
-        assert!(write_atomic(&path, b"new").unwrap_err().to_string().contains("card.md"));
+        std::os::unix::fs::symlink(&other, &aside).unwrap();
+        refused();
         assert_eq!(std::fs::read(&other).unwrap(), b"kept");
+        std::fs::remove_file(&aside).unwrap();
+        std::fs::create_dir(&aside).unwrap();
+        refused();
+        std::fs::remove_dir(&aside).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&aside).status().unwrap().success());
+        refused();
     }
 }

@@ -6,7 +6,7 @@ use crate::merge::Means;
 use crate::sample::Expert;
 use crate::sums::{layout, shares};
 use crate::walk::{Fitting, Walk};
-use rolegraft_checkpoint::{Architecture, Header, WriteError};
+use rolegraft_checkpoint::{Architecture, Header, WriteError, open_own};
 use rolegraft_decoder::{DecoderError, Site};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -64,7 +64,7 @@ pub fn record(
 
 /// A file that begins with these bytes, locked and open after the layers that it has, at most so many: how many those are.
 fn begin(path: &Path, header: &[u8], (of_layer, most): (usize, usize)) -> io::Result<(File, usize)> {
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut file = open_own(path)?;
     file.try_lock().map_err(|_| {
         io::Error::new(io::ErrorKind::ResourceBusy, "another process is writing these matrices; wait for it")
     })?;

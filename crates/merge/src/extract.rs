@@ -7,7 +7,7 @@
 use crate::MergeError;
 use crate::model::{HEAD, Model, is_vocabulary, layer_of};
 use faer::{Mat, MatRef, Side};
-use rolegraft_checkpoint::{Dtype, Header, WriteError};
+use rolegraft_checkpoint::{Dtype, Header, Scratch, WriteError, folder};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -215,13 +215,12 @@ fn write(base: &Model, rank: usize, parts: &mut Parts, out: &Path) -> Result<(),
         "target_modules": parts.targets, "modules_to_save": if parts.saved.is_empty() { None } else { Some(&parts.saved) },
         "ensure_weight_tying": tied && parts.saved.iter().any(|name| name.ends_with("embed_tokens")),
     });
-    let partial = out.with_added_extension("partial");
     let write = || {
-        std::fs::create_dir_all(&partial)?;
-        std::fs::write(partial.join("adapter_model.safetensors"), &bytes)?;
-        std::fs::write(partial.join("adapter_config.json"), format!("{config:#}\n"))?;
-        let _ = std::fs::remove_dir(out);
-        std::fs::rename(&partial, out)
+        std::fs::create_dir_all(folder(out))?;
+        let scratch = Scratch::create(out)?;
+        std::fs::write(scratch.path().join("adapter_model.safetensors"), &bytes)?;
+        std::fs::write(scratch.path().join("adapter_config.json"), format!("{config:#}\n"))?;
+        scratch.persist()
     };
     write().map_err(|e| WriteError::at(out)(e).into())
 }

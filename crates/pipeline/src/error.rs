@@ -156,19 +156,8 @@ impl RunError {
                 | Self::LeastSquares(rolegraft_least_squares::LeastSquaresError::Memory { .. })
                 | Self::Decoder(DecoderError::Device { .. })
                 | Self::Engine(EngineError::TooLarge { .. } | EngineError::Decoder(DecoderError::Device { .. }))
-        ) || disk_refuses(self)
+        ) || rolegraft_files::disk_refuses(self).is_some()
     }
-}
-
-/// Whether somewhere below an error a file system refuses to take more, or fails.
-fn disk_refuses(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    std::iter::successors(Some(error), |e| e.source()).any(|e| {
-        e.downcast_ref::<std::io::Error>().is_some_and(|e| {
-            matches!(e.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
-                || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-        })
-    })
 }
 
 /// What is missing: a sentence, or a list of them.

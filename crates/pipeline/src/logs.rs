@@ -1,8 +1,7 @@
 //! Episode logs by path, single files or the test episodes of runs, and the reports made of logs.
 
 use crate::error::RunError;
-use crate::store::StoreError;
-use rolegraft_checkpoint::write_atomic;
+use rolegraft_files::{Scratch, WriteError, write_atomic};
 use rolegraft_report::{DATA, LogsReport, Price, Put, Tally, Wanted};
 use rolegraft_trajectory::{Episodes, LogError, log_name};
 use std::collections::BTreeMap;
@@ -111,16 +110,39 @@ fn alike(models: &[(String, Tally)], mixed: bool) -> Result<(), RunError> {
     }
 }
 
-/// Writes a report into `dir`, in place of what stood there.
+/// Writes a report into `dir`, in place of what stood there, which goes once all of the new one is written.
 pub(crate) fn write_report<T>(
     dir: &Path,
     write: impl FnOnce(&mut Put<'_, RunError>) -> Result<T, RunError>,
 ) -> Result<T, RunError> {
     let data = dir.join(DATA);
-    if data.exists() {
-        std::fs::remove_dir_all(&data).map_err(|source| StoreError::Io { path: data, source })?;
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RunError::Store(WriteError { path, source }.into())
+    };
+    std::fs::create_dir_all(dir).map_err(at(dir))?;
+    let scratch = Scratch::create(&data).map_err(at(&data))?;
+    let mut pages = Vec::new();
+    let made = write(&mut |name, bytes| {
+        let path = dir.join(name);
+        match path.strip_prefix(&data) {
+            Ok(inside) => std::fs::write(scratch.path().join(inside), bytes).map_err(at(&path)),
+            Err(_) => {
+                pages.push((path, bytes.to_vec()));
+                Ok(())
+            }
+        }
+    })?;
+    for (path, bytes) in pages {
+        write_atomic(&path, &bytes).map_err(|error| RunError::Store(error.into()))?;
     }
-    write(&mut |name, bytes| write_atomic(&dir.join(name), bytes).map_err(|e| RunError::Store(e.into())))
+    match data.symlink_metadata() {
+        Ok(old) if old.is_dir() => std::fs::remove_dir_all(&data).map_err(at(&data))?,
+        Ok(_) => std::fs::remove_file(&data).map_err(at(&data))?,
+        Err(_) => {}
+    }
+    scratch.persist().map_err(at(&data))?;
+    Ok(made)
 }
 
 /// Whether two paths are of one file.

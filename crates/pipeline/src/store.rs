@@ -1,8 +1,9 @@
 //! The cache: outputs named by the digest of their inputs.
 
-use rolegraft_checkpoint::{Digest, WriteError, write_atomic};
+use rolegraft_checkpoint::{Digest, WriteError, open_own, write_atomic};
 use serde::Serialize;
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Raised when a cached output's form changes.
@@ -80,7 +81,7 @@ impl Store {
         let path = self.run(name).join(".lock");
         let io = |source| StoreError::Io { path: path.clone(), source };
         std::fs::create_dir_all(self.run(name)).map_err(io)?;
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
+        let mut file = open_own(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -91,7 +92,7 @@ impl Store {
         }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         file.set_len(0).map_err(io)?;
-        std::fs::write(&path, format!("pid {} on {}", std::process::id(), host.trim())).map_err(io)?;
+        file.write_all(format!("pid {} on {}", std::process::id(), host.trim()).as_bytes()).map_err(io)?;
         Ok(Lock { _file: file })
     }
 }

@@ -1,6 +1,7 @@
 //! Checkpoints in the form that mistral.rs 0.8.1 takes, and what it cannot do.
 
 use rolegraft_checkpoint::{Architecture, Checkpoint, Family, Scaling};
+use rolegraft_files::temporary_folder;
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
@@ -90,7 +91,7 @@ const BESIDE: [&str; 6] = [
 
 /// A folder of links to a checkpoint's files, with a config that mistral.rs takes. It goes when it is dropped.
 pub(crate) fn normalised(checkpoint: &Checkpoint, architecture: &Architecture) -> io::Result<TempDir> {
-    let folder = tempfile::Builder::new().prefix("rolegraft-form-").tempdir()?;
+    let folder = temporary_folder("rolegraft-form-")?;
     let link = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
         std::os::unix::fs::symlink(std::path::absolute(path)?, folder.path().join(name))

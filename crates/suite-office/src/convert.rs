@@ -5,7 +5,8 @@ use crate::files::{TEMPORARY, Testbed};
 use crate::word;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use rolegraft_suite::sandbox::{Mount, run_once, temporary_folder};
+use rolegraft_files::temporary_folder;
+use rolegraft_suite::sandbox::{Mount, run_once};
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -111,6 +112,7 @@ pub(crate) enum Unconverted {
 
 /// What a program prints about a file, or leaves at `left`.
 fn run(
+    bed: &Testbed,
     program: Program,
     name: &str,
     bytes: &[u8],
@@ -123,12 +125,13 @@ fn run(
         given.update(part);
     }
     MADE.get_or_insert_with(&<[u8; 32]>::from(given.finalize()), || {
-        run_anew(program, name, bytes, words, left).map(Arc::from)
+        run_anew(bed, program, name, bytes, words, left).map(Arc::from)
     })
 }
 
 /// Runs a program on a file, alone in a folder of its own.
 fn run_anew(
+    bed: &Testbed,
     program: Program,
     name: &str,
     bytes: &[u8],
@@ -139,8 +142,8 @@ fn run_anew(
     if !program.installed() {
         return Err(missing);
     }
-    let folder = temporary_folder(TEMPORARY).map_err(|_| Unconverted::Failed)?;
-    std::fs::write(folder.path().join(name), bytes).map_err(|_| Unconverted::Failed)?;
+    let folder = bed.noticed(temporary_folder(TEMPORARY)).map_err(|_| Unconverted::Failed)?;
+    bed.noticed(std::fs::write(folder.path().join(name), bytes)).map_err(|_| Unconverted::Failed)?;
     let mut mounts = vec![Mount { from: folder.path(), to: DOCUMENTS, writable: left.is_some() }];
     let settings = SETTINGS.iter().filter(|path| Path::new(path).is_dir());
     mounts.extend(settings.map(|path| Mount { from: Path::new(path), to: path, writable: false }));
@@ -170,7 +173,7 @@ pub(crate) fn to_pdf(bed: &Testbed, from: &str, to: &str) -> Result<(), Unconver
     }
     let words =
         ["-env:UserInstallation=file:///tmp/profile", "--headless", "--convert-to", "pdf", FILE, "--outdir", DOCUMENTS];
-    let pdf = run(Program::LibreOffice, name, &bytes, &words, Some(&made))?;
+    let pdf = run(bed, Program::LibreOffice, name, &bytes, &words, Some(&made))?;
     // Upstream converts into the target's folder and renames there, if the target is to be a PDF.
     let beside = target.with_file_name(&made);
     let target = match to.ends_with(".pdf") {
@@ -185,7 +188,7 @@ pub(crate) fn to_pdf(bed: &Testbed, from: &str, to: &str) -> Result<(), Unconver
 pub(crate) fn pdf_text(bed: &Testbed, path: &Path) -> Result<String, Unconverted> {
     let bytes = bed.read(path).map_err(|_| Unconverted::Failed)?;
     let words = ["-q", "-raw", "-enc", "UTF-8", "-eol", "unix", FILE, "-"];
-    let text = run(Program::PdfToText, PDF, &bytes, &words, None)?;
+    let text = run(bed, Program::PdfToText, PDF, &bytes, &words, None)?;
     Ok(String::from_utf8_lossy(&text).split('\u{c}').map(str::trim_end).collect())
 }
 
@@ -207,7 +210,7 @@ pub(crate) fn to_image(bed: &Testbed, from: &str, to: &str) -> Result<String, Un
     };
     let mut words = vec!["-q", "-r", "72", "-f", "1", "-l", "1", "-singlefile", FILE];
     words.extend((!option.is_empty()).then_some(*option));
-    let image = match run(Program::PdfToPpm, PDF, &bytes, &words, None) {
+    let image = match run(bed, Program::PdfToPpm, PDF, &bytes, &words, None) {
         Ok(image) if !image.is_empty() => image,
         Ok(_) | Err(Unconverted::Failed) => return Ok(cannot_open(from)),
         Err(missing) => return Err(missing),

@@ -2,7 +2,7 @@
 
 use crate::desk::{Desk, Done, MEMORY};
 use crate::evaluation::{self, Evidence};
-use crate::files::Testbed;
+use crate::files::{Testbed, is_the_disks, no_room};
 use crate::flaws;
 use crate::mode::Mode;
 use crate::official::{self, Official};
@@ -14,6 +14,7 @@ use rolegraft_trajectory::{Message, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -122,7 +123,7 @@ impl Suite for OfficeSuite {
             }
             Source::Official(official) => {
                 let (from, shown) = (official.root.join(&rules.folder), official::shown(&rules.folder));
-                let bed = Testbed::of_task(&from, &shown, self.mode == Mode::Sane).map_err(|e| e.to_string());
+                let bed = Testbed::of_task(&from, &shown, self.mode == Mode::Sane);
                 (Some(from), shown, bed)
             }
         };
@@ -132,7 +133,10 @@ impl Suite for OfficeSuite {
             Source::Official(_) => (None, official::opening(&task.fields, &folder)),
         };
         let desk = Desk {
-            bed: bed.map_err(|e| wrong(format!("no testbed: {e}")))?,
+            bed: bed.map_err(|error| match is_the_disks(&error) {
+                true => SuiteError::Environment { suite: self.id().to_owned(), reason: no_room(&error) },
+                false => wrong(format!("no testbed: {error}")),
+            })?,
             app: None,
             task: rules.task.clone(),
             folder,
@@ -145,6 +149,8 @@ impl Suite for OfficeSuite {
             killed: false,
         };
         Ok(Box::new(Episode {
+            suite: self.id().to_owned(),
+            task: task.id.clone(),
             desk,
             opening,
             untouched: inside("testbed"),
@@ -158,20 +164,20 @@ impl Suite for OfficeSuite {
 }
 
 /// A testbed with the files that a task of one's own describes.
-fn filled(prompt: &Prompt, rules: &Rules) -> Result<Testbed, String> {
-    let bed = Testbed::empty(&prompt.workdir, true).map_err(|e| e.to_string())?;
+fn filled(prompt: &Prompt, rules: &Rules) -> io::Result<Testbed> {
+    let bed = Testbed::empty(&prompt.workdir, true)?;
     for (name, content) in &rules.files {
         let bytes = match (content.as_str(), content.get("xlsx")) {
             (Some(text), _) => text.as_bytes().to_vec(),
             (None, Some(rows)) => {
-                let rows: Vec<Vec<Value>> = serde_json::from_value(rows.clone()).map_err(|e| e.to_string())?;
+                let rows: Vec<Vec<Value>> = serde_json::from_value(rows.clone())?;
                 let rows: Vec<Vec<Object>> = rows.iter().map(|row| row.iter().map(Object::from).collect()).collect();
-                workbook::of_rows(&rows)?
+                workbook::of_rows(&rows).map_err(io::Error::other)?
             }
-            (None, None) => return Err(format!("file `{name}` is neither text nor xlsx rows")),
+            (None, None) => return Err(io::Error::other(format!("file `{name}` is neither text nor xlsx rows"))),
         };
         let path = Path::new(name);
-        bed.make_parent(path).and_then(|()| bed.write(path, &bytes)).map_err(|e| e.to_string())?;
+        bed.make_parent(path).and_then(|()| bed.write(path, &bytes))?;
     }
     Ok(bed)
 }
@@ -185,6 +191,8 @@ impl Prompt {
 }
 
 struct Episode {
+    suite: String,
+    task: String,
     desk: Desk,
     opening: Vec<Message>,
     /// The files as the episode found them.
@@ -242,7 +250,13 @@ impl Environment for Episode {
     }
 
     fn intact(&mut self) -> Result<bool, SuiteError> {
-        Ok(!self.desk.killed)
+        match self.desk.bed.fault() {
+            None => Ok(!self.desk.killed),
+            Some(reason) => {
+                let (suite, task) = (self.suite.clone(), self.task.clone());
+                Err(SuiteError::Lost { suite, task, what: "room for its files", reason })
+            }
+        }
     }
 
     fn outcome(&mut self) -> Outcome {

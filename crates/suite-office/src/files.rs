@@ -2,7 +2,8 @@
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use rolegraft_suite::sandbox::temporary_folder;
+use rolegraft_files::{disk_refuses, temporary_folder};
+use std::cell::RefCell;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -17,6 +18,8 @@ pub(crate) struct Testbed {
     /// How the model sees the directory: `./local_workdir/tasks/T/testbed`, or the empty text.
     shown: String,
     _root: Option<tempfile::TempDir>,
+    /// The disk's own failure, if one was met: what a tool said then says nothing of the model.
+    fault: RefCell<Option<String>>,
 }
 
 /// Folders that upstream's container makes beforehand.
@@ -34,7 +37,12 @@ impl Testbed {
         for folder in FOLDERS.into_iter().filter(|_| prepared) {
             dir.create_dir(folder)?;
         }
-        Ok(Self { dir, shown: shown.trim_start_matches("./").trim_end_matches('/').to_owned(), _root: Some(root) })
+        Ok(Self {
+            dir,
+            shown: shown.trim_start_matches("./").trim_end_matches('/').to_owned(),
+            _root: Some(root),
+            fault: RefCell::default(),
+        })
     }
 
     /// A copy of a task's `testbed`, empty where version control dropped it.
@@ -51,7 +59,12 @@ impl Testbed {
         for folder in FOLDERS.into_iter().filter(|_| prepared) {
             dir.create_dir_all(folder)?;
         }
-        Ok(Self { dir, shown: shown.trim_start_matches("./").trim_end_matches('/').to_owned(), _root: Some(root) })
+        Ok(Self {
+            dir,
+            shown: shown.trim_start_matches("./").trim_end_matches('/').to_owned(),
+            _root: Some(root),
+            fault: RefCell::default(),
+        })
     }
 
     /// Where the folder lies on the host, for a sandbox to mount.
@@ -62,7 +75,7 @@ impl Testbed {
     /// A folder as it lies there, for looking at only.
     pub(crate) fn at(folder: &Path) -> io::Result<Self> {
         let dir = Dir::open_ambient_dir(folder, ambient_authority())?;
-        Ok(Self { dir, shown: String::new(), _root: None })
+        Ok(Self { dir, shown: String::new(), _root: None, fault: RefCell::default() })
     }
 
     /// A path as the model wrote it, relative to the testbed. What leads elsewhere is `None`: absent, to a tool.
@@ -102,10 +115,21 @@ impl Testbed {
         self.dir.read(path)
     }
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.dir.write(path, bytes)
+        self.noticed(self.dir.write(path, bytes))
     }
     pub(crate) fn make_parent(&self, path: &Path) -> io::Result<()> {
-        path.parent().map_or(Ok(()), |parent| self.dir.create_dir_all(parent))
+        self.noticed(path.parent().map_or(Ok(()), |parent| self.dir.create_dir_all(parent)))
+    }
+    /// Remembers a failure of the disk, and passes on what there is.
+    pub(crate) fn noticed<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if let Some(error) = done.as_ref().err().filter(|error| is_the_disks(error)) {
+            self.fault.replace(Some(no_room(error)));
+        }
+        done
+    }
+    /// The disk's failure, if one was met.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.borrow().clone()
     }
     pub(crate) fn exists(&self, path: &Path) -> bool {
         self.dir.exists(path)
@@ -133,6 +157,20 @@ impl Testbed {
         names.sort();
         names
     }
+}
+
+/// Whether the disk failed, and not what a model may have made of its files.
+pub(crate) fn is_the_disks(error: &io::Error) -> bool {
+    disk_refuses(error).is_some_and(|error| error.kind() != io::ErrorKind::PermissionDenied)
+}
+
+/// What is said of temporary files that cannot be written.
+pub(crate) fn no_room(error: &io::Error) -> String {
+    let place = std::env::temp_dir();
+    format!(
+        "its files in `{}` cannot be written: {error}; make room there, or name another place with TMPDIR",
+        place.display()
+    )
 }
 
 /// Whether a name fits a pattern of `*` and `?`.

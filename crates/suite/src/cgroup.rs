@@ -1,6 +1,6 @@
 //! Control groups: how much memory and how many processes a box may have, held by the kernel.
 
-use crate::orphan::is_orphan;
+use rolegraft_files::{is_orphan, owner};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const PROCESSES: &str = "512";
 /// Memory of a box in bytes, what it writes to its disk included.
 const MEMORY: &str = "1610612736";
-/// How our groups' names begin; our process id follows, then a number.
+/// How our groups' names begin; our process follows, then a number.
 const PREFIX: &str = "rolegraft-";
 
 /// A group for one box. Dropping it removes it, once the box has ended.
@@ -29,7 +29,7 @@ impl Cgroup {
         if number == 0 {
             sweep();
         }
-        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let name = format!("{PREFIX}{}-{number}", owner());
         let mut group = Self { folders: Vec::new() };
         let unified = Path::new(MOUNT).join("cgroup.controllers").is_file();
         for (controller, limits) in [

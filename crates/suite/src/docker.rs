@@ -1,7 +1,6 @@
 //! Containers of a Docker daemon: what is read from it and written to it goes through channels, as with any other box.
 
 use crate::container::Mount;
-use crate::orphan::is_orphan;
 use crate::sandbox_error::SandboxError;
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -15,6 +14,7 @@ use bollard::query_parameters::{
     StartContainerOptions,
 };
 use futures_util::{Stream, StreamExt};
+use rolegraft_files::{is_orphan, owner};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -162,7 +162,7 @@ impl Container {
             attach_stdin: Some(true),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
-            labels: Some(HashMap::from([(LABEL.to_owned(), format!("{}-{}", host(), std::process::id()))])),
+            labels: Some(HashMap::from([(LABEL.to_owned(), format!("{}-{}", host(), owner()))])),
             host_config: Some(host_config),
             ..Default::default()
         };

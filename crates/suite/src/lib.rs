@@ -12,7 +12,6 @@ mod environment;
 pub mod history;
 mod library;
 mod open_error;
-mod orphan;
 mod output;
 mod protocol;
 pub mod recordings;

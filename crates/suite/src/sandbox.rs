@@ -18,10 +18,10 @@ use crate::output::{forward, read_to_mark};
 
 pub use crate::command::{Separate, run_once, service};
 pub use crate::container::{BoxUser, Mount};
-pub use crate::orphan::temporary_folder;
 pub use crate::output::CommandOutput;
 pub use crate::sandbox_error::SandboxError;
 pub use crate::terminal::Terminal;
+pub use rolegraft_files::temporary_folder;
 
 /// Starts the login shell on the terminal.
 const SHELL: &str = "setsid --ctty bash --login <&9 >&9 2>&9 9>&- & exec 9>&-";

@@ -2,11 +2,12 @@
 
 use super::error::LogError;
 use super::origin::{Origin, Served, header};
-use super::read::Episodes;
+use super::read::{BEGINNING, Episodes};
 use crate::{Episode, EpisodeKey};
+use rolegraft_files::open_own;
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// An open log.
@@ -21,18 +22,20 @@ pub struct EpisodeLog {
 
 /// Says beside a log who writes it; the log itself is locked.
 struct Lock {
-    note: PathBuf,
+    note: Option<PathBuf>,
 }
+
+/// What a note begins with.
+const WHO: &str = "process ";
 
 impl Lock {
     fn take(file: &File, path: &Path) -> io::Result<Self> {
         let note = path.with_added_extension("lock");
         match file.try_lock() {
             Ok(()) => {
-                let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-                // Only for people: what counts is the lock.
-                let _ = std::fs::write(&note, format!("process {} on {}", std::process::id(), host.trim()));
-                Ok(Self { note })
+                // Only for people: what counts is the lock. A file of theirs stays.
+                let written = write_note(&note).unwrap_or(false);
+                Ok(Self { note: written.then_some(note) })
             }
             Err(TryLockError::WouldBlock) => {
                 let who = std::fs::read_to_string(&note).unwrap_or_else(|_| "another process".into());
@@ -40,14 +43,31 @@ impl Lock {
                 Err(io::Error::new(io::ErrorKind::ResourceBusy, why))
             }
             // Where files cannot be locked, it goes without.
-            Err(TryLockError::Error(_)) => Ok(Self { note }),
+            Err(TryLockError::Error(_)) => Ok(Self { note: None }),
         }
     }
 }
 
+/// Says who writes, where no file of another's is; whether it did.
+fn write_note(path: &Path) -> io::Result<bool> {
+    let mut file = open_own(path)?;
+    let mut there = Vec::new();
+    (&file).take(64).read_to_end(&mut there)?;
+    if !there.is_empty() && !there.starts_with(WHO.as_bytes()) {
+        return Ok(false);
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(format!("{WHO}{} on {}", std::process::id(), host.trim()).as_bytes())?;
+    Ok(true)
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.note);
+        if let Some(note) = &self.note {
+            let _ = std::fs::remove_file(note);
+        }
     }
 }
 
@@ -61,11 +81,19 @@ impl EpisodeLog {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at)?;
         }
+        let refused = |why: &str| Err(at(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        if path.extension().is_some_and(|end| end == "zst") {
+            return refused("a compressed log is closed; write it out again (`rolegraft log merge`) to go on with it");
+        }
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            return refused("it is no regular file, so that no episode would be safe there; name another log");
+        }
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(at)?;
         let lock = Lock::take(&file, path).map_err(at)?;
-        if path.extension().is_some_and(|end| end == "zst") {
-            let why = "a compressed log is closed; write it out again (`rolegraft log merge`) to go on with it";
-            return Err(at(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        let mut start = Vec::new();
+        (&file).take(BEGINNING.len() as u64).read_to_end(&mut start).map_err(at)?;
+        if !BEGINNING.as_bytes().starts_with(&start) {
+            return refused("it is no log, and nothing of it is overwritten; name another file");
         }
         let mut found = Episodes::opened(path, false)?;
         let done = keys(&mut found)?;
@@ -183,6 +211,51 @@ mod tests {
             others_spent: crate::Spent::default(),
             seconds: 0.0,
         }
+    }
+
+    #[test]
+    fn what_is_no_log_is_neither_opened_nor_waited_for_nor_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |path: &Path, why: &str| {
+            let error = EpisodeLog::open(path, Origin::default()).err().unwrap();
+            let LogError::Io { source, .. } = &error else { panic!("{error}") };
+            assert!(source.to_string().contains(why), "{source}");
+        };
+        for notes in ["my only notes, one line without an end", "{\"a\": 1}", "two\nlines"] {
+            let path = dir.path().join("notes.txt");
+            std::fs::write(&path, notes).unwrap();
+            refused(&path, "it is no log");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
+        }
+        let pipe = dir.path().join("pipe.jsonl");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        refused(&pipe, "no regular file");
+        let packed = dir.path().join("new.jsonl.zst");
+        refused(&packed, "a compressed log is closed");
+        assert!(!packed.exists());
+        // A header that a crash has cut is begun anew.
+        let cut = dir.path().join("cut.jsonl");
+        for whole in ["", "{\"rolegr", "{\"rolegraft_log\":4,\"origin"] {
+            std::fs::write(&cut, whole).unwrap();
+            assert!(EpisodeLog::open(&cut, Origin::default()).unwrap().done().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_note_of_who_writes_is_put_over_no_file_of_anothers() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, note) = (dir.path().join("log.jsonl"), dir.path().join("log.jsonl.lock"));
+        std::fs::write(&note, "process 1 on a machine that is gone").unwrap();
+        drop(EpisodeLog::open(&path, Origin::default()).unwrap());
+        assert!(!note.exists());
+        std::fs::write(&note, "mine").unwrap();
+        drop(EpisodeLog::open(&path, Origin::default()).unwrap());
+        assert_eq!(std::fs::read_to_string(&note).unwrap(), "mine");
+        let other = dir.path().join("other");
+        std::fs::rename(&note, &other).unwrap();
+        std::os::unix::fs::symlink(&other, &note).unwrap();
+        drop(EpisodeLog::open(&path, Origin::default()).unwrap());
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "mine");
     }
 
     #[test]

@@ -16,10 +16,13 @@ const BATCH: usize = 1 << 20;
 /// What a file of zstd begins with.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// What every log begins with.
+pub(super) const BEGINNING: &str = "{\"rolegraft_log\"";
+
 /// Whether a file begins as a log does, packed or not.
 #[must_use]
 pub fn begins_log(bytes: &[u8]) -> bool {
-    bytes.starts_with(&ZSTD) || bytes.starts_with(b"{\"rolegraft_log\"")
+    bytes.starts_with(&ZSTD) || bytes.starts_with(BEGINNING.as_bytes())
 }
 
 /// A log's file name without `.jsonl` or `.jsonl.zst`.
