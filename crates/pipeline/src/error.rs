@@ -7,13 +7,14 @@ use crate::store::StoreError;
 use rolegraft_checkpoint::{OpenError, PoolError};
 use rolegraft_decoder::DecoderError;
 use rolegraft_evaluate::EvaluationError;
+use rolegraft_files::{WriteError, disk_refuses};
 use rolegraft_graft::ApplyError;
 use rolegraft_merge::MergeError;
 use rolegraft_saliency::TraceError;
 use rolegraft_servers::FleetError;
 use rolegraft_suites::{OpenError as OpenSuiteError, SettingsError};
 use rolegraft_trajectory::{ChatError, LogError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a run stopped.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +157,7 @@ impl RunError {
                 | Self::LeastSquares(rolegraft_least_squares::LeastSquaresError::Memory { .. })
                 | Self::Decoder(DecoderError::Device { .. })
                 | Self::Engine(EngineError::TooLarge { .. } | EngineError::Decoder(DecoderError::Device { .. }))
-        ) || rolegraft_files::disk_refuses(self).is_some()
+        ) || disk_refuses(self).is_some()
     }
 }
 
@@ -166,4 +167,9 @@ fn listed(what: &[String]) -> String {
         [only] => only.clone(),
         all => format!("{} things are missing or wrong; nothing was done\n- {}", all.len(), all.join("\n- ")),
     }
+}
+
+/// For `map_err`: names the file that the disk refuses.
+pub(crate) fn unwritten(path: &Path) -> impl Fn(std::io::Error) -> RunError + Copy + '_ {
+    |source| RunError::Store(WriteError { path: path.to_owned(), source }.into())
 }

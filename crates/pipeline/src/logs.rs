@@ -1,7 +1,7 @@
 //! Episode logs by path, single files or the test episodes of runs, and the reports made of logs.
 
-use crate::error::RunError;
-use rolegraft_files::{Scratch, WriteError, write_atomic};
+use crate::error::{RunError, unwritten};
+use rolegraft_files::{Scratch, write_atomic};
 use rolegraft_report::{DATA, LogsReport, Price, Put, Tally, Wanted};
 use rolegraft_trajectory::{Episodes, LogError, log_name};
 use std::collections::BTreeMap;
@@ -116,17 +116,13 @@ pub(crate) fn write_report<T>(
     write: impl FnOnce(&mut Put<'_, RunError>) -> Result<T, RunError>,
 ) -> Result<T, RunError> {
     let data = dir.join(DATA);
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RunError::Store(WriteError { path, source }.into())
-    };
-    std::fs::create_dir_all(dir).map_err(at(dir))?;
-    let scratch = Scratch::create(&data).map_err(at(&data))?;
+    std::fs::create_dir_all(dir).map_err(unwritten(dir))?;
+    let scratch = Scratch::create(&data).map_err(unwritten(&data))?;
     let mut pages = Vec::new();
     let made = write(&mut |name, bytes| {
         let path = dir.join(name);
         match path.strip_prefix(&data) {
-            Ok(inside) => std::fs::write(scratch.path().join(inside), bytes).map_err(at(&path)),
+            Ok(inside) => std::fs::write(scratch.path().join(inside), bytes).map_err(unwritten(&path)),
             Err(_) => {
                 pages.push((path, bytes.to_vec()));
                 Ok(())
@@ -137,11 +133,11 @@ pub(crate) fn write_report<T>(
         write_atomic(&path, &bytes).map_err(|error| RunError::Store(error.into()))?;
     }
     match data.symlink_metadata() {
-        Ok(old) if old.is_dir() => std::fs::remove_dir_all(&data).map_err(at(&data))?,
-        Ok(_) => std::fs::remove_file(&data).map_err(at(&data))?,
+        Ok(old) if old.is_dir() => std::fs::remove_dir_all(&data).map_err(unwritten(&data))?,
+        Ok(_) => std::fs::remove_file(&data).map_err(unwritten(&data))?,
         Err(_) => {}
     }
-    scratch.persist().map_err(at(&data))?;
+    scratch.persist().map_err(unwritten(&data))?;
     Ok(made)
 }
 

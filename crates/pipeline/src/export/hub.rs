@@ -1,7 +1,7 @@
 //! A folder that `datasets.load_dataset` reads: JSON lines with OpenAI's `messages`, and a card that names them.
 
 use super::source::{Log, create, plain, rest};
-use crate::error::RunError;
+use crate::error::{RunError, unwritten};
 use serde_json::json;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), RunError> {
     let name = format!("{}_{}", plain(&log.model), plain(&log.suite));
     let path = out.join("data").join(format!("{name}.jsonl"));
-    let fail = |source: std::io::Error| RunError::File { path: path.clone(), reason: source.to_string() };
+    let fail = unwritten(&path);
     std::fs::create_dir_all(out.join("data")).map_err(fail)?;
     let mut file = BufWriter::new(create(&path)?);
     let mut count = 0;

@@ -2,7 +2,7 @@
 //! `header.json`, `samples/ID_epoch_N.json` and `summaries.json`.
 
 use super::source::{Log, call, create, plain, rest, turn_of};
-use crate::error::RunError;
+use crate::error::{RunError, unwritten};
 use rolegraft_trajectory::{Episode, Finish, Role};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -15,12 +15,12 @@ use zip::write::SimpleFileOptions;
 pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), RunError> {
     let (task, id) = (plain(&log.suite), log.id("task"));
     let path = out.join(format!("{}_{task}-{}_{id}.eval", log.written.replace(':', "-"), plain(&log.model)));
-    let fail = |reason: String| RunError::File { path: path.clone(), reason };
+    let fail = unwritten(&path);
     let mut archive = ZipWriter::new(BufWriter::new(create(&path)?));
     let mut member = |name: &str, value: &Value| {
         let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
-        archive.start_file(name, options).map_err(|e| fail(e.to_string()))?;
-        archive.write_all(value.to_string().as_bytes()).map_err(|e| fail(e.to_string()))
+        archive.start_file(name, options).map_err(|e| fail(e.into()))?;
+        archive.write_all(value.to_string().as_bytes()).map_err(fail)
     };
     let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     let (mut summaries, mut ids, mut rewards, mut epochs, mut spent) = (Vec::new(), Vec::new(), 0.0, 1, [0, 0]);
@@ -66,7 +66,7 @@ pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), 
     });
     member("summaries.json", &Value::Array(summaries))?;
     member("header.json", &header)?;
-    archive.finish().map_err(|e| fail(e.to_string()))?.flush().map_err(|e| fail(e.to_string()))?;
+    archive.finish().map_err(|e| fail(e.into()))?.flush().map_err(fail)?;
     Ok((vec![path], count))
 }
 

@@ -1,7 +1,7 @@
 //! Samples and results of lm-evaluation-harness (EleutherAI/lm-evaluation-harness@4e7e0d4:lm_eval/loggers/evaluation_tracker.py).
 
 use super::source::{Log, create, plain};
-use crate::error::RunError;
+use crate::error::{RunError, unwritten};
 use rolegraft_checkpoint::Digest;
 use rolegraft_trajectory::Episode;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), 
         folder.join(format!("samples_{}_{date}.jsonl", plain(&log.suite))),
         folder.join(format!("results_{date}.json")),
     );
-    let fail = |source: std::io::Error| RunError::File { path: samples.clone(), reason: source.to_string() };
+    let fail = unwritten(&samples);
     std::fs::create_dir_all(&folder).map_err(fail)?;
     let mut file = BufWriter::new(create(&samples)?);
     let (mut count, mut sum) = (0, 0.0);

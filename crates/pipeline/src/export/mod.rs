@@ -8,11 +8,10 @@ mod lm_eval;
 mod source;
 mod tau2;
 
-use crate::error::RunError;
+use crate::error::{RunError, unwritten};
 use rolegraft_files::Scratch;
-use rolegraft_trajectory::{Episodes, log_name};
+use rolegraft_trajectory::{Episodes, LogError, log_name};
 use source::{Log, moment};
-use std::io;
 use std::path::{Path, PathBuf};
 
 pub(crate) use source::restored;
@@ -46,9 +45,8 @@ pub struct Exported {
 /// # Errors
 /// If a log cannot be read, holds an episode twice, without texts or of several suites, a file is there already, or the disk refuses.
 pub fn export(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, RunError> {
-    let at = |path: &Path, source: io::Error| RunError::File { path: path.to_owned(), reason: source.to_string() };
     let fresh = !out.exists();
-    std::fs::create_dir_all(out).map_err(|source| at(out, source))?;
+    std::fs::create_dir_all(out).map_err(unwritten(out))?;
     let written = staged(logs, form, out);
     if fresh && written.is_err() {
         let _ = std::fs::remove_dir(out);
@@ -70,19 +68,19 @@ pub fn export(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported
 
 /// Writes all files beside their places, and moves them there when they are whole.
 fn staged(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, RunError> {
-    let at = |path: &Path, source: io::Error| RunError::File { path: path.to_owned(), reason: source.to_string() };
-    let stage = Scratch::create(&out.join("export")).map_err(|source| at(out, source))?;
+    let stage = Scratch::create(&out.join("export")).map_err(unwritten(out))?;
     let mut exported = Exported::default();
     for (number, path) in logs.iter().enumerate() {
         let mut episodes = Episodes::open(path)?;
         let Some(first) = episodes.next().transpose()? else {
             return Err(RunError::File { path: path.clone(), reason: "holds no finished episode".into() });
         };
-        let written = std::fs::metadata(path).and_then(|meta| meta.modified()).map_err(|source| at(path, source))?;
+        let written = std::fs::metadata(path).and_then(|meta| meta.modified());
+        let written = written.map_err(|source| LogError::Io { path: path.clone(), source })?;
         let log = Log { path, model: log_name(path), suite: first.key.suite, written: moment(written) };
         // A folder of its own, so that two logs of one name are told from a file that is there.
         let folder = stage.path().join(number.to_string());
-        std::fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
+        std::fs::create_dir_all(&folder).map_err(unwritten(&folder))?;
         let (files, episodes) = match form {
             ExportForm::Inspect => inspect::write(&log, &folder)?,
             ExportForm::LmEval => lm_eval::write(&log, &folder)?,
@@ -103,7 +101,7 @@ fn staged(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, Ru
                     reason: "is there already; remove it, or choose another --out".into(),
                 });
             }
-            if !exported.files.contains(&to) {
+            if !exported.files.contains(&to) && !to.exists() {
                 exported.files.push(to);
             }
         }
@@ -114,8 +112,8 @@ fn staged(logs: &[PathBuf], form: ExportForm, out: &Path) -> Result<Exported, Ru
             let from = folder.join(to.strip_prefix(out).unwrap_or(to));
             if from.exists() && !to.exists() {
                 let parent = to.parent().unwrap_or(out);
-                std::fs::create_dir_all(parent).map_err(|source| at(parent, source))?;
-                std::fs::rename(&from, to).map_err(|source| at(to, source))?;
+                std::fs::create_dir_all(parent).map_err(unwritten(parent))?;
+                std::fs::rename(&from, to).map_err(unwritten(to))?;
             }
         }
     }

@@ -1,10 +1,9 @@
 //! Episodes on their way out, and what the forms have in common.
 
-use crate::error::RunError;
+use crate::error::{RunError, unwritten};
 use rolegraft_trajectory::{Episode, Episodes, LogError, Message};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 
 /// One log on its way out.
@@ -67,12 +66,7 @@ impl Log<'_> {
 
 /// Creates a file, which must not be there.
 pub(super) fn create(path: &Path) -> Result<std::fs::File, RunError> {
-    let fail = |source: io::Error| {
-        let mend =
-            if source.kind() == io::ErrorKind::AlreadyExists { "; remove it, or choose another --out" } else { "" };
-        RunError::File { path: path.to_owned(), reason: format!("cannot be written: {source}{mend}") }
-    };
-    std::fs::File::create_new(path).map_err(fail)
+    std::fs::File::create_new(path).map_err(unwritten(path))
 }
 
 /// Seconds since 1970 as ISO 8601 in UTC.

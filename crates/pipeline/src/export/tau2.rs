@@ -1,7 +1,7 @@
 //! Results of tau2-bench (sierra-research/tau2-bench@a2c0247:src/tau2/data_model/simulation.py): one file of simulations.
 
 use super::source::{Log, call, create, plain, turn_of};
-use crate::error::RunError;
+use crate::error::{RunError, unwritten};
 use rolegraft_trajectory::{Episode, Role, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) fn write(log: &Log<'_>, out: &Path) -> Result<(Vec<PathBuf>, usize), RunError> {
     let path = out.join(format!("{}_{}.json", plain(&log.model), plain(&log.suite)));
-    let fail = |source: std::io::Error| RunError::File { path: path.clone(), reason: source.to_string() };
+    let fail = unwritten(&path);
     let mut file = BufWriter::new(create(&path)?);
     let (mut tasks, mut count, mut policy) = (BTreeSet::new(), 0, Value::Null);
     write!(file, "{{\"timestamp\": {}, \"simulations\": [", json!(log.written)).map_err(fail)?;
