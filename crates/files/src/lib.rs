@@ -12,4 +12,4 @@ mod temporary;
 pub use error::{WriteError, disk_refuses, hint};
 pub use partial::{Partial, folder, open_own, sync_dir, write_atomic};
 pub use scratch::Scratch;
-pub use temporary::{is_orphan, owner, temporary_folder};
+pub use temporary::{is_orphan, no_room, owner, temporary_folder};

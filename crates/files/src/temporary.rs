@@ -32,7 +32,7 @@ pub fn is_orphan(name: &str, prefix: &str) -> bool {
 /// removes it.
 ///
 /// # Errors
-/// If it cannot be made; the error names where.
+/// If it cannot be made.
 pub fn temporary_folder(prefix: &'static str) -> io::Result<TempDir> {
     static SWEPT: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
     let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,6 +45,16 @@ pub fn temporary_folder(prefix: &'static str) -> io::Result<TempDir> {
     }
     drop(swept);
     tempfile::Builder::new().prefix(&format!("{prefix}{}-", owner())).tempdir()
+}
+
+/// What is said of temporary files that cannot be written.
+#[must_use]
+pub fn no_room(error: &io::Error) -> String {
+    let place = std::env::temp_dir();
+    format!(
+        "temporary files in `{}` cannot be written: {error}; make room there, or name another place with TMPDIR",
+        place.display()
+    )
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use crate::desk::{Desk, Done, MEMORY};
 use crate::evaluation::{self, Evidence};
-use crate::files::{Testbed, is_the_disks, no_room};
+use crate::files::{Testbed, is_the_disks};
 use crate::flaws;
 use crate::mode::Mode;
 use crate::official::{self, Official};
 use crate::workbook;
+use rolegraft_files::no_room;
 use rolegraft_python::Object;
 use rolegraft_spans::{Format, Reading};
 use rolegraft_suite::{Environment, Limits, Outcome, Roles, Step, Suite, SuiteError, Task};
@@ -133,7 +134,7 @@ impl Suite for OfficeSuite {
             Source::Official(_) => (None, official::opening(&task.fields, &folder)),
         };
         let desk = Desk {
-            bed: bed.map_err(|error| match is_the_disks(&error) {
+            bed: bed.map_err(|error| match is_the_disks(&error) || !std::env::temp_dir().is_dir() {
                 true => SuiteError::Environment { suite: self.id().to_owned(), reason: no_room(&error) },
                 false => wrong(format!("no testbed: {error}")),
             })?,

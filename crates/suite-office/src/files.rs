@@ -2,7 +2,7 @@
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use rolegraft_files::{disk_refuses, temporary_folder};
+use rolegraft_files::{disk_refuses, no_room, temporary_folder};
 use std::cell::RefCell;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -162,15 +162,6 @@ impl Testbed {
 /// Whether the disk failed, and not what a model may have made of its files.
 pub(crate) fn is_the_disks(error: &io::Error) -> bool {
     disk_refuses(error).is_some_and(|error| error.kind() != io::ErrorKind::PermissionDenied)
-}
-
-/// What is said of temporary files that cannot be written.
-pub(crate) fn no_room(error: &io::Error) -> String {
-    let place = std::env::temp_dir();
-    format!(
-        "its files in `{}` cannot be written: {error}; make room there, or name another place with TMPDIR",
-        place.display()
-    )
 }
 
 /// Whether a name fits a pattern of `*` and `?`.

@@ -1,9 +1,10 @@
 //! AgentBench's loop around the shop (THUDM/AgentBench@6af78d0, and @578c5e9 for function calls).
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, CatalogueError};
 use crate::goals::Goal;
 use crate::product::RawProduct;
 use crate::shop::{Session, Stepped};
+use rolegraft_files::no_room;
 use rolegraft_python::Object;
 use rolegraft_spans::Format;
 use rolegraft_suite::{
@@ -128,7 +129,12 @@ impl Suite for WebShopSuite {
         let wrong = |reason: String| SuiteError::Task { suite: "webshop".into(), task: task.id.clone(), reason };
         let fields: Fields = serde_json::from_value(task.fields.clone()).map_err(|e| wrong(e.to_string()))?;
         let catalogue = match (fields.catalogue, &self.catalogue) {
-            (Some(products), _) => Arc::new(Catalogue::of(products).map_err(|e| wrong(e.to_string()))?),
+            (Some(products), _) => Arc::new(Catalogue::of(products).map_err(|error| match error {
+                CatalogueError::Write { source, .. } => {
+                    SuiteError::Environment { suite: "webshop".into(), reason: no_room(&source) }
+                }
+                other => wrong(other.to_string()),
+            })?),
             (None, Some(catalogue)) => catalogue.clone(),
             (None, None) => return Err(wrong("it has no `catalogue`".into())),
         };
