@@ -1,6 +1,6 @@
 //! Logs as files: listed, searched, put together and taken apart.
 
-use crate::error::RunError;
+use crate::error::{RunError, unwritten};
 use crate::logs::{Games, other_games};
 use rolegraft_checkpoint::Digest;
 use rolegraft_trajectory::{Episode, EpisodeKey, Episodes, LogError, LogWriter, Origin};
@@ -155,8 +155,7 @@ fn common(origins: Vec<Origin>) -> Origin {
 /// # Errors
 /// If the log cannot be read, a file is there already, or the disk refuses.
 pub fn split_log(path: &Path, out: &Path) -> Result<Vec<(PathBuf, usize)>, RunError> {
-    let fail = |source: std::io::Error| RunError::File { path: out.to_owned(), reason: source.to_string() };
-    std::fs::create_dir_all(out).map_err(fail)?;
+    std::fs::create_dir_all(out).map_err(unwritten(out))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut log = Episodes::open(path)?;
     let mut writers: BTreeMap<String, (PathBuf, LogWriter, usize)> = BTreeMap::new();
@@ -173,9 +172,16 @@ pub fn split_log(path: &Path, out: &Path) -> Result<Vec<(PathBuf, usize)>, RunEr
             *count += 1;
         }
     }
-    let close = |(file, writer, count): (PathBuf, LogWriter, usize)| {
-        writer.finish()?;
-        Ok((file, count))
-    };
-    writers.into_values().map(close).collect()
+    let mut closed: Vec<(PathBuf, usize)> = Vec::new();
+    for (file, writer, count) in writers.into_values() {
+        if let Err(error) = writer.finish() {
+            // All of them or none: the same command is to be given again.
+            for (file, _) in closed {
+                let _ = std::fs::remove_file(file);
+            }
+            return Err(error.into());
+        }
+        closed.push((file, count));
+    }
+    Ok(closed)
 }
