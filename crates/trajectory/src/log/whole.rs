@@ -40,13 +40,15 @@ impl LogWriter {
     /// If it is there, or the disk refuses.
     pub fn create(path: &Path, origin: &Origin) -> Result<Self, LogError> {
         let at = |source| LogError::Io { path: path.to_owned(), source };
-        if path.exists() {
-            return Err(at(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; choose another name")));
-        }
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at)?;
         }
-        let file = BufWriter::new(Partial::create(path).map_err(at)?);
+        let partial = Partial::create(path).map_err(at)?;
+        // Now that nobody else is writing it.
+        if path.exists() {
+            return Err(at(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; choose another name")));
+        }
+        let file = BufWriter::new(partial);
         let mut file = match path.extension().is_some_and(|end| end == "zst") {
             true => Compressed::Zstd(zstd::Encoder::new(file, 3).map_err(at)?),
             false => Compressed::Not(file),
@@ -78,5 +80,23 @@ impl LogWriter {
         };
         let file = buffered.into_inner().map_err(|e| at(e.into_error()))?;
         file.persist().map_err(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_who_write_a_log_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let write = || LogWriter::create(&path, &Origin::default())?.finish();
+        let done = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8).map(|_| scope.spawn(write)).collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "{done:?}");
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
     }
 }
