@@ -94,7 +94,10 @@ def main():
                 pass
 
     def seen(results):
-        return {name: data for name, data in contents(results).items() if not loose or "/episodes/" in name}
+        # Where a model lies is its name on some servers.
+        there = str(results).encode()
+        kept = {name: data.replace(there, b"RESULTS") for name, data in contents(results).items()}
+        return {name: data for name, data in kept.items() if not loose or "/episodes/" in name}
 
     print(f"seed {given.seed}; {work}", flush=True)
     with open(work / "whole.out", "w") as out:
