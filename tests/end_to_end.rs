@@ -7,7 +7,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 
-use crate::miniature::{contents, count, killed_when, miniature, rolegraft, root, run, sandbox_missing, text};
+use crate::miniature::{
+    contents, count, interrupt, killed_when, miniature, rolegraft, root, run, sandbox_missing, text,
+};
 
 #[test]
 fn the_loop_runs_resumes_after_kills_and_gives_the_same_results() {
@@ -175,7 +177,7 @@ fn logs_become_a_page_that_view_serves_and_nothing_else() {
         let answer = get(&address, path, host);
         assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    interrupt(&child);
     assert!(child.wait().unwrap().success());
 }
 
@@ -257,7 +259,7 @@ fn an_interrupt_saves_and_a_full_disk_is_named() {
     // Once it is at work.
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(said.any(|line| line.contains("calibrate")));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    interrupt(&child);
     let rest: Vec<String> = said.collect();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{rest:?}");

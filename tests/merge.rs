@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::miniature::killed_when;
+use crate::miniature::{interrupt, killed_when};
 
 fn rolegraft(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
@@ -123,7 +123,7 @@ fn interrupted_merges_say_so_and_keep_their_shards() {
     while aside(dir.path()).is_none() {
         std::thread::yield_now();
     }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output));
     assert!(text(&output).contains("the same command goes on"), "{}", text(&output));

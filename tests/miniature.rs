@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -57,6 +57,12 @@ pub(crate) fn killed_when(mut command: Command, mut moment: impl FnMut() -> bool
     child.wait().unwrap();
     // What ended on its own ended well.
     ended.inspect(|status| assert!(status.success(), "{status}")).is_none()
+}
+
+/// What Ctrl-C sends.
+pub(crate) fn interrupt(child: &Child) {
+    let child = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(child, rustix::process::Signal::INT).unwrap();
 }
 
 /// How many files there are below a folder.

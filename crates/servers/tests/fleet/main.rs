@@ -280,7 +280,8 @@ async fn a_server_that_is_killed_comes_back_with_what_it_held_last() {
     let serving = fleet.serve(&feed(&here.checkpoint("b"))).await.unwrap();
     let before = about(&serving.urls[0]).await;
     let pid = before["pid"].as_i64().unwrap();
-    Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    let killed = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
     until("it comes back", || here.notes().contains("is back"));
     let after = about(&serving.urls[0]).await;
     assert_ne!(after["pid"], before["pid"]);
