@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::miniature::{
-    contents, count, interrupt, killed_when, miniature, rolegraft, root, run, sandbox_missing, text,
+    SmallDisk, contents, count, interrupt, killed_when, miniature, rolegraft, root, run, sandbox_missing, text,
 };
 
 #[test]
@@ -278,44 +278,33 @@ fn an_interrupt_saves_and_a_full_disk_is_named() {
     first.kill().unwrap();
     first.wait().unwrap();
 
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&small).status();
-    if !mounted.is_ok_and(|s| s.success()) {
-        eprintln!("skipped: the full disk (mounting needs root)");
-        return;
-    }
+    let Some(disk) = SmallDisk::mounted(dir.path(), "3m") else { return };
+    let small = disk.path();
     // What is too large to begin with is said before anything is done; what fills up on the way, when it does.
-    let refused = run(&experiment, &small);
+    let refused = run(&experiment, small);
     assert_eq!(refused.status.code(), Some(3), "{}", text(&refused));
     assert!(text(&refused).contains("disk: ") && !small.join("cache").exists(), "{}", text(&refused));
     std::fs::create_dir_all(small.join("runs/nano")).unwrap();
-    let output = run(&experiment, &small);
-    let unmounted = Command::new("umount").arg(&small).status();
+    let output = run(&experiment, small);
+    drop(disk);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("the disk is full"), "{}", text(&output));
-    assert!(unmounted.is_ok_and(|s| s.success()));
 }
 
 #[test]
 fn a_full_disk_of_temporary_files_is_not_scored_as_the_models_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
     // Two pages: less than one episode takes, however many are played at once.
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8k", "tmpfs"]).arg(&small).status();
-    if !mounted.is_ok_and(|s| s.success()) {
-        eprintln!("skipped: the full disk (mounting needs root)");
-        return;
-    }
+    let Some(disk) = SmallDisk::mounted(dir.path(), "8k") else { return };
+    let small = disk.path();
     let log = dir.path().join("log.jsonl");
     let eval = |temporary: &Path| {
         let arguments = ["eval", "--model", "benchmarks/nano-pool/office", "--suite", "officebench", "-n", "30"];
         let mut command = rolegraft(&arguments);
         command.args(["--engine", "candle", "--log", log.to_str().unwrap()]).env("TMPDIR", temporary).output().unwrap()
     };
-    let full = eval(&small);
-    assert!(Command::new("umount").arg(&small).status().is_ok_and(|s| s.success()));
+    let full = eval(small);
+    drop(disk);
     assert_eq!(full.status.code(), Some(3), "{}", text(&full));
     assert!(text(&full).contains("TMPDIR"), "{}", text(&full));
     // What was finished is what it would have been.

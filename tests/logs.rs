@@ -3,9 +3,8 @@
 use rolegraft_trajectory::{EpisodeLog, Origin};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::miniature::{contents, rolegraft, root, text};
+use crate::miniature::{SmallDisk, contents, rolegraft, root, text};
 
 fn run(arguments: &[&str]) -> (i32, String) {
     let output = rolegraft(arguments).output().unwrap();
@@ -261,13 +260,8 @@ fn finished_logs_say_how_many_tasks_show_a_difference() {
 #[test]
 fn a_full_disk_keeps_the_page_that_is_there_and_leaves_no_half_of_an_export() {
     let dir = tempfile::tempdir().unwrap();
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&small).status();
-    if !mounted.is_ok_and(|s| s.success()) {
-        eprintln!("skipped: the full disk (mounting needs root)");
-        return;
-    }
+    let Some(disk) = SmallDisk::mounted(dir.path(), "8m") else { return };
+    let small = disk.path();
     let log = root().join("tests/data/log-format-1.jsonl").display().to_string();
     let (page, exported) = (small.join("page"), small.join("exported"));
     let report = ["report", &log, "--html", page.to_str().unwrap()];
@@ -277,7 +271,7 @@ fn a_full_disk_keeps_the_page_that_is_there_and_leaves_no_half_of_an_export() {
     let (again, kept) = (run(&report), contents(&page));
     let export = run(&["export", "--to", "inspect", "--out", exported.to_str().unwrap(), &log]);
     let left = exported.exists();
-    assert!(Command::new("umount").arg(&small).status().is_ok_and(|s| s.success()));
+    drop(disk);
     assert!(done.0 == 0 && before.len() >= 3 && filled.is_err(), "{}", done.1);
     assert!(again.0 == 3 && again.1.contains("the disk is full"), "{}", again.1);
     assert!(kept == before);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::miniature::{interrupt, killed_when};
+use crate::miniature::{SmallDisk, interrupt, killed_when};
 
 fn rolegraft(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rolegraft"));
@@ -137,16 +137,11 @@ fn a_full_disk_names_the_need_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     pool(dir.path(), 4, 512);
     std::fs::write(dir.path().join("ties.yaml"), TIES).unwrap();
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&small).status();
-    if !mounted.is_ok_and(|s| s.success()) {
-        eprintln!("skipped: the full disk (mounting needs root)");
-        return;
-    }
+    let Some(disk) = SmallDisk::mounted(dir.path(), "3m") else { return };
+    let small = disk.path();
     let output = rolegraft(dir.path(), &["merge", "ties.yaml", "--out", "small/out"]).output().unwrap();
-    let left: Vec<_> = std::fs::read_dir(&small).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(Command::new("umount").arg(&small).status().is_ok_and(|s| s.success()));
+    let left: Vec<_> = std::fs::read_dir(small).unwrap().map(|e| e.unwrap().file_name()).collect();
+    drop(disk);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("the disk is full") && said.contains("bytes are needed"), "{said}");

@@ -65,6 +65,36 @@ pub(crate) fn interrupt(child: &Child) {
     rustix::process::kill_process(child, rustix::process::Signal::INT).unwrap();
 }
 
+/// A file system of few bytes, which goes when this is dropped, whatever becomes of the test.
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// One of that size in a folder; none where mounting is not allowed, which is said.
+    #[allow(clippy::print_stderr, reason = "a skipped test says so")]
+    pub(crate) fn mounted(folder: &Path, size: &str) -> Option<Self> {
+        let path = folder.join("small");
+        std::fs::create_dir(&path).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(path));
+        }
+        eprintln!("skipped: the full disk (mounting needs root)");
+        None
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let gone = Command::new("umount").arg(&self.0).status().is_ok_and(|status| status.success());
+        assert!(gone || std::thread::panicking(), "{} stays mounted", self.0.display());
+    }
+}
+
 /// How many files there are below a folder.
 pub(crate) fn count(dir: &Path) -> usize {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();

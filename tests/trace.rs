@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::miniature::{killed_when, rolegraft, root, text};
+use crate::miniature::{SmallDisk, killed_when, rolegraft, root, text};
 
 const EXPERT: &str = "benchmarks/nano-pool/tau";
 
@@ -75,16 +75,11 @@ fn killed_traces_go_on_and_give_the_same_bytes() {
 fn a_full_disk_is_named_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let set = calibration(dir.path());
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8k", "tmpfs"]).arg(&small).status();
-    if !mounted.is_ok_and(|s| s.success()) {
-        eprintln!("skipped: the full disk (mounting needs root)");
-        return;
-    }
+    let Some(disk) = SmallDisk::mounted(dir.path(), "8k") else { return };
+    let small = disk.path();
     let output = trace(&root().join(EXPERT), &set, &small.join("out.safetensors")).output().unwrap();
-    let left: Vec<_> = std::fs::read_dir(&small).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(Command::new("umount").arg(&small).status().is_ok_and(|s| s.success()));
+    let left: Vec<_> = std::fs::read_dir(small).unwrap().map(|e| e.unwrap().file_name()).collect();
+    drop(disk);
     let said = text(&output);
     assert!(!output.status.success() && said.contains("out.safetensors"), "{said}");
     assert!(said.contains("No space left") || said.contains("disk is full"), "{said}");
